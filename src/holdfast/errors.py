@@ -1,0 +1,199 @@
+"""Every public exception, in one tree.
+
+::
+
+    HoldfastError
+    ├── ConfigurationError               a setting, a URL or a decorator is used wrongly
+    ├── InvalidInputError (ValueError)   an argument was refused at the call site; nothing was stored
+    │   ├── InvalidInstanceIdError
+    │   └── PayloadError                 a value cannot be turned into JSON, or JSON into the annotated type
+    │       └── PayloadTooLargeError
+    ├── NotRegisteredError (LookupError) no function of this name in the app
+    ├── InstanceError                    about one instance: has `.instance_id`
+    │   ├── InstanceNotFoundError
+    │   ├── InstanceAlreadyExistsError
+    │   ├── InstanceNotRunningError      it has ended, or is not in a state that allows the request
+    │   ├── InstanceParkedError          it waits for an operator: has `.details`
+    │   └── OrchestrationFailedError     what `wait_for_completion` raises: has `.status`, `.details`
+    ├── TaskFailedError                  an activity, sub-orchestration or entity call failed: has `.details`
+    ├── WaitTimeoutError (TimeoutError)  a wait with `timeout=` ran out
+    ├── OrchestratorMisuseError          orchestrator code did what replay cannot reproduce
+    │   ├── ForeignAwaitableError
+    │   └── LockingRulesError
+    ├── NonDeterminismError              replayed code asks for something else than its history says
+    ├── OverloadedError                  a bound is reached; nothing was stored; try again later
+    ├── HostStoppedError                 the host is stopping or has stopped
+    └── StorageError
+        ├── StoreInUseError              another process owns the store
+        ├── OwnershipLostError           another process took the store over; this one must stop
+        ├── CommitFailedError            a commit failed: has `.outcome_unknown`
+        └── CorruptRecordError           a stored record cannot be read
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from holdfast.model.failure import FailureDetails
+
+
+class HoldfastError(Exception):
+    """Base class of everything that Holdfast raises."""
+
+
+class ConfigurationError(HoldfastError):
+    """A setting, a URL or a decorator is used wrongly."""
+
+
+class InvalidInputError(HoldfastError, ValueError):
+    """An argument was refused at the call site; nothing was stored."""
+
+
+class InvalidInstanceIdError(InvalidInputError):
+    """The text cannot be an instance id."""
+
+
+class PayloadError(InvalidInputError):
+    """A value cannot be turned into JSON, or JSON cannot be turned into the annotated type."""
+
+
+class PayloadTooLargeError(PayloadError):
+    """An encoded value is over the size limit."""
+
+
+class NotRegisteredError(HoldfastError, LookupError):
+    """The app has no function of this kind and name."""
+
+
+class InstanceError(HoldfastError):
+    """Something about one instance."""
+
+    def __init__(self, instance_id: str, message: str) -> None:
+        super().__init__(message)
+        self.instance_id = instance_id
+
+
+class InstanceNotFoundError(InstanceError):
+    """There is no instance of this id."""
+
+    def __init__(self, instance_id: str) -> None:
+        super().__init__(instance_id, f"There is no instance {instance_id!r} in this task hub.")
+
+
+class InstanceAlreadyExistsError(InstanceError):
+    """An instance of this id exists and is not finished."""
+
+    def __init__(self, instance_id: str, status: str) -> None:
+        super().__init__(
+            instance_id,
+            f"An instance {instance_id!r} exists already and is {status}. "
+            "Wait for it, terminate it, or start another instance id.",
+        )
+        self.status = status
+
+
+class InstanceNotRunningError(InstanceError):
+    """The instance is in a state that does not allow the request."""
+
+    def __init__(self, instance_id: str, status: str, request: str) -> None:
+        super().__init__(instance_id, f"Cannot {request} instance {instance_id!r}: it is {status}.")
+        self.status = status
+
+
+class InstanceParkedError(InstanceError):
+    """The instance was set aside, unharmed, until an operator mends the cause and resumes it."""
+
+    def __init__(self, instance_id: str, details: FailureDetails) -> None:
+        super().__init__(
+            instance_id,
+            f"Instance {instance_id!r} is parked: {details.error_message} "
+            "Nothing of it is lost: mend the cause, then resume or terminate it.",
+        )
+        self.details = details
+
+
+class OrchestrationFailedError(InstanceError):
+    """The awaited orchestration ended without a result.
+
+    Attributes: `status` is the wire name (`Failed`, `Terminated`, `Canceled`); `details` says why, if it failed.
+    """
+
+    def __init__(self, instance_id: str, status: str, details: FailureDetails | None) -> None:
+        why = f": {details.error_type}: {details.error_message}" if details else "."
+        super().__init__(instance_id, f"Orchestration {instance_id!r} ended as {status}{why}")
+        self.status = status
+        self.details = details
+
+
+class TaskFailedError(HoldfastError):
+    """An activity, a sub-orchestration or an entity operation failed.
+
+    Where the class of the remote exception is loaded in this process, the raised error is an instance of that
+    class too, so that `except MyError` works around a call. `details` has the type name, message and remote stack.
+    """
+
+    details: FailureDetails
+
+    def __init__(self, details: FailureDetails) -> None:
+        super().__init__(details.error_message)
+        self.details = details
+
+    def __str__(self) -> str:
+        return f"{self.details.error_type}: {self.details.error_message}"
+
+
+class WaitTimeoutError(HoldfastError, TimeoutError):
+    """A wait with a `timeout` ran out."""
+
+
+class OrchestratorMisuseError(HoldfastError):
+    """Orchestrator code did something that a replay cannot reproduce."""
+
+
+class ForeignAwaitableError(OrchestratorMisuseError):
+    """Orchestrator code awaited something that is not a durable task."""
+
+
+class LockingRulesError(OrchestratorMisuseError):
+    """A critical section was used against its rules."""
+
+
+class NonDeterminismError(HoldfastError):
+    """Replayed code asked for something else than the history of its instance says."""
+
+
+class OverloadedError(HoldfastError):
+    """A bound is reached; nothing was stored. Try again later."""
+
+
+class HostStoppedError(HoldfastError):
+    """The host is stopping or has stopped; nothing was stored."""
+
+
+class StorageError(HoldfastError):
+    """The store cannot do what was asked."""
+
+
+class StoreInUseError(StorageError):
+    """Another process owns the store."""
+
+
+class OwnershipLostError(StorageError):
+    """Another process took the store over; nothing more is written by this one."""
+
+
+class CommitFailedError(StorageError):
+    """A commit failed, and with it everything that was waiting for it.
+
+    Attributes: `outcome_unknown` is True when the store could not say whether it was applied. Repeat the request
+    with the same instance id, or look at its status first.
+    """
+
+    def __init__(self, message: str, *, outcome_unknown: bool = False) -> None:
+        super().__init__(message)
+        self.outcome_unknown = outcome_unknown
+
+
+class CorruptRecordError(StorageError):
+    """A stored record cannot be read; only the instance that it belongs to is affected."""

@@ -1,0 +1,1 @@
+"""The vocabulary: plain values that the other rooms exchange. No behaviour beyond validation, and no I/O."""

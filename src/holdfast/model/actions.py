@@ -1,0 +1,111 @@
+"""Actions: what an orchestrator asks the hub for, in the order of asking; and the history event each leaves behind."""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+from typing import TypeAlias
+
+import msgspec
+
+from holdfast.model.failure import FailureDetails
+from holdfast.model.history import (
+    EntityLockRequested,
+    EntityOperationCalled,
+    EntityOperationSignaled,
+    EntityUnlockSent,
+    EventRaised,
+    EventSent,
+    ScheduledEvent,
+    SubOrchestrationInstanceCreated,
+    TaskScheduled,
+    TimerCreated,
+)
+from holdfast.model.retry import RetryPolicy
+from holdfast.model.status import OrchestrationStatus
+
+EntityMessage: TypeAlias = EntityOperationCalled | EntityOperationSignaled | EntityLockRequested | EntityUnlockSent
+
+
+class ScheduleTask(msgspec.Struct, frozen=True):
+    id: int
+    name: str
+    input: str | None
+    retry: RetryPolicy | None = None
+    timeout: timedelta | None = None
+    speculative: bool = False
+
+
+class CreateSubOrchestration(msgspec.Struct, frozen=True):
+    id: int
+    name: str
+    instance_id: str
+    input: str | None
+
+
+class CreateTimer(msgspec.Struct, frozen=True):
+    id: int
+    fire_at: datetime
+
+
+class CancelTimer(msgspec.Struct, frozen=True):
+    """Leaves no event: after it, the timer of this id simply never fires."""
+
+    id: int
+
+
+class SendEvent(msgspec.Struct, frozen=True):
+    id: int
+    instance_id: str
+    name: str
+    input: str | None
+
+
+class SendEntityMessage(msgspec.Struct, frozen=True):
+    event: EntityMessage
+
+
+class CompleteOrchestration(msgspec.Struct, frozen=True):
+    """The last action of an execution.
+
+    With the status `ContinuedAsNew`, `result` is the input of the next execution and `carryover_events` are the
+    external events that it finds waiting.
+    """
+
+    status: OrchestrationStatus
+    result: str | None = None
+    failure: FailureDetails | None = None
+    carryover_events: tuple[EventRaised, ...] = ()
+
+
+SchedulingAction: TypeAlias = ScheduleTask | CreateSubOrchestration | CreateTimer | SendEvent | SendEntityMessage
+OrchestratorAction: TypeAlias = SchedulingAction | CancelTimer | CompleteOrchestration
+
+
+def scheduled_event(action: SchedulingAction, timestamp: datetime) -> ScheduledEvent:
+    """Return the history event that records an action.
+
+    The hub appends it; a replay makes it again and compares. Both use this function, so they cannot drift apart.
+    """
+    match action:
+        case ScheduleTask():
+            return TaskScheduled(timestamp=timestamp, event_id=action.id, name=action.name, input=action.input)
+        case CreateSubOrchestration():
+            return SubOrchestrationInstanceCreated(
+                timestamp=timestamp,
+                event_id=action.id,
+                name=action.name,
+                instance_id=action.instance_id,
+                input=action.input,
+            )
+        case CreateTimer():
+            return TimerCreated(timestamp=timestamp, event_id=action.id, fire_at=action.fire_at)
+        case SendEvent():
+            return EventSent(
+                timestamp=timestamp,
+                event_id=action.id,
+                instance_id=action.instance_id,
+                name=action.name,
+                input=action.input,
+            )
+        case SendEntityMessage():
+            return action.event

@@ -1,0 +1,200 @@
+"""History events: the frozen records of what happened to an instance, named as in the Durable Task protocol.
+
+`event_id` is the sequence number that replay gave to what the orchestrator asked for; completions point back to it.
+Payloads (`input`, `result`) are JSON texts; None means that there is none, which differs from JSON null.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import TypeAlias
+
+import msgspec
+
+from holdfast.model.failure import FailureDetails
+from holdfast.model.status import OrchestrationStatus
+
+
+class _Event(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, tag_field="type", tag=True):
+    timestamp: datetime
+
+
+class ParentInstance(msgspec.Struct, frozen=True):
+    """Who waits for a sub-orchestration, and under which sequence number."""
+
+    instance_id: str
+    execution_id: str
+    task_scheduled_id: int
+
+
+class OrchestratorStarted(_Event, frozen=True, kw_only=True):
+    """An episode began; its timestamp is what the orchestrator reads as the current time."""
+
+
+class ExecutionStarted(_Event, frozen=True, kw_only=True):
+    name: str
+    instance_id: str
+    execution_id: str
+    input: str | None = None
+    parent: ParentInstance | None = None
+
+
+class ExecutionCompleted(_Event, frozen=True, kw_only=True):
+    status: OrchestrationStatus
+    result: str | None = None
+    failure: FailureDetails | None = None
+
+
+class ExecutionTerminated(_Event, frozen=True, kw_only=True):
+    reason: str | None = None
+
+
+class ExecutionSuspended(_Event, frozen=True, kw_only=True):
+    reason: str | None = None
+
+
+class ExecutionResumed(_Event, frozen=True, kw_only=True):
+    reason: str | None = None
+
+
+class TaskScheduled(_Event, frozen=True, kw_only=True):
+    event_id: int
+    name: str
+    input: str | None = None
+
+
+class TaskCompleted(_Event, frozen=True, kw_only=True):
+    task_scheduled_id: int
+    result: str | None = None
+
+
+class TaskFailed(_Event, frozen=True, kw_only=True):
+    task_scheduled_id: int
+    failure: FailureDetails
+
+
+class SubOrchestrationInstanceCreated(_Event, frozen=True, kw_only=True):
+    event_id: int
+    name: str
+    instance_id: str
+    input: str | None = None
+
+
+class SubOrchestrationInstanceCompleted(_Event, frozen=True, kw_only=True):
+    task_scheduled_id: int
+    result: str | None = None
+
+
+class SubOrchestrationInstanceFailed(_Event, frozen=True, kw_only=True):
+    task_scheduled_id: int
+    failure: FailureDetails
+
+
+class TimerCreated(_Event, frozen=True, kw_only=True):
+    event_id: int
+    fire_at: datetime
+
+
+class TimerFired(_Event, frozen=True, kw_only=True):
+    timer_id: int
+    fire_at: datetime
+
+
+class EventSent(_Event, frozen=True, kw_only=True):
+    event_id: int
+    instance_id: str
+    name: str
+    input: str | None = None
+
+
+class EventRaised(_Event, frozen=True, kw_only=True):
+    name: str
+    input: str | None = None
+
+
+class ContinueAsNew(_Event, frozen=True, kw_only=True):
+    input: str | None = None
+
+
+class EntityOperationCalled(_Event, frozen=True, kw_only=True):
+    event_id: int
+    request_id: str
+    target_instance_id: str
+    operation: str
+    parent_instance_id: str
+    parent_execution_id: str
+    input: str | None = None
+
+
+class EntityOperationSignaled(_Event, frozen=True, kw_only=True):
+    request_id: str
+    target_instance_id: str
+    operation: str
+    event_id: int | None = None
+    input: str | None = None
+
+
+class EntityOperationCompleted(_Event, frozen=True, kw_only=True):
+    request_id: str
+    output: str | None = None
+
+
+class EntityOperationFailed(_Event, frozen=True, kw_only=True):
+    request_id: str
+    failure: FailureDetails
+
+
+class EntityLockRequested(_Event, frozen=True, kw_only=True):
+    event_id: int
+    critical_section_id: str
+    lock_set: tuple[str, ...]
+    parent_instance_id: str
+    parent_execution_id: str
+    position: int = 0
+
+
+class EntityLockGranted(_Event, frozen=True, kw_only=True):
+    critical_section_id: str
+    lock_set: tuple[str, ...]
+
+
+class EntityUnlockSent(_Event, frozen=True, kw_only=True):
+    critical_section_id: str
+    target_instance_id: str
+    event_id: int | None = None
+
+
+ScheduledEvent: TypeAlias = (
+    TaskScheduled
+    | SubOrchestrationInstanceCreated
+    | TimerCreated
+    | EventSent
+    | EntityOperationCalled
+    | EntityOperationSignaled
+    | EntityLockRequested
+    | EntityUnlockSent
+)
+"""What an episode appends because the orchestrator asked for it."""
+
+MessageEvent: TypeAlias = (
+    ExecutionStarted
+    | ExecutionTerminated
+    | ExecutionSuspended
+    | ExecutionResumed
+    | TaskCompleted
+    | TaskFailed
+    | SubOrchestrationInstanceCompleted
+    | SubOrchestrationInstanceFailed
+    | TimerFired
+    | EventRaised
+    | EntityOperationCalled
+    | EntityOperationSignaled
+    | EntityOperationCompleted
+    | EntityOperationFailed
+    | EntityLockRequested
+    | EntityLockGranted
+    | EntityUnlockSent
+)
+"""What can arrive in the inbox of an instance."""
+
+HistoryEvent: TypeAlias = MessageEvent | ScheduledEvent | OrchestratorStarted | ExecutionCompleted | ContinueAsNew

@@ -1,0 +1,106 @@
+"""Identity: instance ids, entity ids, partitions."""
+
+from __future__ import annotations
+
+import zlib
+from typing import Generic, TypeVar, overload
+
+from holdfast.errors import InvalidInputError, InvalidInstanceIdError
+
+INSTANCE_ID_CHARS_MAX = 256
+_FORBIDDEN = frozenset("/\\#?")
+
+E = TypeVar("E")
+
+
+def _check_text(text: str, what: str) -> None:
+    if not text:
+        raise InvalidInstanceIdError(f"{what} is empty; give it at least one character.")
+    if len(text) > INSTANCE_ID_CHARS_MAX:
+        raise InvalidInstanceIdError(
+            f"{what} has {len(text)} characters, {text[:40]!r}...; at most {INSTANCE_ID_CHARS_MAX} are allowed."
+        )
+    for char in text:
+        if char in _FORBIDDEN or not char.isprintable():
+            raise InvalidInstanceIdError(
+                f"{what} {text!r} contains {char!r}; the characters / \\ # ? and those that do not print are not allowed."
+            )
+
+
+def validate_instance_id(instance_id: str) -> str:
+    """Return the id of an orchestration instance unchanged, if it is one.
+
+    1 to 256 printable characters, none of `/ \\ # ?`, and no leading `@`, which marks entities.
+
+    Raises:
+        InvalidInstanceIdError: with the offending character or length.
+    """
+    _check_text(instance_id, "The instance id")
+    if instance_id.startswith("@"):
+        raise InvalidInstanceIdError(f"The instance id {instance_id!r} starts with '@', which is kept for entities.")
+    return instance_id
+
+
+def partition_of(instance_id: str, partition_count: int) -> int:
+    """Return the partition that owns an instance: a hash that is stable over processes and versions."""
+    return zlib.crc32(instance_id.encode("utf-8", "surrogatepass")) % partition_count
+
+
+class EntityId(Generic[E]):
+    """The address of an entity: a name (case-insensitive, kept in lower case) and a key (case-sensitive).
+
+    `EntityId(Counter, "clicks")` is typed by the entity class; `EntityId("counter", "clicks")` names the same entity.
+    As an instance id it is written `@counter@clicks`.
+    """
+
+    __slots__ = ("key", "name")
+
+    @overload
+    def __init__(self, entity: type[E], key: str) -> None: ...
+    @overload
+    def __init__(self, entity: str, key: str) -> None: ...
+    def __init__(self, entity: type[E] | str, key: str) -> None:
+        name = entity if isinstance(entity, str) else getattr(entity, "__entity_name__", entity.__name__)
+        _check_text(name, "The entity name")
+        _check_text(key, "The entity key")
+        if "@" in name:
+            raise InvalidInstanceIdError(f"The entity name {name!r} contains '@'.")
+        self.name = name.lower()
+        self.key = key
+        if len(self.instance_id) > INSTANCE_ID_CHARS_MAX:
+            raise InvalidInstanceIdError(
+                f"The entity id {self.instance_id[:40]!r}... has {len(self.instance_id)} characters; "
+                f"at most {INSTANCE_ID_CHARS_MAX} are allowed."
+            )
+
+    @property
+    def instance_id(self) -> str:
+        """The id under which the entity is stored, `@name@key`."""
+        return f"@{self.name}@{self.key}"
+
+    @staticmethod
+    def parse(instance_id: str) -> EntityId[object]:
+        """Read `@name@key`.
+
+        Raises:
+            InvalidInputError: if the text is not of this form.
+        """
+        mark, _, rest = instance_id.partition("@")
+        name, separator, key = rest.partition("@")
+        if mark or not separator:
+            raise InvalidInputError(f"{instance_id!r} is not an entity id; it is written '@name@key'.")
+        return EntityId(name, key)
+
+    def __repr__(self) -> str:
+        return f"EntityId({self.name!r}, {self.key!r})"
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, EntityId) and (self.name, self.key) == (other.name, other.key)
+
+    def __hash__(self) -> int:
+        return hash((self.name, self.key))
+
+
+def is_entity(instance_id: str) -> bool:
+    """Return whether an instance id addresses an entity."""
+    return instance_id.startswith("@")

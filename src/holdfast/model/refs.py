@@ -1,0 +1,161 @@
+"""Typed references: what the decorators return and the calls take. Made once, when the module is imported."""
+
+from __future__ import annotations
+
+import typing
+from collections.abc import Callable, Coroutine, Generator
+from datetime import timedelta
+from typing import Any, ClassVar, Generic, Literal, TypeAlias, TypeVar, overload
+
+from holdfast.errors import ConfigurationError, InvalidInputError
+from holdfast.model.retry import RetryPolicy
+
+I_contra = TypeVar("I_contra", contravariant=True)
+O_co = TypeVar("O_co", covariant=True)
+T = TypeVar("T")
+
+Body: TypeAlias = Coroutine[Any, Any, T] | Generator[Any, Any, T]
+"""What an orchestrator function returns: `async def`, or a generator that yields durable tasks."""
+
+RunsIn: TypeAlias = Literal["loop", "thread", "process"]
+
+
+class _FunctionReference:
+    """A function with its name and the types at its boundary, which are resolved on first use.
+
+    Annotations are read late because they may name classes that are defined below the function.
+    """
+
+    def __init__(self, name: str, function: Callable[..., Any], input_parameter: str | None) -> None:
+        self.name = name
+        self.function = function
+        self.input_parameter = input_parameter
+        self._types: tuple[Any, Any] | None = None
+        self.__name__ = getattr(function, "__name__", name)
+        self.__doc__ = function.__doc__
+        self.__wrapped__ = function
+
+    @property
+    def has_input(self) -> bool:
+        return self.input_parameter is not None
+
+    @property
+    def input_type(self) -> Any:
+        """The annotation of the input parameter; `Any` if it has none."""
+        return self._resolved()[0]
+
+    @property
+    def output_type(self) -> Any:
+        """The annotation of the result; `Any` if it has none."""
+        return self._resolved()[1]
+
+    def _resolved(self) -> tuple[Any, Any]:
+        if self._types is None:
+            try:
+                hints = typing.get_type_hints(self.function, include_extras=True)
+            except NameError as error:
+                raise ConfigurationError(
+                    f"The annotations of {self.name!r} name {error.name!r}, which its module does not have at run time. "
+                    "They decode the payloads: import it outside `if TYPE_CHECKING`."
+                ) from error
+            returned = hints.get("return", Any)
+            if typing.get_origin(returned) in _GENERATORS and len(typing.get_args(returned)) == 3:
+                returned = typing.get_args(returned)[2]
+            self._types = (hints.get(self.input_parameter or "", Any), returned)
+        return self._types
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {self.name!r}>"
+
+
+_GENERATORS = (typing.get_origin(Generator[Any, Any, Any]),)
+
+
+class Activity(_FunctionReference, Generic[I_contra, O_co]):
+    """A registered activity: a function that does the real work, at least once for each call.
+
+    Made by `@app.activity`; `AsyncActivity` and `SyncActivity` can still be called like the function they wrap.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        function: Callable[..., Any],
+        input_parameter: str | None,
+        *,
+        runs_in: RunsIn = "loop",
+        retry: RetryPolicy | None = None,
+        timeout: timedelta | None = None,
+        speculative: bool = False,
+    ) -> None:
+        super().__init__(name, function, input_parameter)
+        self.runs_in: RunsIn = runs_in
+        self.retry = retry
+        self.timeout = timeout
+        self.speculative = speculative
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        return self.function(*args, **kwargs)
+
+
+class AsyncActivity(Activity[I_contra, O_co]):
+    """An activity written as `async def`; it runs on the event loop."""
+
+    @overload
+    def __call__(self: AsyncActivity[None, T], /) -> Coroutine[Any, Any, T]: ...
+    @overload
+    def __call__(self, input: I_contra, /) -> Coroutine[Any, Any, O_co]: ...  # type: ignore[misc]  # contravariant, as it should be
+    def __call__(self, *args: Any) -> Any:
+        return self.function(*args)
+
+
+class SyncActivity(Activity[I_contra, O_co]):
+    """An activity written as `def`; it runs in a thread, or in a process on demand."""
+
+    @overload
+    def __call__(self: SyncActivity[None, T], /) -> T: ...
+    @overload
+    def __call__(self, input: I_contra, /) -> O_co: ...  # type: ignore[misc]  # contravariant, as it should be
+    def __call__(self, *args: Any) -> Any:
+        return self.function(*args)
+
+
+class Orchestrator(_FunctionReference, Generic[I_contra, O_co]):
+    """A registered orchestrator: deterministic code that coordinates. Made by `@app.orchestrator`."""
+
+    def __call__(self, *args: Any) -> Any:
+        """Call the undecorated function, as a unit test with a context of its own does."""
+        return self.function(*args)
+
+
+class ExternalEvent(Generic[T]):
+    """The name of an external event together with the type of its payload; senders and receivers share it."""
+
+    __slots__ = ("name", "payload_type")
+
+    def __init__(self, name: str, payload_type: type[T]) -> None:
+        self.name = validate_event_name(name)
+        self.payload_type = payload_type
+
+    def __repr__(self) -> str:
+        return f"ExternalEvent({self.name!r}, {self.payload_type.__name__})"
+
+
+def validate_event_name(name: str) -> str:
+    """Return an external event's name unchanged, if it is one: 1 to 256 printable characters.
+
+    Raises:
+        InvalidInputError: otherwise.
+    """
+    if not name or len(name) > 256 or not name.isprintable():
+        raise InvalidInputError(f"{name[:40]!r} cannot name an external event; use 1 to 256 printable characters.")
+    return name
+
+
+class Entity:
+    """Base of entity classes: the fields are the state, the public methods the operations.
+
+    A subclass must be constructible without arguments (that is a new entity's state); make it a dataclass.
+    """
+
+    __entity_name__: ClassVar[str]

@@ -1,0 +1,67 @@
+"""The states of an instance, and what a client sees of one."""
+
+from __future__ import annotations
+
+import enum
+from datetime import datetime
+
+import msgspec
+
+from holdfast.model.failure import FailureDetails
+
+
+class OrchestrationStatus(enum.StrEnum):
+    """The runtime status of an instance, spelled as on the wire."""
+
+    PENDING = "Pending"
+    RUNNING = "Running"
+    COMPLETED = "Completed"
+    FAILED = "Failed"
+    TERMINATED = "Terminated"
+    SUSPENDED = "Suspended"
+    CONTINUED_AS_NEW = "ContinuedAsNew"
+    CANCELED = "Canceled"
+
+    @property
+    def is_terminal(self) -> bool:
+        """Whether nothing can happen to the instance any more."""
+        return self in _TERMINAL
+
+
+_TERMINAL = frozenset(
+    {
+        OrchestrationStatus.COMPLETED,
+        OrchestrationStatus.FAILED,
+        OrchestrationStatus.TERMINATED,
+        OrchestrationStatus.CANCELED,
+    }
+)
+
+
+class OrchestrationState(msgspec.Struct, frozen=True, kw_only=True):
+    """What the store says about one instance.
+
+    `input`, `output` and `custom_status` are JSON texts; None means that there is none (JSON null is `"null"`).
+    `parked` says why an operator is needed; the status is then `Suspended`.
+    """
+
+    instance_id: str
+    execution_id: str
+    name: str
+    runtime_status: OrchestrationStatus
+    created_at: datetime
+    last_updated_at: datetime
+    input: str | None = None
+    output: str | None = None
+    custom_status: str | None = None
+    failure: FailureDetails | None = None
+    parked: FailureDetails | None = None
+    parent_instance_id: str | None = None
+
+
+class EntityState(msgspec.Struct, frozen=True, kw_only=True):
+    """The committed state of one entity, as JSON text."""
+
+    instance_id: str
+    state: str
+    last_updated_at: datetime

@@ -1,0 +1,84 @@
+"""Work items: what the hub asks user code to do, and what comes back. A worker may be in this process or in another."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import TypeAlias
+
+import msgspec
+
+from holdfast.model.actions import OrchestratorAction
+from holdfast.model.failure import FailureDetails
+from holdfast.model.history import EntityOperationCalled, EntityOperationSignaled, HistoryEvent
+
+
+class OrchestrationWorkItem(msgspec.Struct, frozen=True):
+    """One episode: the new events of one execution, to be run after its past ones.
+
+    `new_events` begins with `OrchestratorStarted`. The past is fetched by the worker when it holds no live
+    coroutine that has seen exactly `past_episodes` episodes.
+    """
+
+    instance_id: str
+    execution_id: str
+    name: str
+    past_episodes: int
+    new_events: tuple[HistoryEvent, ...]
+
+
+class Episode(msgspec.Struct, frozen=True):
+    """What one episode of an orchestrator asked for. `custom_status` is None when it set none."""
+
+    actions: tuple[OrchestratorAction, ...]
+    custom_status: str | None = None
+
+
+class Blocked(msgspec.Struct, frozen=True):
+    """The episode could not be run, for a reason that an operator or a deploy can mend; nothing of it counts."""
+
+    details: FailureDetails
+
+
+class ActivityWorkItem(msgspec.Struct, frozen=True):
+    """One attempt of one activity. `attempt` starts at 1; `deliveries` counts starts that may have killed a process."""
+
+    instance_id: str
+    execution_id: str
+    sequence: int
+    name: str
+    input: str | None
+    attempt: int = 1
+    deliveries: int = 0
+    timeout: timedelta | None = None
+
+
+class Succeeded(msgspec.Struct, frozen=True):
+    """`result` is JSON; None for a function that has no result to speak of never occurs: that is JSON null."""
+
+    result: str | None
+
+
+class Failed(msgspec.Struct, frozen=True):
+    details: FailureDetails
+
+
+Outcome: TypeAlias = Succeeded | Failed
+
+EntityOperation: TypeAlias = EntityOperationCalled | EntityOperationSignaled
+
+
+class EntityWorkItem(msgspec.Struct, frozen=True):
+    """A batch of operations for one entity, in order. `state` is JSON; None means that the entity does not exist."""
+
+    instance_id: str
+    name: str
+    key: str
+    state: str | None
+    operations: tuple[EntityOperation, ...]
+
+
+class EntityBatch(msgspec.Struct, frozen=True):
+    """One outcome for each operation, and the state after the last."""
+
+    outcomes: tuple[Outcome, ...]
+    state: str | None

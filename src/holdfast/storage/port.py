@@ -1,0 +1,211 @@
+"""The storage port: everything that the engine asks of a store, and nothing that an outsider should implement.
+
+Rows carry JSON texts and whole microseconds since the epoch (UTC); what they mean is known in the rooms above.
+An adapter never decides: it writes a group whole or not at all, and refuses one that is not fenced or not exact.
+"""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+import msgspec
+
+from holdfast.model.messages import DurableKey
+
+
+class InstanceRow(msgspec.Struct, frozen=True, kw_only=True):
+    """One orchestration or entity. `version` rises by one with each transition of the instance."""
+
+    partition: int
+    instance_id: str
+    execution_id: str
+    version: int
+    name: str
+    status: str
+    created_at: int
+    updated_at: int
+    input: str | None = None
+    output: str | None = None
+    custom_status: str | None = None
+    failure: str | None = None
+    parked: str | None = None
+    parent: str | None = None
+    state: str | None = None
+    lock: str | None = None
+    episodes: int = 0
+    history_events: int = 0
+    deliveries: int = 0
+
+
+class HistoryRow(msgspec.Struct, frozen=True):
+    """The history of one episode: the key is (execution_id, episode), episodes count from 0 without gaps."""
+
+    partition: int
+    execution_id: str
+    episode: int
+    events: str
+
+
+class InboxRow(msgspec.Struct, frozen=True):
+    """A message that waits. Ids are unique in a hub and rise in the order of sending."""
+
+    partition: int
+    message_id: int
+    instance_id: str
+    execution_id: str | None
+    event: str
+
+
+class ActivityRow(msgspec.Struct, frozen=True):
+    """An activity that was asked for and whose completion is not consumed yet."""
+
+    partition: int
+    execution_id: str
+    sequence: int
+    instance_id: str
+    name: str
+    input: str | None
+    options: str | None
+    attempt: int
+    deliveries: int
+    scheduled_at: int
+    visible_at: int
+
+    @property
+    def key(self) -> DurableKey:
+        return (self.execution_id, self.sequence)
+
+
+class TimerRow(msgspec.Struct, frozen=True):
+    partition: int
+    execution_id: str
+    sequence: int
+    instance_id: str
+    due_at: int
+
+    @property
+    def key(self) -> DurableKey:
+        return (self.execution_id, self.sequence)
+
+
+class Fence(msgspec.Struct, frozen=True):
+    """What entitles a node to write: its incarnation, and the epoch of each partition that it owns."""
+
+    node_id: str
+    incarnation: int
+    epochs: dict[int, int]
+
+
+class Ownership(msgspec.Struct, frozen=True):
+    """What `acquire` gives. `lsn` is the node's watermark: the last transition that is durable."""
+
+    fence: Fence
+    lsn: int
+    partition_count: int
+
+
+class InstanceUpdate(msgspec.Struct, frozen=True):
+    """The new image of a row which must be stored with `version_before`.
+
+    `new_execution` tells that fields fixed within an execution (execution_id, name, input, created_at, parent)
+    change too.
+    """
+
+    row: InstanceRow
+    version_before: int
+    new_execution: bool = False
+
+
+class WriteSet(msgspec.Struct, frozen=True, kw_only=True):
+    """One group of transitions, coalesced: the transaction that moves the watermark from `lsn_before` to `lsn`.
+
+    Keys are unique within each list. Everything removed or updated must be there, and nothing inserted may be:
+    otherwise the whole group is refused.
+    """
+
+    lsn_before: int
+    lsn: int
+    instances_inserted: list[InstanceRow]
+    instances_updated: list[InstanceUpdate]
+    history_inserted: list[HistoryRow]
+    executions_removed: list[tuple[str, int]]
+    """(execution_id, number of its history rows), when continue-as-new replaced an execution."""
+    messages_inserted: list[InboxRow]
+    messages_removed: list[int]
+    activities_inserted: list[ActivityRow]
+    activities_updated: list[ActivityRow]
+    """Only `attempt`, `deliveries` and `visible_at` change."""
+    activities_removed: list[DurableKey]
+    timers_inserted: list[TimerRow]
+    timers_removed: list[DurableKey]
+
+
+class StoredInstance(msgspec.Struct, frozen=True):
+    """All that is stored of one instance, except its history. Messages are in the order of their ids."""
+
+    row: InstanceRow
+    messages: list[InboxRow]
+    activities: list[ActivityRow]
+    timers: list[TimerRow]
+
+
+class Store(Protocol):
+    """A task hub in some database.
+
+    Methods raise `StorageError` or a subclass: `OwnershipLostError` when the fence does not hold any more,
+    `CommitFailedError` for a commit that was not applied or (`outcome_unknown`) may have been. Reads see committed
+    data only, and may run while a commit is in flight.
+    """
+
+    async def acquire(self, now: int, *, after_crash: bool | None = None, suspect_deliveries: int = 3) -> Ownership:
+        """Take ownership of the hub, as a new incarnation with new epochs, in one transaction.
+
+        If the previous owner did not release (or `after_crash` says so), the deliveries of everything that may have
+        been running are counted in the same transaction, before any of it can run again: of activities visible at
+        `now`, and of instances not suspended with a message in the inbox or a timer due at `now`. What has
+        `suspect_deliveries` already is left to the engine, which runs such work alone and counts it itself.
+
+        Raises:
+            StoreInUseError: if another living process owns it.
+        """
+        ...
+
+    async def release(self, fence: Fence) -> None:
+        """Give up ownership after everything was committed, so that the next owner counts no deliveries."""
+        ...
+
+    async def close(self) -> None:
+        """Free connections, threads and locks. Does not release ownership; may be called twice."""
+        ...
+
+    async def commit(self, fence: Fence, writes: WriteSet) -> None:
+        """Apply a group whole, durably, or not at all.
+
+        Checks in the one transaction: the node's incarnation and watermark (`lsn_before`), the epochs of the
+        partitions touched, the version of each updated instance, and the exact count of each kind of row removed.
+        """
+        ...
+
+    async def load(self, instance_ids: list[str]) -> list[StoredInstance]:
+        """Return what is stored of those instances that exist, in any order."""
+        ...
+
+    async def load_history(self, execution_id: str) -> list[str]:
+        """Return the episodes of an execution as texts, in order."""
+        ...
+
+    async def read_instance(self, instance_id: str) -> InstanceRow | None:
+        """Return one instance's row, or None."""
+        ...
+
+    async def instances_with_messages(self, after: str, limit: int) -> list[str]:
+        """Return ids, greater than `after` and ascending, of instances with inbox rows."""
+        ...
+
+    async def activities_visible(self, until: int, limit: int, skip: int = 0) -> list[ActivityRow]:
+        """Return activities with `visible_at <= until`, by (visible_at, execution_id, sequence), from the `skip`-th."""
+        ...
+
+    async def timers_due(self, until: int, limit: int, skip: int = 0) -> list[TimerRow]:
+        """Return timers with `due_at <= until`, by (due_at, execution_id, sequence), from the `skip`-th."""
+        ...
