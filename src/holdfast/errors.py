@@ -28,6 +28,9 @@
         ├── OwnershipLostError           another process took the store over; this one must stop
         ├── CommitFailedError            a commit failed: has `.outcome_unknown`
         └── CorruptRecordError           a stored record cannot be read
+
+    UserWarning
+    └── StorageWarning                   the store works, but where it is kept puts it at risk
 """
 
 from __future__ import annotations
@@ -197,3 +200,7 @@ class CommitFailedError(StorageError):
 
 class CorruptRecordError(StorageError):
     """A stored record cannot be read; only the instance that it belongs to is affected."""
+
+
+class StorageWarning(UserWarning):
+    """The store works, but where it is kept puts it at risk."""

@@ -62,7 +62,7 @@ def _describe(error: BaseException, non_retriable: bool, causes_max: int) -> Fai
         inner = _describe(cause, False, causes_max - 1)
     try:
         message = remote.error_message if remote else str(error)
-    except Exception:  # noqa: BLE001 - user code may break even here, and the failure must still be recorded
+    except Exception:
         message = "(the text of this error cannot be read)"
     stack = "".join(traceback.format_exception(type(error), error, error.__traceback__, chain=False))
     return FailureDetails(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import zlib
-from typing import Generic, TypeVar, overload
+from typing import Any, Generic, TypeVar, overload
 
 from holdfast.errors import InvalidInputError, InvalidInstanceIdError
 
@@ -53,14 +53,15 @@ class EntityId(Generic[E]):
     As an instance id it is written `@counter@clicks`.
     """
 
-    __slots__ = ("key", "name")
+    __slots__ = ("_class", "key", "name")
 
     @overload
     def __init__(self, entity: type[E], key: str) -> None: ...
     @overload
     def __init__(self, entity: str, key: str) -> None: ...
     def __init__(self, entity: type[E] | str, key: str) -> None:
-        name = entity if isinstance(entity, str) else getattr(entity, "__entity_name__", entity.__name__)
+        self._class: Any = None if isinstance(entity, str) else getattr(entity, "__entity_class__", None)
+        name = entity if isinstance(entity, str) else (self._class.name if self._class else entity.__name__)
         _check_text(name, "The entity name")
         _check_text(key, "The entity key")
         if "@" in name:
@@ -77,6 +78,11 @@ class EntityId(Generic[E]):
     def instance_id(self) -> str:
         """The id under which the entity is stored, `@name@key`."""
         return f"@{self.name}@{self.key}"
+
+    def result_type(self, operation: str) -> Any:
+        """Return the annotated result of an operation, or `Any` if this id was made from a name."""
+        found = self._class.operations.get(operation.lower()) if self._class else None
+        return found.output_type if found else Any
 
     @staticmethod
     def parse(instance_id: str) -> EntityId[object]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import typing
-from collections.abc import Callable, Coroutine, Generator
+from collections.abc import Callable, Coroutine, Generator, Mapping
 from datetime import timedelta
 from typing import Any, ClassVar, Generic, Literal, TypeAlias, TypeVar, overload
 
@@ -152,10 +152,40 @@ def validate_event_name(name: str) -> str:
     return name
 
 
+class Operation(_FunctionReference):
+    """One operation of an entity class: a public method."""
+
+    def __init__(self, name: str, function: Callable[..., Any], input_parameter: str | None, required: bool) -> None:
+        super().__init__(name, function, input_parameter)
+        self.input_required = required
+
+
+class EntityClass:
+    """A registered entity: its class, and its operations by name in lower case."""
+
+    def __init__(self, name: str, cls: type[Any], operations: Mapping[str, Operation]) -> None:
+        self.name = name
+        self.cls = cls
+        self.operations = operations
+
+
+def operation_name(operation: Callable[..., Any] | str) -> str:
+    """Return the name of an operation that is given by name or as an unbound method.
+
+    Raises:
+        InvalidInputError: if it is neither, or not a public one.
+    """
+    name = operation if isinstance(operation, str) else getattr(operation, "__name__", "")
+    if not name or name.startswith("_") or len(name) > 256 or not name.isprintable():
+        raise InvalidInputError(f"{operation!r} is not the operation of an entity; pass Counter.add, or its name.")
+    return name
+
+
 class Entity:
     """Base of entity classes: the fields are the state, the public methods the operations.
 
     A subclass must be constructible without arguments (that is a new entity's state); make it a dataclass.
     """
 
-    __entity_name__: ClassVar[str]
+    __entity_class__: ClassVar[EntityClass | None] = None
+    """Set by `@app.entity`."""

@@ -141,9 +141,13 @@ class WriteSet(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class StoredInstance(msgspec.Struct, frozen=True):
-    """All that is stored of one instance, except its history. Messages are in the order of their ids."""
+    """All that is stored of one instance, except its history. Messages are in the order of their ids.
 
-    row: InstanceRow
+    `row` is None while there are only messages: for an instance that the first of them will create.
+    """
+
+    instance_id: str
+    row: InstanceRow | None
     messages: list[InboxRow]
     activities: list[ActivityRow]
     timers: list[TimerRow]
@@ -187,7 +191,7 @@ class Store(Protocol):
         ...
 
     async def load(self, instance_ids: list[str]) -> list[StoredInstance]:
-        """Return what is stored of those instances that exist, in any order."""
+        """Return what is stored of those instances that have a row or messages, in any order."""
         ...
 
     async def load_history(self, execution_id: str) -> list[str]:

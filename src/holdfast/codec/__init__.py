@@ -1,0 +1,1 @@
+"""How values, events and records become JSON text and back."""

@@ -1,0 +1,61 @@
+"""The settings of a host, each with a default that a newcomer need not touch."""
+
+from __future__ import annotations
+
+import difflib
+import os
+from collections.abc import Mapping
+
+import msgspec
+
+from holdfast.errors import ConfigurationError
+from holdfast.model.limits import Limits
+
+
+class HostConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """How much one host takes on at once."""
+
+    activities_max: int = 1_000
+    """Activities that run at the same time, of all kinds."""
+    threads_max: int = min(32, (os.cpu_count() or 1) * 8)
+    """Activities written as plain `def` that run at the same time."""
+    processes_max: int = os.cpu_count() or 1
+    """Activities marked `process=True` that run at the same time; the processes start on first use."""
+    activity_queue_max: int = 20_000
+    """Activities that wait in memory for a place; more of them wait in the store."""
+    cache_bytes_max: int = 256 * 1024 * 1024
+    """Estimated size of the instances kept in memory between their episodes."""
+    journal_transitions_max: int = 10_000
+    """How far execution may run ahead of the store; beyond it, clients are told to come back later."""
+    journal_bytes_max: int = 64 * 1024 * 1024
+    group_transitions_max: int = 1_000
+    """Transitions in one commit."""
+    timer_horizon_s: int = 600
+    """Timers due later than this are not kept in memory."""
+    drain_s: float = 30.0
+    """How long running activities may take to finish when the host stops."""
+    limits: Limits = Limits()
+
+    def __post_init__(self) -> None:
+        for field in msgspec.structs.fields(self):
+            value = getattr(self, field.name)
+            if isinstance(value, int | float) and value <= 0:
+                raise ConfigurationError(f"{field.name} is {value}; it must be more than zero.")
+
+
+def config_from_mapping(settings: Mapping[str, object]) -> HostConfig:
+    """Build a config from names and values, as a command line or a file gives them.
+
+    Raises:
+        ConfigurationError: for an unknown name (with the nearest known one) or a value of the wrong type.
+    """
+    known = {field.name for field in msgspec.structs.fields(HostConfig)}
+    for name in settings:
+        if name not in known:
+            near = difflib.get_close_matches(name, known, n=1, cutoff=0.3)
+            hint = f" Did you mean {near[0]!r}?" if near else f" Known settings: {', '.join(sorted(known))}."
+            raise ConfigurationError(f"There is no setting {name!r}.{hint}")
+    try:
+        return msgspec.convert(settings, HostConfig, strict=False)
+    except msgspec.ValidationError as error:
+        raise ConfigurationError(f"A setting has a value of the wrong type: {error}") from error

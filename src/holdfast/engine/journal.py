@@ -1,0 +1,110 @@
+"""The journal: all transitions of the node in one order, and the group commit that makes a growing prefix durable.
+
+Natural batching: while one group is being written the next one forms. At most one group is in flight, and the durable
+set is always a prefix. Whoever must not act before a transition is durable waits for its number here.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Callable
+
+from holdfast.engine.config import HostConfig
+from holdfast.engine.rows import EncodedTransition, coalesce, encode_transition
+from holdfast.errors import StorageError
+from holdfast.hub.transition import Output, Transition
+from holdfast.storage.port import Ownership, Store
+
+
+class Journal:
+    """The transitions of one ownership of a store. A failed commit ends it; the engine then makes a new one."""
+
+    def __init__(
+        self, store: Store, ownership: Ownership, config: HostConfig, release: Callable[[list[Output]], None]
+    ) -> None:
+        self.durable_lsn = ownership.lsn
+        self._store = store
+        self._ownership = ownership
+        self._config = config
+        self._release = release
+        self._waiting: deque[tuple[EncodedTransition, list[Output]]] = deque()
+        self._waiting_bytes = 0
+        self._tail_lsn = ownership.lsn
+        self._waiters: deque[tuple[int, asyncio.Future[None]]] = deque()
+        self._wake = asyncio.Event()
+        self._failure: StorageError | None = None
+
+    @property
+    def is_full(self) -> bool:
+        """Whether execution has run as far ahead of the store as it may."""
+        return (
+            self._tail_lsn - self.durable_lsn >= self._config.journal_transitions_max
+            or self._waiting_bytes >= self._config.journal_bytes_max
+        )
+
+    @property
+    def is_settled(self) -> bool:
+        """Whether everything is durable."""
+        return self._tail_lsn == self.durable_lsn
+
+    def append(self, transition: Transition) -> None:
+        """Add the next transition. It is encoded here, so that what cannot be stored never enters the order."""
+        assert transition.lsn == self._tail_lsn + 1, "transitions enter the journal in the order of their numbers"
+        encoded = encode_transition(transition, self._ownership.partition_count)
+        self._tail_lsn = transition.lsn
+        self._waiting.append((encoded, transition.outputs))
+        self._waiting_bytes += encoded.size_bytes
+        self._wake.set()
+
+    def durable(self, lsn: int) -> asyncio.Future[None]:
+        """Return a future for the moment when a transition is durable; it fails if the transition is lost."""
+        future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        if self._failure is not None:
+            future.set_exception(self._failure)
+        elif lsn <= self.durable_lsn:
+            future.set_result(None)
+        else:
+            self._waiters.append((lsn, future))
+        return future
+
+    async def run(self) -> None:
+        """Commit group after group, for ever.
+
+        Raises:
+            StorageError: when a commit fails; everything that is not durable by then is lost.
+        """
+        try:
+            while True:
+                await self._wake.wait()
+                while self._waiting:
+                    await self._commit_group()
+                self._wake.clear()
+        except StorageError as error:
+            self.fail(error)
+            raise
+
+    async def _commit_group(self) -> None:
+        group: list[EncodedTransition] = []
+        outputs: list[Output] = []
+        while self._waiting and len(group) < self._config.group_transitions_max:
+            encoded, released = self._waiting.popleft()
+            group.append(encoded)
+            outputs.extend(released)
+        # Shielded: cancelling this loop must not leave a commit behind that nobody waits for.
+        await asyncio.shield(self._store.commit(self._ownership.fence, coalesce(self.durable_lsn, group)))
+        self._waiting_bytes -= sum(each.size_bytes for each in group)
+        self.durable_lsn = group[-1].lsn
+        while self._waiters and self._waiters[0][0] <= self.durable_lsn:
+            future = self._waiters.popleft()[1]
+            if not future.done():
+                future.set_result(None)
+        self._release(outputs)
+
+    def fail(self, error: StorageError) -> None:
+        """Give up what is not durable, and tell whoever waits for it."""
+        self._failure = error
+        while self._waiters:
+            future = self._waiters.popleft()[1]
+            if not future.done():
+                future.set_exception(type(error)(*error.args))

@@ -1,0 +1,299 @@
+"""Between the hub's values and the store's rows: transitions to rows, groups of rows to one write set, rows back."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from datetime import timedelta
+from typing import TypeVar
+
+import msgspec
+
+from holdfast.codec.history import decode_message, decode_record, encode_events, encode_message, encode_record
+from holdfast.engine.clock import from_microseconds, to_microseconds
+from holdfast.hub.episodes import CONTROL
+from holdfast.hub.instance import CriticalSectionState, DurableTimer, Instance, ScheduledActivity
+from holdfast.hub.transition import Transition
+from holdfast.model.failure import FailureDetails
+from holdfast.model.history import ParentInstance
+from holdfast.model.ids import partition_of
+from holdfast.model.messages import DurableKey, Message
+from holdfast.model.retry import RetryPolicy
+from holdfast.model.status import OrchestrationState, OrchestrationStatus
+from holdfast.storage.port import (
+    ActivityRow,
+    HistoryRow,
+    InboxRow,
+    InstanceRow,
+    InstanceUpdate,
+    StoredInstance,
+    TimerRow,
+    WriteSet,
+)
+
+K = TypeVar("K")
+V = TypeVar("V")
+
+
+class _ActivityOptions(msgspec.Struct, frozen=True, omit_defaults=True):
+    retry: RetryPolicy | None = None
+    timeout: timedelta | None = None
+    speculative: bool = False
+
+
+class EncodedTransition(msgspec.Struct, frozen=True):
+    """A transition as rows. Made when it enters the journal: what cannot be stored is found out before that."""
+
+    lsn: int
+    size_bytes: int
+    instance: InstanceRow | None
+    version_before: int
+    is_new_execution: bool
+    history: HistoryRow | None
+    removed_execution: tuple[str, int] | None
+    sent: list[InboxRow]
+    consumed: list[int]
+    activities_scheduled: list[ActivityRow]
+    activities_updated: list[ActivityRow]
+    activities_removed: list[DurableKey]
+    timers_created: list[TimerRow]
+    timers_removed: list[DurableKey]
+
+
+def encode_transition(transition: Transition, partition_count: int) -> EncodedTransition:
+    """Return the rows of a transition, as its instance is now."""
+    partition = partition_of(transition.instance_id, partition_count)
+    instance = transition.instance
+    history = None
+    if instance is not None and transition.history:
+        history = HistoryRow(partition, instance.execution_id, instance.episodes - 1, encode_events(transition.history))
+    sent = [_inbox_row(message, partition_count) for message in transition.sent]
+    size = 400 + (len(history.events) if history else 0) + sum(200 + len(row.event) for row in sent)
+    return EncodedTransition(
+        transition.lsn,
+        size,
+        None if instance is None else _instance_row(instance, partition),
+        transition.version_before,
+        transition.is_new_execution,
+        history,
+        transition.removed_execution,
+        sent,
+        transition.consumed,
+        [_activity_row(activity, partition) for activity in transition.activities_scheduled],
+        [_activity_row(activity, partition) for activity in transition.activities_updated],
+        transition.activities_removed,
+        [_timer_row(timer, partition) for timer in transition.timers_created],
+        transition.timers_removed,
+    )
+
+
+def _instance_row(instance: Instance, partition: int) -> InstanceRow:
+    return InstanceRow(
+        partition=partition,
+        instance_id=instance.instance_id,
+        execution_id=instance.execution_id,
+        version=instance.version,
+        name=instance.name,
+        status=instance.status.value,
+        created_at=to_microseconds(instance.created_at),
+        updated_at=to_microseconds(instance.updated_at),
+        input=instance.input,
+        output=instance.output,
+        custom_status=instance.custom_status,
+        failure=None if instance.failure is None else encode_record(instance.failure),
+        parked=None if instance.parked is None else encode_record(instance.parked),
+        parent=None if instance.parent is None else encode_record(instance.parent),
+        state=instance.state,
+        lock=None if instance.lock is None else encode_record(instance.lock),
+        episodes=instance.episodes,
+        history_events=instance.history_events,
+        deliveries=instance.deliveries,
+    )
+
+
+def _inbox_row(message: Message, partition_count: int) -> InboxRow:
+    assert message.message_id is not None, "only messages that are sent have rows"
+    return InboxRow(
+        partition_of(message.instance_id, partition_count),
+        message.message_id,
+        message.instance_id,
+        message.execution_id,
+        encode_message(message.event),
+    )
+
+
+def _activity_row(activity: ScheduledActivity, partition: int) -> ActivityRow:
+    plain = activity.retry is None and activity.timeout is None and not activity.speculative
+    options = _ActivityOptions(activity.retry, activity.timeout, activity.speculative)
+    return ActivityRow(
+        partition,
+        activity.execution_id,
+        activity.sequence,
+        activity.instance_id,
+        activity.name,
+        activity.input,
+        None if plain else encode_record(options),
+        activity.attempt,
+        activity.deliveries,
+        to_microseconds(activity.scheduled_at),
+        to_microseconds(activity.visible_at),
+    )
+
+
+def _timer_row(timer: DurableTimer, partition: int) -> TimerRow:
+    return TimerRow(partition, timer.execution_id, timer.sequence, timer.instance_id, to_microseconds(timer.due_at))
+
+
+def coalesce(lsn_before: int, transitions: Sequence[EncodedTransition]) -> WriteSet:
+    """Return what a group of transitions, consecutive in the journal, changes in the store as a whole.
+
+    What is made and used up within the group is never written.
+    """
+    instances: dict[str, InstanceUpdate] = {}
+    inserted: set[str] = set()
+    history: dict[tuple[str, int], HistoryRow] = {}
+    executions: list[tuple[str, int]] = []
+    messages: dict[int, InboxRow] = {}
+    consumed: list[int] = []
+    activities: dict[DurableKey, ActivityRow] = {}
+    updated: dict[DurableKey, ActivityRow] = {}
+    finished: list[DurableKey] = []
+    timers: dict[DurableKey, TimerRow] = {}
+    cleared: list[DurableKey] = []
+    for each in transitions:
+        row = each.instance
+        if row is not None:
+            known = instances.get(row.instance_id)
+            if known is None:
+                instances[row.instance_id] = InstanceUpdate(row, each.version_before, each.is_new_execution)
+                if each.version_before == 0:
+                    inserted.add(row.instance_id)
+            else:
+                changed = known.new_execution or each.is_new_execution
+                instances[row.instance_id] = InstanceUpdate(row, known.version_before, changed)
+        if each.removed_execution is not None:
+            _remove_execution(history, executions, *each.removed_execution)
+        if each.history is not None:
+            history[each.history.execution_id, each.history.episode] = each.history
+        _add_and_remove(messages, ((row.message_id, row) for row in each.sent), each.consumed, consumed)
+        for row in each.activities_scheduled:
+            activities[row.key] = row
+        for row in each.activities_updated:
+            (activities if row.key in activities else updated)[row.key] = row
+        for key in each.activities_removed:
+            updated.pop(key, None)
+        _add_and_remove(activities, (), each.activities_removed, finished)
+        _add_and_remove(timers, ((row.key, row) for row in each.timers_created), each.timers_removed, cleared)
+    return WriteSet(
+        lsn_before=lsn_before,
+        lsn=transitions[-1].lsn,
+        instances_inserted=[instances[instance_id].row for instance_id in inserted],
+        instances_updated=[update for instance_id, update in instances.items() if instance_id not in inserted],
+        history_inserted=list(history.values()),
+        executions_removed=executions,
+        messages_inserted=list(messages.values()),
+        messages_removed=consumed,
+        activities_inserted=list(activities.values()),
+        activities_updated=list(updated.values()),
+        activities_removed=finished,
+        timers_inserted=list(timers.values()),
+        timers_removed=cleared,
+    )
+
+
+def _add_and_remove(pending: dict[K, V], added: Iterable[tuple[K, V]], removed: list[K], stored: list[K]) -> None:
+    """Add rows to a group; remove rows from it where they are still in it, else from the store."""
+    pending.update(added)
+    for key in removed:
+        if pending.pop(key, None) is None:
+            stored.append(key)
+
+
+def _remove_execution(
+    history: dict[tuple[str, int], HistoryRow], executions: list[tuple[str, int]], execution_id: str, episodes: int
+) -> None:
+    """Remove a replaced execution: the episodes of this very group from the group, the others from the store."""
+    stored = episodes
+    for episode in range(episodes - 1, -1, -1):
+        if history.pop((execution_id, episode), None) is None:
+            break
+        stored -= 1
+    if stored:
+        executions.append((execution_id, stored))
+
+
+# Back from the store
+
+
+def decode_instance(stored: StoredInstance) -> Instance:
+    """Return an instance as the hub holds it.
+
+    Raises:
+        CorruptRecordError: if one of its rows cannot be read.
+    """
+    row = stored.row
+    assert row is not None, "an instance without a row is made by its first message"
+    instance = Instance(row.instance_id, row.execution_id, row.name, from_microseconds(row.created_at))
+    instance.status = OrchestrationStatus(row.status)
+    instance.updated_at = from_microseconds(row.updated_at)
+    instance.version = row.version
+    instance.input, instance.output, instance.custom_status = row.input, row.output, row.custom_status
+    instance.failure = None if row.failure is None else decode_record(row.failure, FailureDetails)
+    instance.parked = None if row.parked is None else decode_record(row.parked, FailureDetails)
+    instance.parent = None if row.parent is None else decode_record(row.parent, ParentInstance)
+    instance.lock = None if row.lock is None else decode_record(row.lock, CriticalSectionState)
+    instance.state = row.state
+    instance.episodes, instance.history_events, instance.deliveries = row.episodes, row.history_events, row.deliveries
+    instance.activities = {each.sequence: decode_activity(each) for each in stored.activities}
+    instance.timers = {each.sequence: decode_timer(each) for each in stored.timers}
+    for message in decode_messages(stored):
+        (instance.controls if isinstance(message.event, CONTROL) else instance.inbox).append(message)
+    return instance
+
+
+def decode_messages(stored: StoredInstance) -> list[Message]:
+    """Return the messages that wait for an instance, in order."""
+    return [
+        Message(row.instance_id, decode_message(row.event), row.execution_id, row.message_id)
+        for row in stored.messages
+    ]
+
+
+def decode_activity(row: ActivityRow) -> ScheduledActivity:
+    options = _ActivityOptions() if row.options is None else decode_record(row.options, _ActivityOptions)
+    return ScheduledActivity(
+        instance_id=row.instance_id,
+        execution_id=row.execution_id,
+        sequence=row.sequence,
+        name=row.name,
+        input=row.input,
+        scheduled_at=from_microseconds(row.scheduled_at),
+        visible_at=from_microseconds(row.visible_at),
+        attempt=row.attempt,
+        deliveries=row.deliveries,
+        retry=options.retry,
+        timeout=options.timeout,
+        speculative=options.speculative,
+    )
+
+
+def decode_timer(row: TimerRow) -> DurableTimer:
+    return DurableTimer(row.instance_id, row.execution_id, row.sequence, from_microseconds(row.due_at))
+
+
+def decode_state(row: InstanceRow) -> OrchestrationState:
+    """Return what a client may see of a stored instance."""
+    parent = None if row.parent is None else decode_record(row.parent, ParentInstance)
+    return OrchestrationState(
+        instance_id=row.instance_id,
+        execution_id=row.execution_id,
+        name=row.name,
+        runtime_status=OrchestrationStatus(row.status),
+        created_at=from_microseconds(row.created_at),
+        last_updated_at=from_microseconds(row.updated_at),
+        input=row.input,
+        output=row.output,
+        custom_status=row.custom_status,
+        failure=None if row.failure is None else decode_record(row.failure, FailureDetails),
+        parked=None if row.parked is None else decode_record(row.parked, FailureDetails),
+        parent_instance_id=parent.instance_id if parent else None,
+    )

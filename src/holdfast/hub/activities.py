@@ -1,0 +1,58 @@
+"""Activities: what a finished attempt leads to."""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+import msgspec
+
+from holdfast.hub.instance import Instance, ScheduledActivity
+from holdfast.hub.transition import StartActivity, Transition
+from holdfast.model.failure import FailureDetails
+from holdfast.model.history import TaskCompleted, TaskFailed
+from holdfast.model.messages import Message
+from holdfast.model.retry import RetryPolicy, next_delay
+from holdfast.model.work_items import ActivityWorkItem, Failed, Outcome
+
+
+def open_attempt(instance: Instance, work_item: ActivityWorkItem) -> ScheduledActivity | None:
+    """Return the activity that an attempt belongs to, or None if its result concerns nobody any more.
+
+    It does not if the execution is another one, or if this attempt was given up or answered before.
+    """
+    activity = instance.activities.get(work_item.sequence)
+    if activity is None or activity.execution_id != work_item.execution_id or activity.attempt != work_item.attempt:
+        return None
+    return None if work_item.sequence in instance.answered else activity
+
+
+def next_attempt(activity: ScheduledActivity, details: FailureDetails, now: datetime) -> ScheduledActivity | None:
+    """Return the activity with its next attempt planned, or None if this failure is final."""
+    policy = activity.retry
+    if policy is None or details.is_non_retriable or _is_final(policy, details):
+        return None
+    delay = next_delay(policy, activity.attempt, now - activity.scheduled_at)
+    if delay is None:
+        return None
+    return msgspec.structs.replace(activity, attempt=activity.attempt + 1, visible_at=now + delay, deliveries=0)
+
+
+def replace_activity(transition: Transition, instance: Instance, activity: ScheduledActivity) -> None:
+    """Store an activity's new attempt or count, and let it start."""
+    instance.activities[activity.sequence] = activity
+    transition.activities_updated.append(activity)
+    transition.outputs.append(StartActivity(activity))
+
+
+def _is_final(policy: RetryPolicy, details: FailureDetails) -> bool:
+    return any(details.is_caused_by(name) for name in policy.non_retriable)
+
+
+def completion_message(activity: ScheduledActivity, outcome: Outcome, now: datetime) -> Message:
+    """Return the message that tells an orchestration how its activity ended."""
+    event = (
+        TaskFailed(timestamp=now, task_scheduled_id=activity.sequence, failure=outcome.details)
+        if isinstance(outcome, Failed)
+        else TaskCompleted(timestamp=now, task_scheduled_id=activity.sequence, result=outcome.result)
+    )
+    return Message(activity.instance_id, event, execution_id=activity.execution_id, activity=activity.key)

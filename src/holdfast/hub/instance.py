@@ -1,0 +1,148 @@
+"""One instance as the hub holds it in memory: what is stored of it, plus the transitions that are on their way."""
+
+from __future__ import annotations
+
+from collections import deque
+from datetime import datetime, timedelta
+
+import msgspec
+
+from holdfast.model.failure import FailureDetails
+from holdfast.model.history import ParentInstance
+from holdfast.model.ids import is_entity
+from holdfast.model.messages import DurableKey, Message
+from holdfast.model.retry import RetryPolicy
+from holdfast.model.status import OrchestrationState, OrchestrationStatus
+
+
+class ScheduledActivity(msgspec.Struct, frozen=True, kw_only=True):
+    """An activity that was asked for and whose completion is not consumed yet."""
+
+    instance_id: str
+    execution_id: str
+    sequence: int
+    name: str
+    input: str | None
+    scheduled_at: datetime
+    visible_at: datetime
+    attempt: int = 1
+    deliveries: int = 0
+    retry: RetryPolicy | None = None
+    timeout: timedelta | None = None
+    speculative: bool = False
+
+    @property
+    def key(self) -> DurableKey:
+        return (self.execution_id, self.sequence)
+
+
+class DurableTimer(msgspec.Struct, frozen=True):
+    instance_id: str
+    execution_id: str
+    sequence: int
+    due_at: datetime
+
+    @property
+    def key(self) -> DurableKey:
+        return (self.execution_id, self.sequence)
+
+
+class CriticalSectionState(msgspec.Struct, frozen=True):
+    """For an orchestration: the section that it asked for. For an entity: the section that holds it.
+
+    `execution_id` is the execution of the orchestration in both cases.
+    """
+
+    section_id: str
+    execution_id: str
+    lock_set: tuple[str, ...]
+
+
+class Instance:
+    """Mutable, and changed by transitions only. `lsn` is the last of them; `version` counts them."""
+
+    __slots__ = (
+        "activities",
+        "answered",
+        "controls",
+        "created_at",
+        "custom_status",
+        "deliveries",
+        "episodes",
+        "execution_id",
+        "failure",
+        "held",
+        "history_events",
+        "inbox",
+        "input",
+        "instance_id",
+        "is_working",
+        "lock",
+        "lsn",
+        "name",
+        "output",
+        "parent",
+        "parked",
+        "state",
+        "status",
+        "timers",
+        "updated_at",
+        "version",
+    )
+
+    def __init__(self, instance_id: str, execution_id: str, name: str, now: datetime) -> None:
+        self.instance_id = instance_id
+        self.execution_id = execution_id
+        self.name = name
+        self.status = OrchestrationStatus.PENDING
+        self.created_at = now
+        self.updated_at = now
+        self.version = 0
+        self.lsn = 0
+        self.input: str | None = None
+        self.output: str | None = None
+        self.custom_status: str | None = None
+        self.failure: FailureDetails | None = None
+        self.parked: FailureDetails | None = None
+        self.parent: ParentInstance | None = None
+        self.state: str | None = None
+        self.lock: CriticalSectionState | None = None
+        self.episodes = 0
+        self.history_events = 0
+        self.deliveries = 0
+        self.inbox: deque[Message] = deque()
+        self.held: deque[Message] = deque()
+        """What a locked entity keeps waiting; it comes before the inbox once the lock is released."""
+        self.controls: deque[Message] = deque()
+        """Messages that terminate, suspend or resume; they do not queue behind the others."""
+        self.activities: dict[int, ScheduledActivity] = {}
+        self.answered: set[int] = set()
+        """Which open activities have their completion waiting in the inbox."""
+        self.timers: dict[int, DurableTimer] = {}
+        self.is_working = False
+        """Whether a work item of this instance is with a worker."""
+
+    @property
+    def is_entity(self) -> bool:
+        return is_entity(self.instance_id)
+
+    @property
+    def is_terminal(self) -> bool:
+        return self.status.is_terminal
+
+    def snapshot(self) -> OrchestrationState:
+        """Return what a client may see of the instance as it is now."""
+        return OrchestrationState(
+            instance_id=self.instance_id,
+            execution_id=self.execution_id,
+            name=self.name,
+            runtime_status=self.status,
+            created_at=self.created_at,
+            last_updated_at=self.updated_at,
+            input=self.input,
+            output=self.output,
+            custom_status=self.custom_status,
+            failure=self.failure,
+            parked=self.parked,
+            parent_instance_id=self.parent.instance_id if self.parent else None,
+        )

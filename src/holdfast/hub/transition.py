@@ -1,0 +1,116 @@
+"""A transition: one atomic step of one instance. The hub fills it in; the engine makes it durable, then acts on it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from datetime import datetime
+from typing import TypeAlias
+
+import msgspec
+
+from holdfast.hub.instance import DurableTimer, Instance, ScheduledActivity
+from holdfast.model.history import HistoryEvent, MessageEvent
+from holdfast.model.messages import DurableKey, Message
+from holdfast.model.status import OrchestrationState
+
+_MESSAGES_PER_TRANSITION = 1 << 20
+
+
+class StartActivity(msgspec.Struct, frozen=True):
+    """Let an activity start, no sooner than its `visible_at`."""
+
+    activity: ScheduledActivity
+
+
+class InstanceStopped(msgspec.Struct, frozen=True):
+    """Tell whoever waits that an instance has ended or was parked."""
+
+    state: OrchestrationState
+
+
+Output: TypeAlias = StartActivity | InstanceStopped
+
+
+class Transition:
+    """What one step changes. Everything in it becomes durable together, or nothing does.
+
+    `outputs` leave the process only once `lsn` is durable; `sent` messages may be consumed on this node before that.
+    """
+
+    __slots__ = (
+        "activities_removed",
+        "activities_scheduled",
+        "activities_updated",
+        "consumed",
+        "history",
+        "instance",
+        "instance_id",
+        "is_new_execution",
+        "lsn",
+        "now",
+        "outputs",
+        "removed_execution",
+        "sent",
+        "timers_created",
+        "timers_removed",
+        "version_before",
+    )
+
+    def __init__(self, lsn: int, instance_id: str, now: datetime) -> None:
+        self.lsn = lsn
+        self.instance_id = instance_id
+        self.now = now
+        self.instance: Instance | None = None
+        """The instance whose row changes; None for a transition that only moves messages."""
+        self.version_before = 0
+        self.is_new_execution = False
+        self.history: tuple[HistoryEvent, ...] = ()
+        self.removed_execution: tuple[str, int] | None = None
+        self.sent: list[Message] = []
+        self.consumed: list[int] = []
+        self.activities_scheduled: list[ScheduledActivity] = []
+        self.activities_updated: list[ScheduledActivity] = []
+        self.activities_removed: list[DurableKey] = []
+        self.timers_created: list[DurableTimer] = []
+        self.timers_removed: list[DurableKey] = []
+        self.outputs: list[Output] = []
+
+    def change(self, instance: Instance) -> None:
+        """Declare that the row of an instance changes; once for each transition."""
+        assert self.instance is None, "a transition changes one instance, once"
+        self.instance = instance
+        self.version_before = instance.version
+        instance.version += 1
+        instance.lsn = self.lsn
+        instance.updated_at = self.now
+
+    def send(self, instance_id: str, event: MessageEvent, execution_id: str | None = None) -> Message:
+        """Send a message; ids rise in the order of sending, over all transitions of the node."""
+        message_id = self.lsn * _MESSAGES_PER_TRANSITION + len(self.sent)
+        message = Message(instance_id, event, execution_id=execution_id, message_id=message_id)
+        self.sent.append(message)
+        return message
+
+    def consume(self, instance: Instance, messages: Iterable[Message]) -> None:
+        """Remove what made messages durable: their inbox rows, or the activity or timer that they come from."""
+        for message in messages:
+            if message.message_id is not None:
+                self.consumed.append(message.message_id)
+            elif message.activity is not None:
+                self.remove_activity(instance, message.activity[1])
+            elif message.timer is not None:
+                self.remove_timer(instance, message.timer[1])
+
+    def remove_activity(self, instance: Instance, sequence: int) -> None:
+        self.activities_removed.append(instance.activities.pop(sequence).key)
+        instance.answered.discard(sequence)
+
+    def remove_timer(self, instance: Instance, sequence: int) -> None:
+        self.timers_removed.append(instance.timers.pop(sequence).key)
+
+    def remove_all_work(self, instance: Instance) -> None:
+        """Remove every open activity and timer of an execution that is over."""
+        for sequence in list(instance.activities):
+            self.remove_activity(instance, sequence)
+        for sequence in list(instance.timers):
+            self.remove_timer(instance, sequence)

@@ -1,0 +1,20 @@
+"""Values that look random and are the same on every replay. Each kind has a stream of its own."""
+
+from __future__ import annotations
+
+import random
+import uuid
+from datetime import datetime
+
+# The namespace and the shape of the name are those of the Durable Functions SDKs for Python.
+_NAMESPACE = uuid.uuid5(uuid.NAMESPACE_OID, "9e952958-5e33-4daf-827f-2fa12937b875")
+
+
+def deterministic_uuid(instance_id: str, now: datetime, counter: int) -> uuid.UUID:
+    """Return the `counter`-th UUID (version 5) of an instance at an instant of its own clock."""
+    return uuid.uuid5(_NAMESPACE, f"{instance_id}_{now:%Y-%m-%dT%H:%M:%S.%fZ}_{counter}")
+
+
+def deterministic_random(instance_id: str, execution_id: str) -> random.Random:
+    """Return the generator of one execution; not for secrets, since whoever knows the ids can repeat it."""
+    return random.Random(f"{instance_id}/{execution_id}")

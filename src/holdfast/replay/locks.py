@@ -1,0 +1,150 @@
+"""Critical sections as orchestrator code sees them, and the rules that make them free of deadlock."""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+from types import TracebackType
+from typing import Any
+
+from holdfast.errors import InvalidInputError, LockingRulesError
+from holdfast.model.actions import SendEntityMessage
+from holdfast.model.history import EntityLockRequested, EntityUnlockSent
+from holdfast.model.ids import EntityId
+from holdfast.replay.orchestration import Execution
+from holdfast.replay.tasks import DurableTask
+
+
+class CriticalSection:
+    """Exclusive use of some entities, between `async with` and its end.
+
+    Inside, only the locked entities may be called, each by one call at a time; none of them may be signalled; and
+    there are no nested sections and no sub-orchestrations. That, with one global order of locking, excludes deadlock.
+    In a generator orchestrator: `yield section.acquire()`, and `section.release()` at the end.
+    """
+
+    def __init__(self, execution: Execution, locks: Locks, lock_set: tuple[str, ...]) -> None:
+        self._execution = execution
+        self._locks = locks
+        self._id: str | None = None
+        self.lock_set = lock_set
+
+    def acquire(self) -> DurableTask[None]:
+        """Ask for the locks; the task is completed once all are held.
+
+        Raises:
+            LockingRulesError: if the orchestration is in a critical section already.
+        """
+        execution = self._execution
+        self._locks.enter(self)
+        section_id = self._id = f"{execution.execution_id}:{self._locks.next_section()}"
+
+        def request(number: int) -> SendEntityMessage:
+            return SendEntityMessage(
+                EntityLockRequested(
+                    timestamp=execution.clock(),
+                    event_id=number,
+                    critical_section_id=section_id,
+                    lock_set=self.lock_set,
+                    parent_instance_id=execution.instance_id,
+                    parent_execution_id=execution.execution_id,
+                )
+            )
+
+        number = execution.ask(request)
+        task = execution.open_task(number)
+        execution.open_request(section_id, number)
+        return task
+
+    def release(self) -> None:
+        """Give all locks back; without effect if they are not held."""
+        section_id, self._id = self._id, None
+        if section_id is None or self._execution.is_inert:
+            return
+        self._locks.leave()
+        for target in self.lock_set:
+            self._execution.ask(_unlock(self._execution, section_id, target))
+
+    async def __aenter__(self) -> CriticalSection:
+        await self.acquire()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.release()
+
+    def __await__(self) -> Generator[DurableTask[Any], None, CriticalSection]:
+        yield from self.acquire()
+        return self
+
+
+def _unlock(execution: Execution, section_id: str, target: str) -> Any:
+    return lambda number: SendEntityMessage(  # pyright: ignore[reportUnknownLambdaType] - the number is an int
+        EntityUnlockSent(
+            timestamp=execution.clock(), event_id=number, critical_section_id=section_id, target_instance_id=target
+        )
+    )
+
+
+class Locks:
+    """Which critical section one execution is in, and what may be asked for meanwhile."""
+
+    def __init__(self) -> None:
+        self._section: CriticalSection | None = None
+        self._sections = 0
+        self._calling: dict[str, DurableTask[Any]] = {}
+
+    def section(self, execution: Execution, entities: tuple[EntityId[Any], ...]) -> CriticalSection:
+        """Return a section over entities, each once, in the one order in which everybody locks.
+
+        Raises:
+            InvalidInputError: if there are none.
+        """
+        if not entities:
+            raise InvalidInputError("ctx.lock() needs at least one EntityId.")
+        return CriticalSection(execution, self, tuple(sorted({entity.instance_id for entity in entities})))
+
+    def next_section(self) -> int:
+        self._sections += 1
+        return self._sections
+
+    def enter(self, section: CriticalSection) -> None:
+        if self._section is not None:
+            raise LockingRulesError(
+                f"This orchestration is in a critical section over {', '.join(self._section.lock_set)} already; "
+                "sections do not nest. Lock all entities at once: ctx.lock(a, b)."
+            )
+        self._section = section
+
+    def leave(self) -> None:
+        self._section = None
+        self._calling.clear()
+
+    def check_call(self, target: str) -> None:
+        """Raise LockingRulesError if an entity may not be called now."""
+        if self._section is None:
+            return
+        if target not in self._section.lock_set:
+            raise LockingRulesError(
+                f"Entity {target} is called inside a critical section that does not lock it; "
+                f"locked are {', '.join(self._section.lock_set)}."
+            )
+        running = self._calling.get(target)
+        if running is not None and not running.is_completed:
+            raise LockingRulesError(
+                f"Entity {target} is called again before the last call has been answered; await that one first."
+            )
+
+    def calling(self, target: str, task: DurableTask[Any]) -> None:
+        if self._section is not None:
+            self._calling[target] = task
+
+    def check_signal(self, target: str) -> None:
+        """Raise LockingRulesError if an entity may not be signalled now."""
+        if self._section is not None and target in self._section.lock_set:
+            raise LockingRulesError(f"Entity {target} is locked by this orchestration: call it, do not signal it.")
+
+    def check_sub_orchestration(self) -> None:
+        """Raise LockingRulesError if a sub-orchestration may not be started now."""
+        if self._section is not None:
+            raise LockingRulesError("Sub-orchestrations cannot be started inside a critical section.")

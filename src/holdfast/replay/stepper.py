@@ -1,0 +1,122 @@
+"""Drives one coroutine or generator by hand, without an event loop."""
+
+from __future__ import annotations
+
+import contextvars
+import inspect
+import types
+from collections.abc import Coroutine, Generator
+from typing import Any, TypeAlias
+
+import msgspec
+
+from holdfast.errors import ForeignAwaitableError
+from holdfast.replay.discard import discard
+from holdfast.replay.tasks import DurableTask
+
+Body: TypeAlias = Coroutine[Any, Any, Any] | Generator[Any, Any, Any]
+
+
+class Returned(msgspec.Struct, frozen=True):
+    value: Any
+
+
+class Raised(msgspec.Struct, frozen=True):
+    error: BaseException
+
+
+class Stepper:
+    """The driver of one orchestrator's body, in a `contextvars.Context` of its own.
+
+    Suspending is nothing more than not resuming: no exception is thrown into user code for it.
+    """
+
+    __slots__ = ("_context", "_owner", "body", "waiting_for")
+
+    def __init__(self, body: Body, owner: object) -> None:
+        self.body: Body = body
+        self._owner = owner
+        self._context = contextvars.Context()
+        self.waiting_for: DurableTask[Any] | None = None
+
+    def step(self) -> Returned | Raised | None:
+        """Run until the body waits for a task that is not completed (None), returns or raises."""
+        waiting_for, self.waiting_for = self.waiting_for, None
+        to_send: Any = None
+        to_throw: BaseException | None = None
+        if waiting_for is not None:
+            to_send, to_throw = _outcome(waiting_for)
+        while True:
+            try:
+                if to_throw is not None:
+                    yielded = self._context.run(self.body.throw, to_throw)
+                else:
+                    yielded = self._context.run(self.body.send, to_send)
+            except StopIteration as stop:
+                return Returned(stop.value)
+            except KeyboardInterrupt:
+                raise
+            except BaseException as error:
+                return Raised(error)
+            to_send, to_throw = None, None
+            if isinstance(yielded, DurableTask) and yielded.owner in (self._owner, None):
+                task: DurableTask[Any] = yielded
+                if not task.is_completed:
+                    self.waiting_for = task
+                    return None
+                to_send, to_throw = _outcome(task)
+            else:
+                to_throw = ForeignAwaitableError(self._foreign(yielded))
+
+    def close(self) -> None:
+        """Forget the body where it stands, without running any more of it."""
+        discard(self.body)
+
+    def _foreign(self, yielded: object) -> str:
+        if isinstance(yielded, DurableTask):
+            return "The orchestrator awaits a durable task of another instance; tasks cannot be shared."
+        return (
+            f"The orchestrator awaits {_innermost_call(self.body)}, which is not durable: it yielded {yielded!r}. "
+            "Orchestrators await only what ctx gives them: ctx.create_timer() to sleep, ctx.call_activity() for "
+            "anything that waits for the outside world, when_all()/when_any() to combine."
+        )
+
+    def line(self) -> str:
+        """Return where the body stands, as `file.py:12 in function`."""
+        frame = getattr(self.body, "cr_frame", None) or getattr(self.body, "gi_frame", None)
+        return "?" if frame is None else source_line(frame)
+
+
+def _outcome(task: DurableTask[Any]) -> tuple[Any, BaseException | None]:
+    try:
+        return task.result, None
+    except Exception as error:
+        return None, error
+
+
+def _innermost_call(body: object) -> str:
+    """Name the coroutine at the end of the chain of awaits, as `asyncio.tasks.sleep() at app.py:12`."""
+    outer = inner = body
+    while True:
+        awaited = getattr(inner, "cr_await", None) or getattr(inner, "gi_yieldfrom", None)
+        if not isinstance(awaited, types.CoroutineType | types.GeneratorType):
+            break
+        outer, inner = inner, awaited  # pyright: ignore[reportUnknownVariableType] - the chain is untyped
+    line = _frame_line(outer)
+    if inner is body:
+        kind = "an object" if inspect.iscoroutine(body) else "a value"
+        return f"{kind} of type {type(getattr(body, 'cr_await', None)).__name__} at {line}"
+    code = getattr(inner, "cr_code", None) or getattr(inner, "gi_code", None)
+    frame = getattr(inner, "cr_frame", None) or getattr(inner, "gi_frame", None)
+    module = frame.f_globals.get("__name__", "?") if frame else "?"
+    return f"{module}.{getattr(code, 'co_qualname', '?')}() at {line}"
+
+
+def _frame_line(body: object) -> str:
+    frame = getattr(body, "cr_frame", None) or getattr(body, "gi_frame", None)
+    return "?" if frame is None else source_line(frame)
+
+
+def source_line(frame: types.FrameType) -> str:
+    """Return `file.py:12 in function` for a frame."""
+    return f"{frame.f_code.co_filename}:{frame.f_lineno} in {frame.f_code.co_qualname}"

@@ -1,0 +1,201 @@
+"""A task hub in memory: the reference adapter, small enough to be the specification of the port."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Mapping
+from itertools import chain
+from typing import TypeVar
+
+import msgspec
+
+from holdfast.errors import CommitFailedError, OwnershipLostError, StorageError, StoreInUseError
+from holdfast.model.messages import DurableKey
+from holdfast.model.status import OrchestrationStatus
+from holdfast.storage.port import (
+    ActivityRow,
+    Fence,
+    InboxRow,
+    InstanceRow,
+    Ownership,
+    StoredInstance,
+    TimerRow,
+    WriteSet,
+)
+
+_Key = TypeVar("_Key", int, str, DurableKey)
+_Row = TypeVar("_Row", InboxRow, ActivityRow, TimerRow)
+
+
+class MemoryData:
+    """What the connections to one task hub share, as a file would. `owner` stands for the lock of a living owner."""
+
+    def __init__(self, partition_count: int = 1) -> None:
+        self.owner: MemoryStore | None = None
+        self.incarnation = 0
+        self.lsn = 0
+        self.released = True
+        self.epochs = dict.fromkeys(range(partition_count), 0)
+        self.instances: dict[str, InstanceRow] = {}
+        self.history: dict[str, dict[int, str]] = {}
+        self.messages: dict[int, InboxRow] = {}
+        self.activities: dict[DurableKey, ActivityRow] = {}
+        self.timers: dict[DurableKey, TimerRow] = {}
+
+
+class MemoryStore:
+    """One connection to a task hub that is lost, all of it, when the process ends.
+
+    Two stores over the same `MemoryData` behave as two processes over one file. As in a file, activities and timers
+    belong to the current execution of their instance.
+    """
+
+    def __init__(self, data: MemoryData | None = None) -> None:
+        self._data = MemoryData() if data is None else data
+        self._closed = False
+
+    async def acquire(self, now: int, *, after_crash: bool | None = None, suspect_deliveries: int = 3) -> Ownership:
+        data = self._open_data()
+        if data.owner not in (None, self):
+            raise StoreInUseError("Another store of this process owns the task hub; close it first.")
+        crashed = not data.released if after_crash is None else after_crash
+        data.owner = self
+        data.incarnation += 1
+        data.released = False
+        data.epochs = {partition: epoch + 1 for partition, epoch in data.epochs.items()}
+        if crashed:
+            self._count_deliveries(data, now, suspect_deliveries)
+        return Ownership(Fence("local", data.incarnation, dict(data.epochs)), data.lsn, len(data.epochs))
+
+    @staticmethod
+    def _count_deliveries(data: MemoryData, now: int, suspect_deliveries: int) -> None:
+        for key, activity in data.activities.items():
+            if activity.visible_at <= now and activity.deliveries < suspect_deliveries:
+                data.activities[key] = msgspec.structs.replace(activity, deliveries=activity.deliveries + 1)
+        woken = {message.instance_id for message in data.messages.values()}
+        woken.update(timer.instance_id for timer in data.timers.values() if timer.due_at <= now)
+        for instance_id in woken & data.instances.keys():
+            row = data.instances[instance_id]
+            if row.status != OrchestrationStatus.SUSPENDED and row.deliveries < suspect_deliveries:
+                data.instances[instance_id] = msgspec.structs.replace(row, deliveries=row.deliveries + 1)
+
+    async def release(self, fence: Fence) -> None:
+        data = self._open_data()
+        self._check_fence(data, fence)
+        data.released = True
+        data.owner = None
+
+    async def close(self) -> None:
+        self._closed = True
+        if self._data.owner is self:
+            self._data.owner = None
+
+    async def commit(self, fence: Fence, writes: WriteSet) -> None:
+        data = self._open_data()
+        self._check_fence(data, fence)
+        if data.lsn != writes.lsn_before:
+            raise CommitFailedError(f"The group follows lsn {writes.lsn_before}, but the store is at {data.lsn}.")
+        inserted = chain(writes.instances_inserted, writes.history_inserted, writes.messages_inserted)
+        work = chain(writes.activities_inserted, writes.activities_updated, writes.timers_inserted)
+        updated = (update.row for update in writes.instances_updated)
+        touched = {row.partition for row in chain(inserted, work, updated)}
+        if not touched <= fence.epochs.keys():
+            raise OwnershipLostError(f"The fence does not hold for all of the partitions {sorted(touched)}.")
+        self._check_counts(data, writes)
+        self._apply(data, writes)
+
+    @staticmethod
+    def _check_fence(data: MemoryData, fence: Fence) -> None:
+        if data.released or data.incarnation != fence.incarnation or data.epochs != fence.epochs:
+            raise OwnershipLostError("Another owner took the task hub over, or it was released.")
+
+    @staticmethod
+    def _check_counts(data: MemoryData, writes: WriteSet) -> None:
+        _expect_absent("instance", data.instances, [row.instance_id for row in writes.instances_inserted])
+        for update in writes.instances_updated:
+            instance_id, version = update.row.instance_id, update.version_before
+            stored = data.instances.get(instance_id)
+            if stored is None or stored.version != version:
+                raise CommitFailedError(f"Instance {instance_id!r} is not stored with version {version}.")
+        for row in writes.history_inserted:
+            _expect_absent("history", data.history.get(row.execution_id, {}), [row.episode])
+        for execution_id, count in writes.executions_removed:
+            found = len(data.history.get(execution_id, {}))
+            if found != count:
+                raise CommitFailedError(f"The group removes {count} rows of table history, but {found} are there.")
+        _expect_present("inbox", data.messages, writes.messages_removed)
+        _expect_absent("inbox", data.messages, [row.message_id for row in writes.messages_inserted])
+        changed = [*writes.activities_removed, *(row.key for row in writes.activities_updated)]
+        _expect_present("activity", data.activities, changed)
+        _expect_absent("activity", data.activities, [row.key for row in writes.activities_inserted])
+        _expect_present("timer", data.timers, writes.timers_removed)
+        _expect_absent("timer", data.timers, [row.key for row in writes.timers_inserted])
+
+    @staticmethod
+    def _apply(data: MemoryData, writes: WriteSet) -> None:
+        data.lsn = writes.lsn
+        for execution_id, _ in writes.executions_removed:
+            data.history.pop(execution_id, None)
+        for message_id in writes.messages_removed:
+            del data.messages[message_id]
+        for key in writes.activities_removed:
+            del data.activities[key]
+        for key in writes.timers_removed:
+            del data.timers[key]
+        data.instances.update((update.row.instance_id, update.row) for update in writes.instances_updated)
+        data.instances.update((row.instance_id, row) for row in writes.instances_inserted)
+        for row in writes.history_inserted:
+            data.history.setdefault(row.execution_id, {})[row.episode] = row.events
+        data.messages.update((row.message_id, row) for row in writes.messages_inserted)
+        data.activities.update((row.key, row) for row in chain(writes.activities_updated, writes.activities_inserted))
+        data.timers.update((row.key, row) for row in writes.timers_inserted)
+
+    async def load(self, instance_ids: list[str]) -> list[StoredInstance]:
+        data = self._open_data()
+        ids = set(instance_ids)
+        messages = _wanted(sorted(data.messages.values(), key=lambda row: row.message_id), ids)
+        activities, timers = _wanted(data.activities.values(), ids), _wanted(data.timers.values(), ids)
+        stored = [StoredInstance(i, data.instances.get(i), messages[i], activities[i], timers[i]) for i in ids]
+        return [each for each in stored if each.row is not None or each.messages]
+
+    async def load_history(self, execution_id: str) -> list[str]:
+        return [events for _, events in sorted(self._open_data().history.get(execution_id, {}).items())]
+
+    async def read_instance(self, instance_id: str) -> InstanceRow | None:
+        return self._open_data().instances.get(instance_id)
+
+    async def instances_with_messages(self, after: str, limit: int) -> list[str]:
+        return sorted({row.instance_id for row in self._open_data().messages.values() if row.instance_id > after})[
+            :limit
+        ]
+
+    async def activities_visible(self, until: int, limit: int, skip: int = 0) -> list[ActivityRow]:
+        rows = sorted(self._open_data().activities.values(), key=lambda row: (row.visible_at, row.key))
+        return [row for row in rows if row.visible_at <= until][skip : skip + limit]
+
+    async def timers_due(self, until: int, limit: int, skip: int = 0) -> list[TimerRow]:
+        rows = [row for row in self._open_data().timers.values() if row.due_at <= until]
+        return sorted(rows, key=lambda row: (row.due_at, row.key))[skip : skip + limit]
+
+    def _open_data(self) -> MemoryData:
+        if self._closed:
+            raise StorageError("The store is closed.")
+        return self._data
+
+
+def _wanted(rows: Iterable[_Row], instance_ids: Collection[str]) -> dict[str, list[_Row]]:
+    found: dict[str, list[_Row]] = {instance_id: [] for instance_id in instance_ids}
+    for row in rows:
+        if row.instance_id in found:
+            found[row.instance_id].append(row)
+    return found
+
+
+def _expect_present(table: str, stored: Mapping[_Key, object], keys: list[_Key]) -> None:
+    found = sum(key in stored for key in set(keys))
+    if found != len(keys):
+        raise CommitFailedError(f"The group changes {len(keys)} rows of table {table}, but {found} are there.")
+
+
+def _expect_absent(table: str, stored: Mapping[_Key, object], keys: list[_Key]) -> None:
+    if not stored.keys().isdisjoint(keys):
+        raise CommitFailedError(f"The group inserts a row of table {table} which is there already.")

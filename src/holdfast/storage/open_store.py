@@ -1,0 +1,56 @@
+"""From a URL to a store."""
+
+from __future__ import annotations
+
+import difflib
+from pathlib import Path
+from urllib.parse import unquote
+
+from holdfast.errors import ConfigurationError
+from holdfast.storage.memory import MemoryStore
+from holdfast.storage.port import Store
+from holdfast.storage.sqlite import SqliteStore
+
+_SCHEMES = ("sqlite", "memory")
+
+
+def open_store(url: str) -> Store:
+    """Return the store that a URL names; nothing is opened before it is acquired or read.
+
+    `sqlite:///relative.db` and `sqlite:////absolute/path.db` name a file. `memory://` keeps everything in memory and
+    loses all of it when the process ends: it is for tests.
+
+    Raises:
+        ConfigurationError: if the URL names no store.
+    """
+    scheme, separator, rest = url.partition("://")
+    match scheme.lower() if separator else "":
+        case "sqlite":
+            return SqliteStore(_sqlite_path(url, rest))
+        case "memory":
+            if rest.strip("/"):
+                raise ConfigurationError(f"{url!r}: a store in memory has no name; write 'memory://'.")
+            return MemoryStore()
+        case "postgresql" | "postgres":
+            raise ConfigurationError(f"{scheme}:// is not available in this version; use 'sqlite:///path.db'.")
+        case _:
+            raise ConfigurationError(_unknown(url, scheme, separator))
+
+
+def _sqlite_path(url: str, rest: str) -> Path:
+    path = unquote(rest.removeprefix("/"))
+    if not rest.startswith("/") or not path or path.endswith("/"):
+        raise ConfigurationError(
+            f"{url!r} names no file; write 'sqlite:///relative.db' or 'sqlite:////absolute/path.db', "
+            "or 'memory://' for a store that is lost with the process."
+        )
+    if path == ":memory:":
+        raise ConfigurationError(f"{url!r}: a file cannot be in memory; write 'memory://'.")
+    return Path(path)
+
+
+def _unknown(url: str, scheme: str, separator: str) -> str:
+    if not separator:
+        return f"{url!r} is not a store URL; write 'sqlite:///{url}' for a file of this name, or 'memory://'."
+    nearest = difflib.get_close_matches(scheme.lower(), _SCHEMES, n=1, cutoff=0.0)[0]
+    return f"{url!r}: there is no scheme {scheme!r}; did you mean '{nearest}://'?"

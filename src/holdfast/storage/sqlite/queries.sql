@@ -1,0 +1,147 @@
+-- Every statement that the SQLite adapter runs on rows. A file has one node and one partition, 0.
+
+-- name: identify
+-- What kind of file this is: whose, of which version, and whether anything is in it.
+SELECT application_id, user_version, (SELECT count(*) FROM sqlite_schema)
+FROM pragma_application_id, pragma_user_version;
+
+-- name: create_hub
+-- The one row of the hub, when the file is new.
+INSERT OR IGNORE INTO hub VALUES (1, lower(hex(randomblob(16))), 1, :now);
+
+-- name: create_node
+-- The one node, as if an owner before the first had released it.
+INSERT OR IGNORE INTO node VALUES ('local', 0, 0, 1, '');
+
+-- name: create_partition
+-- The one partition.
+INSERT OR IGNORE INTO partition VALUES (0, 'local', 0);
+
+-- name: read_node
+-- Whether the last owner released, and who it was.
+SELECT released, owner FROM node WHERE node_id = 'local';
+
+-- name: take_node
+-- A new incarnation: from now on no commit of an earlier one succeeds.
+UPDATE node SET incarnation = incarnation + 1, released = 0, owner = :owner WHERE node_id = 'local'
+RETURNING node_id, incarnation, lsn;
+
+-- name: take_partitions
+-- New epochs for the partitions of the node.
+UPDATE partition SET node_id = :node_id, epoch = epoch + 1 RETURNING partition, epoch;
+
+-- name: count_activity_deliveries
+-- Activities that may have been running when the owner died, except suspects.
+UPDATE activity SET deliveries = deliveries + 1 WHERE visible_at <= :now AND deliveries < :suspect_deliveries;
+
+-- name: count_instance_deliveries
+-- Instances that may have been running when the owner died, except suspects.
+UPDATE instance SET deliveries = deliveries + 1
+WHERE partition = 0
+  AND instance_id IN (SELECT instance_id FROM inbox UNION SELECT instance_id FROM timer WHERE due_at <= :now)
+  AND status <> 'Suspended' AND deliveries < :suspect_deliveries;
+
+-- name: release_node
+-- The owner has left in good order.
+UPDATE node SET released = 1 WHERE node_id = ? AND incarnation = ? AND released = 0;
+
+-- name: advance_watermark
+-- The fence of a commit: one row changes, or the writer is not the owner, or the group does not follow.
+UPDATE node SET lsn = ?1
+WHERE node_id = ?2 AND incarnation = ?3 AND lsn = ?4 AND released = 0
+  AND EXISTS (SELECT 1 FROM partition WHERE partition = 0 AND node_id = ?2 AND epoch = ?5);
+
+-- name: diagnose_fence
+-- Why a fence did not hold: the watermark, if the writer is still the owner.
+SELECT lsn FROM node JOIN partition USING (node_id)
+WHERE node_id = ? AND incarnation = ? AND released = 0 AND partition = 0 AND epoch = ?;
+
+-- name: remove_history
+-- All episodes of one execution.
+DELETE FROM history WHERE partition = 0 AND execution_id = ?;
+
+-- name: remove_message
+-- A message that was consumed.
+DELETE FROM inbox WHERE message_id = ?;
+
+-- name: remove_activity
+-- An activity whose completion was consumed, or which was abandoned.
+DELETE FROM activity WHERE partition = 0 AND execution_id = ? AND sequence = ?;
+
+-- name: remove_timer
+-- A timer that fired or was cancelled.
+DELETE FROM timer WHERE partition = 0 AND execution_id = ? AND sequence = ?;
+
+-- name: update_instance
+-- The new image within an execution; parameters are the whole row, then the version that must be stored.
+UPDATE instance SET version = ?4, status = ?6, updated_at = ?8, output = ?10, custom_status = ?11, failure = ?12,
+    parked = ?13, state = ?15, lock = ?16, episodes = ?17, history_events = ?18, deliveries = ?19
+WHERE partition = ?1 AND instance_id = ?2 AND version = ?20;
+
+-- name: restart_instance
+-- The new image with another execution; parameters as above.
+UPDATE instance SET execution_id = ?3, version = ?4, name = ?5, status = ?6, created_at = ?7, updated_at = ?8,
+    input = ?9, output = ?10, custom_status = ?11, failure = ?12, parked = ?13, parent = ?14, state = ?15, lock = ?16,
+    episodes = ?17, history_events = ?18, deliveries = ?19
+WHERE partition = ?1 AND instance_id = ?2 AND version = ?20;
+
+-- name: update_activity
+-- What changes when an activity is tried again; parameters are the whole row.
+UPDATE activity SET attempt = ?8, deliveries = ?9, visible_at = ?11
+WHERE partition = ?1 AND execution_id = ?2 AND sequence = ?3;
+
+-- name: insert_instance
+-- A new orchestration or entity.
+INSERT INTO instance VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?);
+
+-- name: insert_history
+-- The history of one episode.
+INSERT INTO history VALUES (?, ?, ?, ?);
+
+-- name: insert_message
+-- A message that waits.
+INSERT INTO inbox VALUES (?, ?, ?, ?, ?);
+
+-- name: insert_activity
+-- An activity that was asked for.
+INSERT INTO activity VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?);
+
+-- name: insert_timer
+-- A timer that was set.
+INSERT INTO timer VALUES (?, ?, ?, ?, ?);
+
+-- name: read_instance
+-- One instance's row.
+SELECT * FROM instance WHERE partition = 0 AND instance_id = ?;
+
+-- name: load_instances
+-- The rows of some instances; the parameter is a JSON array of ids.
+SELECT * FROM instance WHERE partition = 0 AND instance_id IN (SELECT value FROM json_each(?));
+
+-- name: load_messages
+-- Their messages, in the order of sending.
+SELECT * FROM inbox WHERE instance_id IN (SELECT value FROM json_each(?)) ORDER BY message_id;
+
+-- name: load_activities
+-- Their activities; the parameter is a JSON array of execution ids.
+SELECT * FROM activity WHERE partition = 0 AND execution_id IN (SELECT value FROM json_each(?));
+
+-- name: load_timers
+-- Their timers; the parameter is a JSON array of execution ids.
+SELECT * FROM timer WHERE partition = 0 AND execution_id IN (SELECT value FROM json_each(?));
+
+-- name: load_history
+-- The episodes of one execution, in order.
+SELECT events FROM history WHERE partition = 0 AND execution_id = ? ORDER BY episode;
+
+-- name: instances_with_messages
+-- A page of the ids of instances with messages.
+SELECT DISTINCT instance_id FROM inbox WHERE instance_id > ? ORDER BY instance_id LIMIT ?;
+
+-- name: activities_visible
+-- A page of the activities that may run.
+SELECT * FROM activity WHERE visible_at <= ? ORDER BY visible_at, execution_id, sequence LIMIT ? OFFSET ?;
+
+-- name: timers_due
+-- A page of the timers that are due.
+SELECT * FROM timer WHERE due_at <= ? ORDER BY due_at, execution_id, sequence LIMIT ? OFFSET ?;

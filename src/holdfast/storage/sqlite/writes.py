@@ -1,0 +1,117 @@
+"""Applying one group to the tables: the hot path."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Sequence
+from itertools import chain
+
+import msgspec
+from msgspec.structs import astuple
+
+from holdfast.errors import CommitFailedError, OwnershipLostError
+from holdfast.storage.port import Fence, WriteSet
+from holdfast.storage.sqlite.queries import QUERIES
+
+_PARTITION = 0
+"""The only one: see `queries.sql`."""
+
+
+def apply(connection: sqlite3.Connection, fence: Fence, writes: WriteSet) -> None:
+    """Check the fence and write the group, in the open transaction: removals, then updates, then inserts.
+
+    Raises:
+        OwnershipLostError: if the fence does not hold any more.
+        CommitFailedError: if the group does not follow the watermark, or is not exact.
+    """
+    _advance(connection, fence, writes)
+    _check_partitions(writes)
+    _check_disjoint(writes)
+    for execution_id, count in writes.executions_removed:
+        removed = connection.execute(QUERIES["remove_history"], (execution_id,)).rowcount
+        _expect("removes", count, "history", removed)
+    _change(connection, "inbox", "remove_message", [(message_id,) for message_id in writes.messages_removed])
+    _change(connection, "activity", "remove_activity", writes.activities_removed)
+    _change(connection, "timer", "remove_timer", writes.timers_removed)
+    updates = writes.instances_updated
+    _change(
+        connection,
+        "instance",
+        "update_instance",
+        [(*astuple(update.row), update.version_before) for update in updates if not update.new_execution],
+    )
+    _change(
+        connection,
+        "instance",
+        "restart_instance",
+        [(*astuple(update.row), update.version_before) for update in updates if update.new_execution],
+    )
+    _change(connection, "activity", "update_activity", [astuple(row) for row in writes.activities_updated])
+    _insert(connection, "instance", "insert_instance", writes.instances_inserted)
+    _insert(connection, "history", "insert_history", writes.history_inserted)
+    _insert(connection, "inbox", "insert_message", writes.messages_inserted)
+    _insert(connection, "activity", "insert_activity", writes.activities_inserted)
+    _insert(connection, "timer", "insert_timer", writes.timers_inserted)
+
+
+def _advance(connection: sqlite3.Connection, fence: Fence, writes: WriteSet) -> None:
+    epoch = fence.epochs.get(_PARTITION)
+    parameters = (writes.lsn, fence.node_id, fence.incarnation, writes.lsn_before, epoch)
+    if connection.execute(QUERIES["advance_watermark"], parameters).rowcount == 1:
+        return
+    owned = connection.execute(QUERIES["diagnose_fence"], (fence.node_id, fence.incarnation, epoch)).fetchone()
+    if owned is None:
+        raise OwnershipLostError("Another process took the task hub over, or it was released.")
+    raise CommitFailedError(f"The group follows lsn {writes.lsn_before}, but the store is at {owned[0]}.")
+
+
+def _check_partitions(writes: WriteSet) -> None:
+    rows = chain(
+        writes.instances_inserted,
+        writes.history_inserted,
+        writes.messages_inserted,
+        writes.activities_inserted,
+        writes.activities_updated,
+        writes.timers_inserted,
+        [update.row for update in writes.instances_updated],
+    )
+    if any(row.partition != _PARTITION for row in rows):
+        raise OwnershipLostError(
+            f"The group touches another partition than {_PARTITION}, which is all that a file has."
+        )
+
+
+def _check_disjoint(writes: WriteSet) -> None:
+    """Refuse a key that is removed and inserted again: one of the two cannot be exact, but the tables would take it."""
+    removed_executions = [execution_id for execution_id, _ in writes.executions_removed]
+    for table, removed, inserted in (
+        ("history", removed_executions, [row.execution_id for row in writes.history_inserted]),
+        ("inbox", writes.messages_removed, [row.message_id for row in writes.messages_inserted]),
+        ("activity", writes.activities_removed, [row.key for row in writes.activities_inserted]),
+        ("timer", writes.timers_removed, [row.key for row in writes.timers_inserted]),
+    ):
+        if removed and inserted and not set(removed).isdisjoint(inserted):
+            raise CommitFailedError(f"The group removes and inserts the same row of table {table}.")
+
+
+def _change(
+    connection: sqlite3.Connection, table: str, query: str, rows: Sequence[tuple[str | int | None, ...]]
+) -> None:
+    if rows:
+        _expect("changes", len(rows), table, connection.executemany(QUERIES[query], rows).rowcount)
+
+
+def _insert(connection: sqlite3.Connection, table: str, query: str, rows: Sequence[msgspec.Struct]) -> None:
+    if not rows:
+        return
+    try:
+        connection.executemany(QUERIES[query], [astuple(row) for row in rows])
+    except sqlite3.IntegrityError as error:
+        raise CommitFailedError(
+            f"The group inserts a row of table {table} which is there already ({error})."
+        ) from error
+
+
+def _expect(verb: str, wanted: int, table: str, found: int) -> None:
+    if found != wanted:
+        raise CommitFailedError(f"The group {verb} {wanted} rows of table {table}, but {found} are there as it says.")

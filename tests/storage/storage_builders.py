@@ -1,0 +1,147 @@
+"""Rows and groups with defaults, and hubs that can be connected to more than once."""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+from collections.abc import Callable, Coroutine
+from pathlib import Path
+from typing import Any
+
+from holdfast.storage.memory import MemoryData, MemoryStore
+from holdfast.storage.port import (
+    ActivityRow,
+    Fence,
+    HistoryRow,
+    InboxRow,
+    InstanceRow,
+    InstanceUpdate,
+    Ownership,
+    Store,
+    StoredInstance,
+    TimerRow,
+    WriteSet,
+)
+from holdfast.storage.sqlite import SqliteStore
+
+NOW = 1_000_000
+
+
+def in_loop(test: Callable[..., Coroutine[Any, Any, None]]) -> Callable[..., None]:
+    @functools.wraps(test)
+    def run(*args: Any, **kwargs: Any) -> None:
+        asyncio.run(test(*args, **kwargs))
+
+    return run
+
+
+class Hub:
+    """A task hub of one kind. Each `connect` stands for a process."""
+
+    def __init__(self, kind: str, path: Path) -> None:
+        self.kind = kind
+        self.path = path
+        self._data = MemoryData()
+        self._stores: list[Store] = []
+
+    def connect(self) -> Store:
+        store: Store = MemoryStore(self._data) if self.kind == "memory" else SqliteStore(self.path)
+        self._stores.append(store)
+        return store
+
+    def lose_lock(self) -> None:
+        """Let another process take over although the owner lives."""
+        self._data.owner = None
+        self.path.with_name(f"{self.path.name}-owner").unlink(missing_ok=True)
+
+    async def close(self) -> None:
+        for store in self._stores:
+            await store.close()
+
+
+class Owner:
+    """A store that was acquired, and commits groups in order."""
+
+    def __init__(self, store: Store, ownership: Ownership) -> None:
+        self.store = store
+        self.ownership = ownership
+        self.lsn = ownership.lsn
+
+    @property
+    def fence(self) -> Fence:
+        return self.ownership.fence
+
+    async def commit(self, **lists: list[Any]) -> None:
+        await self.store.commit(self.fence, group(self.lsn, self.lsn + 1, **lists))
+        self.lsn += 1
+
+    async def load_one(self, instance_id: str = "i") -> StoredInstance:
+        [stored] = await self.store.load([instance_id])
+        return stored
+
+
+async def own(hub: Hub, **options: Any) -> Owner:
+    store = hub.connect()
+    return Owner(store, await store.acquire(NOW, **options))
+
+
+def group(lsn_before: int, lsn: int, **lists: list[Any]) -> WriteSet:
+    fields = [field for field in WriteSet.__struct_fields__ if not field.startswith("lsn")]
+    return WriteSet(lsn_before=lsn_before, lsn=lsn, **{field: lists.get(field, []) for field in fields})
+
+
+def instance(instance_id: str = "i", version: int = 1, **fields: Any) -> InstanceRow:
+    defaults: dict[str, Any] = {
+        "partition": 0,
+        "execution_id": f"{instance_id}-e",
+        "name": "greet",
+        "status": "Running",
+        "created_at": NOW,
+        "updated_at": NOW,
+    }
+    return InstanceRow(instance_id=instance_id, version=version, **(defaults | fields))
+
+
+def update(instance_id: str = "i", version_before: int = 1, **fields: Any) -> InstanceUpdate:
+    new_execution = fields.pop("new_execution", False)
+    return InstanceUpdate(instance(instance_id, version_before + 1, **fields), version_before, new_execution)
+
+
+def history(execution_id: str = "i-e", episode: int = 0, events: str = "[]") -> HistoryRow:
+    return HistoryRow(0, execution_id, episode, events)
+
+
+def message(message_id: int = 1, instance_id: str = "i", execution_id: str | None = None) -> InboxRow:
+    return InboxRow(0, message_id, instance_id, execution_id, f'{{"message":{message_id}}}')
+
+
+def activity(
+    sequence: int = 0, instance_id: str = "i", *, attempt: int = 1, deliveries: int = 0, visible_at: int = NOW
+) -> ActivityRow:
+    return ActivityRow(
+        0, f"{instance_id}-e", sequence, instance_id, "say", '"x"', None, attempt, deliveries, NOW, visible_at
+    )
+
+
+def timer(sequence: int = 0, instance_id: str = "i", *, due_at: int = NOW) -> TimerRow:
+    return TimerRow(0, f"{instance_id}-e", sequence, instance_id, due_at)
+
+
+async def contents(store: Store, instance_ids: list[str], execution_ids: list[str]) -> object:
+    """All that the port shows of some instances and executions, in an order that can be compared."""
+    stored = sorted(await store.load(instance_ids), key=lambda each: each.row.instance_id)
+    return (
+        [
+            (
+                each.row,
+                each.messages,
+                sorted(each.activities, key=lambda row: row.key),
+                sorted(each.timers, key=lambda row: row.key),
+            )
+            for each in stored
+        ],
+        {execution_id: await store.load_history(execution_id) for execution_id in execution_ids},
+        await store.instances_with_messages("", 1000),
+        await store.activities_visible(NOW * 10, 1000),
+        await store.timers_due(NOW * 10, 1000),
+    )

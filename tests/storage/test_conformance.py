@@ -1,0 +1,476 @@
+"""What the port promises, asked of every adapter."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import msgspec
+import pytest
+from storage_builders import (
+    NOW,
+    Hub,
+    Owner,
+    activity,
+    contents,
+    group,
+    history,
+    in_loop,
+    instance,
+    message,
+    own,
+    timer,
+    update,
+)
+
+from holdfast.errors import CommitFailedError, OwnershipLostError, StorageError, StoreInUseError
+from holdfast.storage.port import Fence, Store
+
+
+async def everything(store: Store) -> object:
+    return await contents(store, ["a", "b", "i", "new"], ["i-e", "i-f", "a-e", "new-e"])
+
+
+async def stocked(hub: Hub) -> Owner:
+    """An owner of a hub in which instance `i` has two of everything."""
+    owner = await own(hub)
+    await owner.commit(
+        instances_inserted=[instance()],
+        history_inserted=[history(episode=0), history(episode=1, events='["x"]')],
+        messages_inserted=[message(1), message(2)],
+        activities_inserted=[activity(0), activity(1)],
+        timers_inserted=[timer(2), timer(3)],
+    )
+    return owner
+
+
+# Ownership
+
+
+@in_loop
+async def test_a_new_hub_starts_at_the_beginning(hub: Hub) -> None:
+    ownership = (await own(hub)).ownership
+    assert (ownership.lsn, ownership.partition_count) == (0, 1)
+    assert ownership.fence.incarnation == 1
+    assert ownership.fence.epochs == {0: 1}
+
+
+@in_loop
+async def test_each_acquisition_is_a_new_incarnation_with_new_epochs_and_the_same_watermark(hub: Hub) -> None:
+    first = await own(hub)
+    await first.commit(instances_inserted=[instance()])
+    again = await first.store.acquire(NOW)
+    assert again.fence == Fence(first.fence.node_id, 2, {0: 2})
+    assert again.lsn == 1
+    await first.store.close()
+    assert (await own(hub)).ownership == msgspec.structs.replace(again, fence=Fence(again.fence.node_id, 3, {0: 3}))
+
+
+@in_loop
+async def test_a_living_owner_is_not_robbed(hub: Hub) -> None:
+    owner = await own(hub)
+    other = hub.connect()
+    with pytest.raises(StoreInUseError):
+        await other.acquire(NOW)
+    await owner.commit(instances_inserted=[instance()])
+    await owner.store.close()
+    assert (await other.acquire(NOW)).lsn == 1
+
+
+@in_loop
+async def test_release_lets_another_store_acquire_and_ends_the_right_to_write(hub: Hub) -> None:
+    first = await own(hub)
+    await first.store.release(first.fence)
+    with pytest.raises(OwnershipLostError):
+        await first.commit(instances_inserted=[instance()])
+    with pytest.raises(OwnershipLostError):
+        await first.store.release(first.fence)
+    second = await own(hub)
+    await second.commit(instances_inserted=[instance()])
+    assert await first.store.read_instance("i") == instance()
+
+
+@in_loop
+async def test_an_owner_that_was_replaced_writes_nothing_more(hub: Hub) -> None:
+    paused = await stocked(hub)
+    hub.lose_lock()
+    taker = await own(hub)
+    before = await everything(taker.store)
+    with pytest.raises(OwnershipLostError):
+        await paused.commit(instances_updated=[update()])
+    with pytest.raises(OwnershipLostError):
+        await paused.store.release(paused.fence)
+    assert await everything(taker.store) == before
+    await taker.commit(instances_updated=[update()])
+    assert (await taker.load_one()).row.version == 2
+
+
+@in_loop
+async def test_a_fence_from_before_a_new_acquisition_is_refused(hub: Hub) -> None:
+    owner = await own(hub)
+    await owner.store.acquire(NOW)
+    with pytest.raises(OwnershipLostError):
+        await owner.commit(instances_inserted=[instance()])
+
+
+@in_loop
+@pytest.mark.parametrize(
+    "change", [{"incarnation": 2}, {"incarnation": 0}, {"epochs": {0: 2}}, {"epochs": {}}, {"epochs": {1: 1}}]
+)
+async def test_a_fence_that_does_not_hold_is_refused(hub: Hub, change: dict[str, Any]) -> None:
+    owner = await own(hub)
+    with pytest.raises(OwnershipLostError):
+        await owner.store.commit(
+            msgspec.structs.replace(owner.fence, **change), group(0, 1, instances_inserted=[instance()])
+        )
+    assert await owner.store.load(["i"]) == []
+    await owner.commit(instances_inserted=[instance()])
+
+
+@in_loop
+async def test_rows_of_a_partition_that_is_not_owned_are_refused(hub: Hub) -> None:
+    owner = await own(hub)
+    with pytest.raises(OwnershipLostError):
+        await owner.commit(instances_inserted=[instance(partition=1)])
+    assert await owner.store.load(["i"]) == []
+
+
+@in_loop
+async def test_a_closed_store_says_so_and_closes_twice(hub: Hub) -> None:
+    owner = await own(hub)
+    await owner.store.close()
+    await owner.store.close()
+    with pytest.raises(StorageError, match="closed"):
+        await owner.store.acquire(NOW)
+    with pytest.raises(StorageError, match="closed"):
+        await owner.store.read_instance("i")
+    with pytest.raises(StorageError, match="closed"):
+        await owner.commit()
+
+
+# Counting deliveries
+
+
+async def deliveries_after(hub: Hub, owner: Owner, now: int = NOW, **options: Any) -> dict[str, int]:
+    await owner.store.close()
+    store = hub.connect()
+    await store.acquire(now, **options)
+    stored = await store.load(["a", "b", "c", "i"])
+    counts = {each.row.instance_id: each.row.deliveries for each in stored}
+    return counts | {f"{row.instance_id}{row.sequence}": row.deliveries for each in stored for row in each.activities}
+
+
+@in_loop
+async def test_after_a_crash_the_deliveries_of_what_may_have_run_are_counted(hub: Hub) -> None:
+    owner = await own(hub)
+    await owner.commit(
+        instances_inserted=[instance("a"), instance("b"), instance("c"), instance("i")],
+        messages_inserted=[message(1, "a"), message(2, "a"), message(3, "stranger")],
+        timers_inserted=[timer(0, "b", due_at=NOW), timer(0, "c", due_at=NOW + 1)],
+        activities_inserted=[activity(1, visible_at=NOW), activity(2, visible_at=NOW + 1)],
+    )
+    assert await deliveries_after(hub, owner) == {"a": 1, "b": 1, "c": 0, "i": 0, "i1": 1, "i2": 0}
+
+
+@in_loop
+async def test_counting_is_no_transition(hub: Hub) -> None:
+    owner = await own(hub)
+    await owner.commit(instances_inserted=[instance("a")], messages_inserted=[message(1, "a")])
+    await owner.store.close()
+    successor = await own(hub)
+    assert (await successor.load_one("a")).row == instance("a", deliveries=1)
+    await successor.commit(instances_updated=[update("a", deliveries=0)])
+
+
+@in_loop
+async def test_after_a_release_nothing_is_counted(hub: Hub) -> None:
+    owner = await own(hub)
+    await owner.commit(
+        instances_inserted=[instance()], messages_inserted=[message()], activities_inserted=[activity(1)]
+    )
+    await owner.store.release(owner.fence)
+    assert await deliveries_after(hub, owner) == {"i": 0, "i1": 0}
+
+
+@in_loop
+@pytest.mark.parametrize(("released", "after_crash", "counted"), [(False, False, 0), (True, True, 1)])
+async def test_after_crash_overrules_what_the_store_knows(
+    hub: Hub, released: bool, after_crash: bool, counted: int
+) -> None:
+    owner = await own(hub)
+    await owner.commit(
+        instances_inserted=[instance()], messages_inserted=[message()], activities_inserted=[activity(1)]
+    )
+    if released:
+        await owner.store.release(owner.fence)
+    assert await deliveries_after(hub, owner, after_crash=after_crash) == {"i": counted, "i1": counted}
+
+
+@in_loop
+async def test_suspended_instances_are_not_counted_but_their_activities_are(hub: Hub) -> None:
+    owner = await own(hub)
+    await owner.commit(
+        instances_inserted=[instance(status="Suspended")],
+        messages_inserted=[message()],
+        timers_inserted=[timer(0)],
+        activities_inserted=[activity(1)],
+    )
+    assert await deliveries_after(hub, owner) == {"i": 0, "i1": 1}
+
+
+@in_loop
+async def test_suspects_are_left_to_the_engine(hub: Hub) -> None:
+    owner = await own(hub)
+    await owner.commit(
+        instances_inserted=[instance("a", deliveries=2), instance("b", deliveries=1)],
+        messages_inserted=[message(1, "a"), message(2, "b")],
+        activities_inserted=[activity(1, "a", deliveries=2), activity(2, "a", deliveries=1)],
+    )
+    assert await deliveries_after(hub, owner, suspect_deliveries=2) == {"a": 2, "b": 2, "a1": 2, "a2": 2}
+
+
+# Commits
+
+
+@in_loop
+async def test_a_group_is_applied_whole(hub: Hub) -> None:
+    owner = await stocked(hub)
+    assert (await owner.store.acquire(NOW, after_crash=False)).lsn == 1
+    stored = await owner.load_one()
+    assert stored.row == instance()
+    assert stored.messages == [message(1), message(2)]
+    assert sorted(stored.activities, key=lambda row: row.key) == [activity(0), activity(1)]
+    assert sorted(stored.timers, key=lambda row: row.key) == [timer(2), timer(3)]
+    assert await owner.store.load_history("i-e") == ["[]", '["x"]']
+
+
+@in_loop
+async def test_every_field_of_a_row_is_kept(hub: Hub) -> None:
+    owner = await own(hub)
+    texts = ("input", "output", "custom_status", "failure", "parked", "parent", "state", "lock")
+    full = instance(
+        "ñ \U0001f980 'q\"",
+        version=7,
+        status="Completed",
+        episodes=3,
+        history_events=11,
+        deliveries=2,
+        created_at=-5,
+        updated_at=2**62,
+        **{name: f'"{name} é"' for name in texts},
+    )
+    await owner.commit(instances_inserted=[full, instance("bare")])
+    assert await owner.store.read_instance(full.instance_id) == full
+    assert await owner.store.read_instance("bare") == instance("bare")
+    assert await owner.store.read_instance("absent") is None
+
+
+@in_loop
+async def test_an_update_gives_the_new_image(hub: Hub) -> None:
+    owner = await stocked(hub)
+    image = update(
+        status="Completed", output="1", custom_status="2", failure="3", parked="4", state="5", lock="6", updated_at=9,
+        episodes=2, history_events=3, deliveries=1,
+    )  # fmt: skip
+    await owner.commit(
+        instances_updated=[image], activities_updated=[activity(0, attempt=2, deliveries=1, visible_at=9)]
+    )
+    stored = await owner.load_one()
+    assert stored.row == image.row
+    assert activity(0, attempt=2, deliveries=1, visible_at=9) in stored.activities
+    assert activity(1) in stored.activities
+
+
+@in_loop
+async def test_a_new_execution_replaces_everything_of_the_old_one(hub: Hub) -> None:
+    owner = await stocked(hub)
+    image = update(
+        new_execution=True, execution_id="i-f", name="other", input="9", created_at=NOW + 5, parent='"p"', output=None
+    )
+    await owner.commit(
+        instances_updated=[image],
+        executions_removed=[("i-e", 2)],
+        history_inserted=[history("i-f")],
+        activities_removed=[activity(0).key, activity(1).key],
+        timers_removed=[timer(2).key, timer(3).key],
+    )
+    stored = await owner.load_one()
+    assert (stored.row, stored.activities, stored.timers) == (image.row, [], [])
+    assert stored.messages == [message(1), message(2)]
+    assert await owner.store.load_history("i-e") == []
+    assert await owner.store.load_history("i-f") == ["[]"]
+
+
+@in_loop
+async def test_what_is_removed_is_gone_and_nothing_else(hub: Hub) -> None:
+    owner = await stocked(hub)
+    await owner.commit(messages_removed=[1], activities_removed=[("i-e", 1)], timers_removed=[("i-e", 2)])
+    stored = await owner.load_one()
+    assert (stored.messages, stored.activities, stored.timers) == ([message(2)], [activity(0)], [timer(3)])
+
+
+@in_loop
+async def test_a_group_may_only_move_the_watermark(hub: Hub) -> None:
+    owner = await own(hub)
+    await owner.store.commit(owner.fence, group(0, 41))
+    assert (await owner.store.acquire(NOW)).lsn == 41
+
+
+@in_loop
+async def test_a_group_of_many_rows(hub: Hub) -> None:
+    owner = await own(hub)
+    count = 3000
+    await owner.commit(
+        instances_inserted=[instance(f"i{n}") for n in range(count)],
+        messages_inserted=[message(n, f"i{n}") for n in range(count)],
+    )
+    assert len(await owner.store.load([f"i{n}" for n in range(count)])) == count
+    await owner.commit(messages_removed=list(range(count)))
+    assert await owner.store.instances_with_messages("", 10) == []
+
+
+REFUSED: dict[str, dict[str, list[Any]]] = {
+    "an instance with another version": {"instances_updated": [update(version_before=2)]},
+    "an instance with another version, in a new execution": {
+        "instances_updated": [update(version_before=0, new_execution=True)]
+    },
+    "an update of an instance that is not there": {"instances_updated": [update("absent")]},
+    "an instance that is there": {"instances_inserted": [instance()]},
+    "an episode that is there": {"history_inserted": [history(episode=1)]},
+    "a message that is there": {"messages_inserted": [message(2)]},
+    "an activity that is there": {"activities_inserted": [activity(1)]},
+    "a timer that is there": {"timers_inserted": [timer(3)]},
+    "an update of an activity that is not there": {"activities_updated": [activity(7)]},
+    "the removal of a message that is not there": {"messages_removed": [1, 7]},
+    "the removal of an activity that is not there": {"activities_removed": [("i-e", 0), ("i-e", 7)]},
+    "the removal of an activity of another execution": {"activities_removed": [("i-f", 0)]},
+    "the removal of a timer that is not there": {"timers_removed": [("i-e", 7)]},
+    "the removal of fewer episodes than are there": {"executions_removed": [("i-e", 1)]},
+    "the removal of more episodes than are there": {"executions_removed": [("i-e", 3)]},
+    "the removal of an execution that is not there": {"executions_removed": [("i-f", 1)]},
+    "a message removed and inserted": {"messages_removed": [1], "messages_inserted": [message(1)]},
+    "a new message removed and inserted": {"messages_removed": [9], "messages_inserted": [message(9)]},
+    "an activity removed and inserted": {"activities_removed": [("i-e", 0)], "activities_inserted": [activity(0)]},
+    "an activity removed and updated": {"activities_removed": [("i-e", 0)], "activities_updated": [activity(0)]},
+    "a timer removed and inserted": {"timers_removed": [("i-e", 2)], "timers_inserted": [timer(2)]},
+    "an episode removed and inserted": {"executions_removed": [("i-e", 2)], "history_inserted": [history()]},
+    "an instance inserted and updated": {"instances_inserted": [instance("z")], "instances_updated": [update("z")]},
+}
+
+
+@in_loop
+@pytest.mark.parametrize("name", REFUSED)
+async def test_a_group_that_is_not_exact_leaves_nothing_behind(hub: Hub, name: str) -> None:
+    owner = await stocked(hub)
+    before = await everything(owner.store)
+    harmless: dict[str, list[Any]] = {
+        "instances_inserted": [instance("new")],
+        "history_inserted": [history("new-e")],
+        "messages_inserted": [message(100, "new")],
+        "messages_removed": [2],
+        "activities_inserted": [activity(50, "new")],
+        "timers_inserted": [timer(51, "new")],
+        "timers_removed": [("i-e", 3)],
+    }
+    bad = REFUSED[name]
+    with pytest.raises(CommitFailedError) as caught:
+        await owner.commit(**{key: harmless.get(key, []) + bad.get(key, []) for key in harmless.keys() | bad.keys()})
+    assert not caught.value.outcome_unknown
+    assert await everything(owner.store) == before
+    await owner.commit(**harmless)
+
+
+@in_loop
+@pytest.mark.parametrize("lsn_before", [0, 2])
+async def test_a_group_that_does_not_follow_the_watermark_is_refused(hub: Hub, lsn_before: int) -> None:
+    owner = await stocked(hub)
+    before = await everything(owner.store)
+    with pytest.raises(CommitFailedError, match="lsn"):
+        await owner.store.commit(owner.fence, group(lsn_before, 3, instances_inserted=[instance("new")]))
+    assert await everything(owner.store) == before
+    await owner.commit(instances_inserted=[instance("new")])
+
+
+# Reads
+
+
+@in_loop
+async def test_load_returns_what_exists_with_messages_in_order(hub: Hub) -> None:
+    owner = await own(hub)
+    await owner.commit(
+        instances_inserted=[instance("a"), instance("b"), instance("i")],
+        messages_inserted=[message(30, "a"), message(4, "a"), message(100, "a"), message(5, "b")],
+        activities_inserted=[activity(0, "a"), activity(0, "i")],
+        timers_inserted=[timer(1, "b")],
+    )
+    stored = {each.row.instance_id: each for each in await owner.store.load(["b", "absent", "a"])}
+    assert stored.keys() == {"a", "b"}
+    assert [row.message_id for row in stored["a"].messages] == [4, 30, 100]
+    assert (stored["a"].activities, stored["a"].timers) == ([activity(0, "a")], [])
+    assert (stored["b"].activities, stored["b"].timers) == ([], [timer(1, "b")])
+    assert await owner.store.load([]) == []
+
+
+@in_loop
+async def test_history_comes_in_the_order_of_episodes(hub: Hub) -> None:
+    owner = await own(hub)
+    await owner.commit(history_inserted=[history(episode=n, events=str(n)) for n in (10, 2, 0, 1)])
+    await owner.commit(history_inserted=[history(episode=3, events="3"), history("i-e2", events="other")])
+    assert await owner.store.load_history("i-e") == ["0", "1", "2", "3", "10"]
+    assert await owner.store.load_history("absent") == []
+
+
+@in_loop
+async def test_instances_with_messages_are_paged(hub: Hub) -> None:
+    owner = await own(hub)
+    ids = ["b", "a", "é", "Z", "a1"]
+    await owner.commit(messages_inserted=[message(n, name) for n, name in enumerate([*ids, *ids])])
+    assert await owner.store.instances_with_messages("", 3) == ["Z", "a", "a1"]
+    assert await owner.store.instances_with_messages("a1", 3) == ["b", "é"]
+    assert await owner.store.instances_with_messages("é", 3) == []
+
+
+@in_loop
+async def test_activities_are_paged_by_time(hub: Hub) -> None:
+    owner = await own(hub)
+    times = {0: 30, 1: 10, 2: 20, 3: 20, 4: 99, 10: 20}
+    await owner.commit(
+        activities_inserted=[activity(n, visible_at=at) for n, at in times.items()] + [activity(7, "a", visible_at=20)]
+    )
+    keys = [("i-e", 1), ("a-e", 7), ("i-e", 2), ("i-e", 3), ("i-e", 10), ("i-e", 0)]
+    assert [row.key for row in await owner.store.activities_visible(30, 100)] == keys
+    assert [row.key for row in await owner.store.activities_visible(30, 2, 1)] == keys[1:3]
+    assert await owner.store.activities_visible(30, 2, 6) == []
+    assert await owner.store.activities_visible(9, 2) == []
+
+
+@in_loop
+async def test_timers_are_paged_by_time(hub: Hub) -> None:
+    owner = await own(hub)
+    times = {0: 30, 1: 10, 2: 20, 3: 20, 4: 99, 10: 20}
+    await owner.commit(timers_inserted=[timer(n, due_at=at) for n, at in times.items()] + [timer(7, "a", due_at=20)])
+    keys = [("i-e", 1), ("a-e", 7), ("i-e", 2), ("i-e", 3), ("i-e", 10), ("i-e", 0)]
+    assert [row.key for row in await owner.store.timers_due(30, 100)] == keys
+    assert [row.key for row in await owner.store.timers_due(30, 2, 1)] == keys[1:3]
+    assert await owner.store.timers_due(30, 2, 6) == []
+    assert await owner.store.timers_due(9, 2) == []
+
+
+@in_loop
+async def test_reads_beside_commits_see_whole_groups(hub: Hub) -> None:
+    owner = await own(hub)
+    await owner.commit(instances_inserted=[instance(n) for n in "ab"])
+
+    async def write() -> None:
+        for version in range(1, 50):
+            await owner.commit(instances_updated=[update(n, version) for n in "ab"])
+
+    writing = asyncio.create_task(write())
+    seen = 0
+    while not writing.done():
+        versions = {each.row.version for each in await owner.store.load(["a", "b"])}
+        assert len(versions) == 1
+        assert min(versions) >= seen
+        seen = versions.pop()
+        await asyncio.sleep(0)
+    await writing

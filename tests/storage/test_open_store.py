@@ -1,0 +1,57 @@
+"""URLs of stores."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+
+import pytest
+from storage_builders import NOW
+
+from holdfast.errors import ConfigurationError
+from holdfast.storage.memory import MemoryStore
+from holdfast.storage.open_store import open_store
+from holdfast.storage.port import Store
+
+
+async def acquire_and_close(store: Store) -> None:
+    await store.acquire(NOW)
+    await store.close()
+
+
+def test_a_relative_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    store = open_store("sqlite:///some%20hub.db")
+    monkeypatch.chdir("/")
+    asyncio.run(acquire_and_close(store))
+    assert (tmp_path / "some hub.db").exists()
+
+
+def test_an_absolute_path(tmp_path: Path) -> None:
+    asyncio.run(acquire_and_close(open_store(f"sqlite:///{tmp_path}/hub.db")))
+    assert (tmp_path / "hub.db").exists()
+
+
+def test_memory() -> None:
+    assert isinstance(open_store("memory://"), MemoryStore)
+
+
+@pytest.mark.parametrize(
+    ("url", "match"),
+    [
+        ("sqlite://", "names no file.*memory://"),
+        ("sqlite:///", "names no file"),
+        ("sqlite://hub.db", "sqlite:///relative.db"),
+        ("sqlite:///dir/", "names no file"),
+        ("sqlite:///:memory:", "memory://"),
+        ("memory://name", "has no name"),
+        ("postgresql://host/db", "not available in this version"),
+        ("sqllite:///hub.db", "did you mean 'sqlite://'"),
+        ("mem://", "did you mean 'memory://'"),
+        ("hub.db", "sqlite:///hub.db"),
+        ("", "not a store URL"),
+    ],
+)
+def test_what_names_no_store_is_refused(url: str, match: str) -> None:
+    with pytest.raises(ConfigurationError, match=match):
+        open_store(url)

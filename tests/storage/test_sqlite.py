@@ -1,0 +1,409 @@
+"""What only the SQLite adapter promises: files, processes, and failures of the disk."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import re
+import shutil
+import signal
+import sqlite3
+import subprocess
+import sys
+from contextlib import closing
+from pathlib import Path, PurePosixPath
+
+import pytest
+from storage_builders import NOW, Hub, activity, history, in_loop, instance, own, update
+
+from holdfast.errors import (
+    CommitFailedError,
+    StorageError,
+    StorageWarning,
+    StoreInUseError,
+)
+from holdfast.storage.sqlite import network
+from holdfast.storage.sqlite.connection import APPLICATION_ID, SCHEMA_VERSION, open_writer
+from holdfast.storage.sqlite.queries import QUERIES
+from holdfast.storage.sqlite.store import SqliteStore
+
+OWNER_PROCESS = """
+import asyncio, sys
+sys.path.insert(0, sys.argv[2])
+from pathlib import Path
+from storage_builders import Hub, own, instance, activity, history, update
+
+async def main():
+    owner = await own(Hub("sqlite", Path(sys.argv[1])))
+    print(0, flush=True)
+    for n in range(int(sys.argv[3])):
+        await owner.commit(instances_inserted=[instance(f"i{n}")], activities_inserted=[activity(0, f"i{n}")],
+                           history_inserted=[history(f"i{n}-e")])
+        print(owner.lsn, flush=True)
+    if sys.stdin.readline():
+        try:
+            await owner.commit(instances_updated=[update("i0")])
+        except Exception as error:
+            print(type(error).__name__, flush=True)
+
+asyncio.run(main())
+"""
+
+
+class OtherProcess:
+    """A process that owns a file, commits `commits` groups and acknowledges each, and tries one more when told."""
+
+    def __init__(self, path: Path, commits: int) -> None:
+        arguments = [sys.executable, "-c", OWNER_PROCESS, str(path), str(Path(__file__).parent), str(commits)]
+        self.process = subprocess.Popen(arguments, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+
+    def __enter__(self) -> OtherProcess:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.process.kill()
+        with self.process:  # closes the pipes
+            pass
+
+    def wait_for(self, lsn: int) -> None:
+        assert self.process.stdout is not None
+        for line in self.process.stdout:
+            if int(line) >= lsn:
+                return
+        pytest.fail("the process ended early")
+
+
+# Processes
+
+
+@in_loop
+async def test_a_file_that_another_process_owns_is_refused_naming_it(sqlite_hub: Hub) -> None:
+    with OtherProcess(sqlite_hub.path, commits=0) as other:
+        other.wait_for(0)
+        with pytest.raises(StoreInUseError, match=f"process {other.process.pid} on host .*stop that one"):
+            await sqlite_hub.connect().acquire(NOW)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="there is no SIGKILL on Windows")
+@in_loop
+async def test_a_file_is_taken_over_at_once_when_its_owner_is_killed(sqlite_hub: Hub) -> None:
+    with OtherProcess(sqlite_hub.path, commits=10_000) as other:
+        other.wait_for(25)
+        other.process.send_signal(signal.SIGKILL)
+        assert other.process.stdout is not None
+        acknowledged = max([25, *(int(line) for line in other.process.stdout)])
+        other.process.wait()
+    owner = await own(sqlite_hub)
+    assert owner.fence.incarnation == 2
+    assert acknowledged <= owner.lsn <= acknowledged + 1
+    stored = await owner.store.load([f"i{n}" for n in range(owner.lsn + 5)])
+    assert len(stored) == owner.lsn
+    assert all([row.deliveries for row in each.activities] == [1] for each in stored)
+    assert await owner.store.load_history(f"i{owner.lsn - 1}-e") == ["[]"]
+    await owner.commit(instances_updated=[update("i0")])
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="an open file cannot be deleted on Windows")
+@in_loop
+async def test_when_the_lock_file_was_deleted_the_fence_stops_the_old_owner(sqlite_hub: Hub) -> None:
+    with OtherProcess(sqlite_hub.path, commits=1) as other:
+        other.wait_for(1)
+        sqlite_hub.lose_lock()
+        owner = await own(sqlite_hub)
+        output, _ = other.process.communicate("try\n")
+        assert output == "OwnershipLostError\n"
+        await owner.commit(instances_updated=[update("i0")])
+
+
+@in_loop
+async def test_a_link_to_a_file_is_the_same_file(sqlite_hub: Hub, tmp_path: Path) -> None:
+    await own(sqlite_hub)
+    link = tmp_path / "link.db"
+    try:
+        link.symlink_to(sqlite_hub.path)
+    except OSError:
+        pytest.skip("links cannot be made here")
+    store = SqliteStore(link)
+    with pytest.raises(StoreInUseError):
+        await store.acquire(NOW)
+    await store.close()
+
+
+@in_loop
+async def test_reading_needs_no_ownership(sqlite_hub: Hub) -> None:
+    owner = await own(sqlite_hub)
+    await owner.commit(instances_inserted=[instance()])
+    assert await sqlite_hub.connect().read_instance("i") == instance()
+
+
+@in_loop
+async def test_a_foreign_lock_is_waited_for_and_then_reported(sqlite_hub: Hub) -> None:
+    owner = await own(sqlite_hub)
+    owner.store._writer.execute("PRAGMA busy_timeout = 10")  # pyright: ignore
+    with closing(sqlite3.connect(sqlite_hub.path, isolation_level=None)) as foreign:
+        foreign.execute("BEGIN IMMEDIATE")
+        with pytest.raises(CommitFailedError, match="Another program holds a lock") as caught:
+            await owner.commit(instances_inserted=[instance()])
+    assert not caught.value.outcome_unknown
+    await owner.commit(instances_inserted=[instance()])
+
+
+@in_loop
+async def test_closing_leaves_one_file_with_everything(sqlite_hub: Hub) -> None:
+    owner = await own(sqlite_hub)
+    await owner.commit(instances_inserted=[instance()])
+    assert await owner.store.read_instance("i") is not None
+    await owner.store.release(owner.fence)
+    await owner.store.close()
+    assert set(os.listdir(sqlite_hub.path.parent)) == {"hub.db", "hub.db-owner"}
+
+
+# Files that cannot be used
+
+
+async def refused(path: Path, match: str) -> None:
+    store = SqliteStore(path)
+    with pytest.raises(StorageError, match=match):
+        await store.acquire(NOW)
+    await store.close()
+
+
+@in_loop
+async def test_nothing_is_made_before_the_store_is_acquired(tmp_path: Path) -> None:
+    store = SqliteStore(tmp_path / "hub.db")
+    with pytest.raises(StorageError, match="no task hub"):
+        await store.read_instance("i")
+    await store.close()
+    assert os.listdir(tmp_path) == []
+
+
+@in_loop
+async def test_a_missing_directory_is_reported(tmp_path: Path) -> None:
+    await refused(tmp_path / "missing" / "hub.db", "directory must exist")
+
+
+@in_loop
+async def test_a_directory_in_place_of_the_file_is_reported(tmp_path: Path) -> None:
+    await refused(tmp_path, "must not name a directory")
+
+
+@in_loop
+async def test_a_file_that_is_no_database_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "notes.txt"
+    path.write_text("remember the milk\n" * 100)
+    await refused(path, "not an SQLite database")
+    assert path.read_text().startswith("remember")
+
+
+@in_loop
+async def test_the_database_of_another_application_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "app.db"
+    with closing(sqlite3.connect(path)) as connection:
+        connection.execute("CREATE TABLE customers (name TEXT)")
+    await refused(path, "another application")
+    with closing(sqlite3.connect(path)) as connection:
+        assert connection.execute("PRAGMA journal_mode").fetchone() == ("delete",)
+
+
+@in_loop
+async def test_a_file_of_a_newer_version_is_refused(sqlite_hub: Hub) -> None:
+    owner = await own(sqlite_hub)
+    await owner.store.close()
+    with closing(sqlite3.connect(sqlite_hub.path)) as connection:
+        connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION + 1}")
+    await refused(sqlite_hub.path, "newer one. Upgrade Holdfast")
+    reader = sqlite_hub.connect()
+    with pytest.raises(StorageError, match="newer one"):
+        await reader.read_instance("i")
+
+
+@in_loop
+async def test_a_damaged_header_is_refused(sqlite_hub: Hub) -> None:
+    owner = await own(sqlite_hub)
+    await owner.store.release(owner.fence)
+    await owner.store.close()
+    with sqlite_hub.path.open("r+b") as file:
+        file.write(b"\xff" * 100)
+    await refused(sqlite_hub.path, "not an SQLite database")
+
+
+def test_a_file_that_may_not_be_written_is_reported(tmp_path: Path) -> None:
+    path = tmp_path / "hub.db"
+    open_writer(path).close()
+    chattr = shutil.which("chattr")  # permissions do not stop root, this attribute does
+    if chattr is None or subprocess.run([chattr, "+i", path], capture_output=True, check=False).returncode:
+        pytest.skip("the immutable attribute cannot be set here")
+    try:
+        asyncio.run(refused(path, "must be allowed to write"))
+    finally:
+        subprocess.run([chattr, "-i", path], check=True)
+
+
+# Failures of the disk
+
+
+@in_loop
+async def test_a_full_disk_refuses_the_group_and_the_next_one_succeeds(sqlite_hub: Hub) -> None:
+    owner = await own(sqlite_hub)
+    writer: sqlite3.Connection = owner.store._writer  # pyright: ignore
+    [pages] = writer.execute("PRAGMA page_count").fetchone()
+    writer.execute(f"PRAGMA max_page_count = {pages}")
+    with pytest.raises(CommitFailedError, match=r"Nothing was committed.*is full.*Free some space") as caught:
+        await owner.commit(instances_inserted=[instance(input='"' + "x" * 100_000 + '"')])
+    assert not caught.value.outcome_unknown
+    assert await owner.store.read_instance("i") is None
+    writer.execute("PRAGMA max_page_count = 1000000")
+    await owner.commit(instances_inserted=[instance()])
+
+
+LIMITED_PROCESS = """
+import asyncio, os, resource, sys
+sys.path.insert(0, sys.argv[2])
+from pathlib import Path
+from holdfast.errors import CommitFailedError
+from storage_builders import Hub, Owner, own, instance, NOW
+
+async def main():
+    hub = Hub("sqlite", Path(sys.argv[1]))
+    owner = await own(hub)
+    await owner.commit(instances_inserted=[instance("before")])
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    log = os.stat(sys.argv[1] + "-wal").st_size
+    resource.setrlimit(resource.RLIMIT_FSIZE, (log + 20_000, hard))
+    try:
+        await owner.commit(instances_inserted=[instance("lost", input="x" * 100_000)])
+    except CommitFailedError as error:
+        print(error.outcome_unknown, error)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    owner = Owner(owner.store, await owner.store.acquire(NOW))
+    print(owner.lsn, owner.fence.incarnation)
+    await owner.commit(instances_inserted=[instance("after")])
+    print(sorted(each.row.instance_id for each in await owner.store.load(["before", "lost", "after"])))
+    await hub.close()
+
+asyncio.run(main())
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="there are no limits on file sizes on Windows")
+def test_a_commit_whose_log_could_not_be_written_is_unknown_until_acquired_again(tmp_path: Path) -> None:
+    arguments = [sys.executable, "-c", LIMITED_PROCESS, str(tmp_path / "hub.db"), str(Path(__file__).parent)]
+    lines = subprocess.run(arguments, capture_output=True, text=True, check=True).stdout.splitlines()
+    assert re.match(r"True It is not known whether .*\(SQLITE_(IOERR|FULL)", lines[0])
+    assert lines[1:] == ["1 2", "['after', 'before']"]
+
+
+@in_loop
+async def test_a_value_that_cannot_be_stored_refuses_the_group(sqlite_hub: Hub) -> None:
+    owner = await own(sqlite_hub)
+    for bad in (instance(updated_at=2**63), instance(name="\ud800")):
+        with pytest.raises(CommitFailedError, match="Nothing was committed"):
+            await owner.commit(instances_inserted=[bad])
+    await owner.commit(instances_inserted=[instance()])
+    with pytest.raises(StorageError):
+        await owner.store.read_instance("\ud800")
+    assert await owner.store.read_instance("i") == instance()
+
+
+@in_loop
+async def test_many_reads_at_once_share_the_connections(sqlite_hub: Hub) -> None:
+    owner = await own(sqlite_hub)
+    await owner.commit(instances_inserted=[instance()])
+    rows = await asyncio.gather(*(owner.store.read_instance("i") for _ in range(200)))
+    assert rows == [instance()] * 200
+
+
+@in_loop
+async def test_refusals_name_the_table_and_the_counts(sqlite_hub: Hub) -> None:
+    owner = await own(sqlite_hub)
+    with pytest.raises(CommitFailedError, match="2 rows of table inbox, but 0"):
+        await owner.commit(messages_removed=[1, 2])
+    await owner.commit(activities_inserted=[activity()], history_inserted=[history()])
+    with pytest.raises(CommitFailedError, match="table activity"):
+        await owner.commit(activities_inserted=[activity()])
+
+
+# The schema and the statements
+
+
+def test_the_schema_is_what_the_committed_dump_says(tmp_path: Path) -> None:
+    """After a new migration, replace schema.sql by the dump that this test shows."""
+    with closing(open_writer(tmp_path / "hub.db")) as connection:
+        assert connection.execute("PRAGMA application_id").fetchone() == (APPLICATION_ID,)
+        assert connection.execute("PRAGMA user_version").fetchone() == (SCHEMA_VERSION,)
+        rows = connection.execute("SELECT sql FROM sqlite_schema WHERE sql IS NOT NULL ORDER BY tbl_name, name")
+        dump = "".join(f"{sql};\n" for (sql,) in rows)
+    assert dump == Path(__file__).with_name("schema.sql").read_text("utf-8")
+
+
+def test_commits_are_durable_by_the_settings_of_the_writer(tmp_path: Path) -> None:
+    with closing(open_writer(tmp_path / "hub.db")) as connection:
+        assert connection.execute("PRAGMA journal_mode").fetchone() == ("wal",)
+        assert connection.execute("PRAGMA synchronous").fetchone() == (2,)
+
+
+@pytest.mark.parametrize("name", QUERIES)
+def test_no_statement_scans_a_table(tmp_path: Path, name: str) -> None:
+    with closing(open_writer(tmp_path / "hub.db")) as connection:
+        sql = QUERIES[name]
+        names = re.findall(r":(\w+)", sql)
+        numbers = [int(number) for number in re.findall(r"\?(\d+)", sql)]
+        parameters = dict.fromkeys(names, 0) if names else [0] * (max(numbers) if numbers else sql.count("?"))
+        parameters = ["[]"] if "json_each" in sql else parameters
+        plan = [row[3] for row in connection.execute(f"EXPLAIN QUERY PLAN {sql}", parameters)]
+    assert not [
+        step for step in plan if re.match(r"SCAN (instance|history|inbox|activity|timer)\b(?!.*COVERING)", step)
+    ]
+
+
+def test_every_statement_has_a_purpose_and_a_user() -> None:
+    folder = Path(network.__file__).parent
+    sources = "".join(file.read_text("utf-8") for file in folder.glob("*.py"))
+    for name, sql in QUERIES.items():
+        assert sql.startswith("-- "), name
+        assert f'"{name}"' in sources, name
+
+
+# Network file systems
+
+
+MOUNTINFO = """\
+22 1 254:0 / / rw,relatime shared:1 - ext4 /dev/vda rw
+30 22 0:26 / /mnt/share rw - nfs4 server:/export rw,vers=4.2
+31 30 254:1 / /mnt/share/local rw - xfs /dev/vdb rw
+32 22 0:27 / /mnt/with\\040blank rw master:5 - cifs //server/share rw
+33 22 0:28 / /mnt/covered rw - ext4 /dev/vdc rw
+34 33 0:29 / /mnt/covered rw - 9p host rw
+35 22 0:30 / /mnt/smb rw - smb3 //server/share rw
+36 22 0:31 / /mnt/ssh rw - fuse.sshfs user@host: rw
+a line that means nothing
+"""
+
+
+@pytest.mark.parametrize(
+    ("path", "kind"),
+    [
+        ("/home/me/hub.db", None),
+        ("/mnt/share/hub.db", "nfs4"),
+        ("/mnt/shared/hub.db", None),
+        ("/mnt/share/local/hub.db", None),
+        ("/mnt/with blank/hub.db", "cifs"),
+        ("/mnt/covered/hub.db", "9p"),
+        ("/mnt/smb/hub.db", "smb3"),
+        ("/mnt/ssh/deep/down/hub.db", "fuse.sshfs"),
+    ],
+)
+def test_network_file_systems_are_known_by_mountinfo(path: str, kind: str | None) -> None:
+    assert network.network_file_system(PurePosixPath(path), MOUNTINFO) == kind
+
+
+def test_without_mounts_nothing_is_said() -> None:
+    assert network.network_file_system(PurePosixPath("/x"), "") is None
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux can tell")
+@in_loop
+async def test_a_file_on_a_network_file_system_is_warned_of(sqlite_hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(network, "network_file_system", lambda *_: "nfs4")
+    with pytest.warns(StorageWarning, match="nfs4"):
+        await own(sqlite_hub)
