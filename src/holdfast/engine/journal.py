@@ -68,21 +68,25 @@ class Journal:
             self._waiters.append((lsn, future))
         return future
 
+    async def settled(self) -> None:
+        """Wait until everything appended so far is durable.
+
+        Raises:
+            StorageError: if that cannot happen any more.
+        """
+        await self.durable(self._tail_lsn)
+
     async def run(self) -> None:
         """Commit group after group, for ever.
 
         Raises:
             StorageError: when a commit fails; everything that is not durable by then is lost.
         """
-        try:
-            while True:
-                await self._wake.wait()
-                while self._waiting:
-                    await self._commit_group()
-                self._wake.clear()
-        except StorageError as error:
-            self.fail(error)
-            raise
+        while True:
+            await self._wake.wait()
+            while self._waiting:
+                await self._commit_group()
+            self._wake.clear()
 
     async def _commit_group(self) -> None:
         group: list[EncodedTransition] = []

@@ -10,7 +10,7 @@ import msgspec
 
 from holdfast.codec.history import decode_message, decode_record, encode_events, encode_message, encode_record
 from holdfast.engine.clock import from_microseconds, to_microseconds
-from holdfast.hub.episodes import CONTROL
+from holdfast.errors import CorruptRecordError
 from holdfast.hub.instance import CriticalSectionState, DurableTimer, Instance, ScheduledActivity
 from holdfast.hub.transition import Transition
 from holdfast.model.failure import FailureDetails
@@ -225,7 +225,7 @@ def _remove_execution(
 
 
 def decode_instance(stored: StoredInstance) -> Instance:
-    """Return an instance as the hub holds it.
+    """Return an instance as the hub holds it, without its messages.
 
     Raises:
         CorruptRecordError: if one of its rows cannot be read.
@@ -233,7 +233,7 @@ def decode_instance(stored: StoredInstance) -> Instance:
     row = stored.row
     assert row is not None, "an instance without a row is made by its first message"
     instance = Instance(row.instance_id, row.execution_id, row.name, from_microseconds(row.created_at))
-    instance.status = OrchestrationStatus(row.status)
+    instance.status = _status(row)
     instance.updated_at = from_microseconds(row.updated_at)
     instance.version = row.version
     instance.input, instance.output, instance.custom_status = row.input, row.output, row.custom_status
@@ -245,17 +245,26 @@ def decode_instance(stored: StoredInstance) -> Instance:
     instance.episodes, instance.history_events, instance.deliveries = row.episodes, row.history_events, row.deliveries
     instance.activities = {each.sequence: decode_activity(each) for each in stored.activities}
     instance.timers = {each.sequence: decode_timer(each) for each in stored.timers}
-    for message in decode_messages(stored):
-        (instance.controls if isinstance(message.event, CONTROL) else instance.inbox).append(message)
     return instance
 
 
-def decode_messages(stored: StoredInstance) -> list[Message]:
-    """Return the messages that wait for an instance, in order."""
-    return [
-        Message(row.instance_id, decode_message(row.event), row.execution_id, row.message_id)
-        for row in stored.messages
-    ]
+def decode_messages(stored: StoredInstance) -> tuple[list[Message], list[CorruptRecordError]]:
+    """Return the messages that wait for an instance, in order, and an error for each that cannot be read."""
+    messages: list[Message] = []
+    errors: list[CorruptRecordError] = []
+    for row in stored.messages:
+        try:
+            messages.append(Message(row.instance_id, decode_message(row.event), row.execution_id, row.message_id))
+        except CorruptRecordError as error:
+            errors.append(CorruptRecordError(f"Message {row.message_id} cannot be read: {error}"))
+    return messages, errors
+
+
+def _status(row: InstanceRow) -> OrchestrationStatus:
+    try:
+        return OrchestrationStatus(row.status)
+    except ValueError as error:
+        raise CorruptRecordError(f"Instance {row.instance_id!r} is stored with the status {row.status!r}.") from error
 
 
 def decode_activity(row: ActivityRow) -> ScheduledActivity:
@@ -287,7 +296,7 @@ def decode_state(row: InstanceRow) -> OrchestrationState:
         instance_id=row.instance_id,
         execution_id=row.execution_id,
         name=row.name,
-        runtime_status=OrchestrationStatus(row.status),
+        runtime_status=_status(row),
         created_at=from_microseconds(row.created_at),
         last_updated_at=from_microseconds(row.updated_at),
         input=row.input,

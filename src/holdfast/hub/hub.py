@@ -118,6 +118,8 @@ class Hub:
         if isinstance(message.event, CONTROL):
             instance.controls.append(message)
             return instance, None
+        if message.timer is not None:
+            instance.answered.add(message.timer[1])
         if message.activity is not None:
             instance.answered.add(message.activity[1])
             if instance.status is OrchestrationStatus.SUSPENDED:
@@ -259,9 +261,9 @@ class Hub:
 
 
 def _is_open(instance: Instance, message: Message) -> bool:
-    """Whether the activity or timer that a message comes from is still waited for."""
+    """Whether the activity or timer that a message comes from is still waited for, and has not answered before."""
     if message.activity is not None:
-        return message.activity[1] in instance.activities
+        return message.activity[1] in instance.activities and message.activity[1] not in instance.answered
     if message.timer is not None:
-        return message.timer[1] in instance.timers
+        return message.timer[1] in instance.timers and message.timer[1] not in instance.answered
     return True

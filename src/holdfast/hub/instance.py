@@ -117,7 +117,7 @@ class Instance:
         """Messages that terminate, suspend or resume; they do not queue behind the others."""
         self.activities: dict[int, ScheduledActivity] = {}
         self.answered: set[int] = set()
-        """Which open activities have their completion waiting in the inbox."""
+        """Which open activities and timers have their completion waiting in the inbox."""
         self.timers: dict[int, DurableTimer] = {}
         self.is_working = False
         """Whether a work item of this instance is with a worker."""

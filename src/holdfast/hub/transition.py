@@ -107,6 +107,7 @@ class Transition:
 
     def remove_timer(self, instance: Instance, sequence: int) -> None:
         self.timers_removed.append(instance.timers.pop(sequence).key)
+        instance.answered.discard(sequence)
 
     def remove_all_work(self, instance: Instance) -> None:
         """Remove every open activity and timer of an execution that is over."""

@@ -84,6 +84,11 @@ class EntityId(Generic[E]):
         found = self._class.operations.get(operation.lower()) if self._class else None
         return found.output_type if found else Any
 
+    @property
+    def state_type(self) -> Any:
+        """The entity class, or `Any` if this id was made from a name."""
+        return self._class.cls if self._class else Any
+
     @staticmethod
     def parse(instance_id: str) -> EntityId[object]:
         """Read `@name@key`.

@@ -1,0 +1,201 @@
+"""The app: decorators that turn functions into activities, orchestrators, entities and HTTP functions."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from datetime import timedelta
+from typing import Any, Protocol, TypeVar, cast, overload
+
+from holdfast.engine.clock import Clock
+from holdfast.engine.config import HostConfig
+from holdfast.errors import ConfigurationError
+from holdfast.host import Host
+from holdfast.model.refs import Activity, AsyncActivity, Body, Entity, Orchestrator, RunsIn, SyncActivity
+from holdfast.model.retry import RetryPolicy
+from holdfast.registry.registry import Registry
+from holdfast.registry.routes import Handler, Route
+from holdfast.registry.signatures import activity_input, entity_class, orchestrator_input
+from holdfast.replay.context import OrchestrationContext
+from holdfast.storage.open_store import open_store
+
+I = TypeVar("I")  # noqa: E741 - input and output, as everywhere in the typed API
+O = TypeVar("O")  # noqa: E741
+E = TypeVar("E", bound=Entity)
+H = TypeVar("H", bound=Handler)
+
+
+class ActivityDecorator(Protocol):
+    """`@app.activity(...)` with options."""
+
+    @overload
+    def __call__(self, function: Callable[[I], Coroutine[Any, Any, O]], /) -> AsyncActivity[I, O]: ...
+    @overload
+    def __call__(self, function: Callable[[], Coroutine[Any, Any, O]], /) -> AsyncActivity[None, O]: ...
+    @overload
+    def __call__(self, function: Callable[[I], O], /) -> SyncActivity[I, O]: ...
+    @overload
+    def __call__(self, function: Callable[[], O], /) -> SyncActivity[None, O]: ...
+
+
+class OrchestratorDecorator(Protocol):
+    """`@app.orchestrator(...)` with options."""
+
+    @overload
+    def __call__(self, function: Callable[[OrchestrationContext, I], Body[O]], /) -> Orchestrator[I, O]: ...
+    @overload
+    def __call__(self, function: Callable[[OrchestrationContext], Body[O]], /) -> Orchestrator[None, O]: ...
+
+
+class App:
+    """A set of functions that belong together. An ordinary object: a program may have several."""
+
+    def __init__(self) -> None:
+        self.registry = Registry()
+        self._routes: list[Route] = []
+
+    @overload
+    def activity(self, function: Callable[[I], Coroutine[Any, Any, O]], /) -> AsyncActivity[I, O]: ...
+    @overload
+    def activity(self, function: Callable[[], Coroutine[Any, Any, O]], /) -> AsyncActivity[None, O]: ...
+    @overload
+    def activity(self, function: Callable[[I], O], /) -> SyncActivity[I, O]: ...
+    @overload
+    def activity(self, function: Callable[[], O], /) -> SyncActivity[None, O]: ...
+    @overload
+    def activity(
+        self,
+        *,
+        name: str | None = None,
+        retry: RetryPolicy | None = None,
+        timeout: timedelta | None = None,
+        process: bool = False,
+        speculative: bool = False,
+    ) -> ActivityDecorator: ...
+    def activity(
+        self,
+        function: Callable[..., Any] | None = None,
+        /,
+        *,
+        name: str | None = None,
+        retry: RetryPolicy | None = None,
+        timeout: timedelta | None = None,
+        process: bool = False,
+        speculative: bool = False,
+    ) -> Any:
+        """Register an activity: a function of at most one input, which runs at least once for each call.
+
+        `async def` runs on the event loop, `def` in a thread; the function can still be called directly.
+
+        Args:
+            name: instead of the function's own name.
+            retry: what happens when an attempt fails; a call may override it.
+            timeout: how long one attempt may take; a call may override it.
+            process: run a `def` in a process of its own, for CPU-bound work. It must be importable by name.
+            speculative: may start before the call is durable. Only for pure functions: after a crash it may turn out
+                to have run although, for the orchestration, it was never called.
+
+        Raises:
+            ConfigurationError: saying what about the function or the options cannot be.
+        """
+
+        def register(function: Callable[..., Any]) -> Activity[Any, Any]:
+            chosen = name or getattr(function, "__name__", "")
+            is_async = inspect.iscoroutinefunction(function)
+            if process and is_async:
+                raise ConfigurationError(f"Activity {chosen!r} is `async def`; process=True is for plain `def`.")
+            if timeout is not None and timeout <= timedelta(0):
+                raise ConfigurationError(f"The timeout of activity {chosen!r} is {timeout}; it must be more than zero.")
+            runs_in: RunsIn = "loop" if is_async else "process" if process else "thread"
+            cls = AsyncActivity[Any, Any] if is_async else SyncActivity[Any, Any]
+            activity = cls(
+                chosen,
+                function,
+                activity_input(function, chosen),
+                runs_in=runs_in,
+                retry=retry,
+                timeout=timeout,
+                speculative=speculative,
+            )
+            self.registry.add_activity(activity)
+            return activity
+
+        return register if function is None else register(function)
+
+    @overload
+    def orchestrator(self, function: Callable[[OrchestrationContext, I], Body[O]], /) -> Orchestrator[I, O]: ...
+    @overload
+    def orchestrator(self, function: Callable[[OrchestrationContext], Body[O]], /) -> Orchestrator[None, O]: ...
+    @overload
+    def orchestrator(self, *, name: str | None = None) -> OrchestratorDecorator: ...
+    def orchestrator(self, function: Callable[..., Any] | None = None, /, *, name: str | None = None) -> Any:
+        """Register an orchestrator: `async def f(ctx)` or `f(ctx, input)`, or the same as a generator.
+
+        It must be deterministic: whatever touches the outside world goes into activities.
+
+        Raises:
+            ConfigurationError: saying what about the function cannot be.
+        """
+
+        def register(function: Callable[..., Any]) -> Orchestrator[Any, Any]:
+            chosen = name or getattr(function, "__name__", "")
+            orchestrator = Orchestrator[Any, Any](chosen, function, orchestrator_input(function, chosen))
+            self.registry.add_orchestrator(orchestrator)
+            return orchestrator
+
+        return register if function is None else register(function)
+
+    @overload
+    def entity(self, cls: type[E], /) -> type[E]: ...
+    @overload
+    def entity(self, *, name: str | None = None) -> Callable[[type[E]], type[E]]: ...
+    def entity(self, cls: type[Any] | None = None, /, *, name: str | None = None) -> Any:
+        """Register an entity class: its fields are the state, its public methods the operations.
+
+        Raises:
+            ConfigurationError: saying what about the class cannot be.
+        """
+
+        def register(cls: type[Any]) -> type[Any]:
+            chosen = (name or cls.__name__).lower()
+            found = entity_class(cls, chosen)
+            self.registry.add_entity(found)
+            cls.__entity_class__ = found
+            return cls
+
+        return register if cls is None else register(cls)
+
+    def route(self, path: str, *, methods: Sequence[str] = ("GET",)) -> Callable[[H], H]:
+        """Register an HTTP function: `async def handler(request, client)`, served below `/api`.
+
+        It gets a Starlette request and the client, and returns a Starlette response or a value to be sent as JSON.
+
+        Raises:
+            ConfigurationError: if the path does not begin with a slash, or the handler is not `async def`.
+        """
+        if not path.startswith("/"):
+            raise ConfigurationError(f"The route {path!r} must begin with a slash.")
+
+        def register(handler: H) -> H:
+            if not inspect.iscoroutinefunction(handler):
+                raise ConfigurationError(f"The handler of route {path!r} must be `async def handler(request, client)`.")
+            verbs = tuple(method.upper() for method in methods)
+            self._routes.append(Route(path, verbs, cast(Callable[[Any, Any], Awaitable[Any]], handler)))
+            return handler
+
+        return register
+
+    def host(
+        self, store: str = "sqlite:///holdfast.db", *, config: HostConfig | None = None, clock: Clock | None = None
+    ) -> Host:
+        """Return a host for this app on a store, to be entered with `async with`.
+
+        Args:
+            store: `sqlite:///relative.db`, `sqlite:////absolute.db`, or `memory://`, which loses everything at the end.
+
+        Raises:
+            ConfigurationError: if there is no such kind of store.
+        """
+        return Host(self.registry, tuple(self._routes), open_store(store), config or HostConfig(), clock)
+
+

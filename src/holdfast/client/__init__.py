@@ -1,0 +1,1 @@
+"""How programs talk to a task hub: one client over one port, wherever the hub is."""

@@ -1,0 +1,219 @@
+"""The client: starts, watches and steers orchestrations, signals and reads entities."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime, timedelta
+from typing import Any, Generic, TypeVar, overload
+
+from holdfast.client.port import TaskHub
+from holdfast.client.status import InstanceStatus
+from holdfast.errors import InstanceParkedError, InvalidInputError, OrchestrationFailedError
+from holdfast.model.converter import DataConverter
+from holdfast.model.history import (
+    EventRaised,
+    ExecutionResumed,
+    ExecutionSuspended,
+    ExecutionTerminated,
+    HistoryEvent,
+)
+from holdfast.model.ids import EntityId, validate_instance_id
+from holdfast.model.refs import ExternalEvent, Orchestrator, operation_name, validate_event_name
+from holdfast.model.status import OrchestrationState, OrchestrationStatus
+
+I = TypeVar("I")  # noqa: E741 - input and output, as everywhere in the typed API
+O = TypeVar("O")  # noqa: E741
+O_co = TypeVar("O_co", covariant=True)
+E = TypeVar("E")
+T = TypeVar("T")
+
+
+class _NoInput:
+    """Marks a call without an input, which differs from a call with None."""
+
+
+_NO_INPUT = _NoInput()
+
+
+class OrchestrationHandle(Generic[O_co]):
+    """One orchestration, with the type of its result."""
+
+    def __init__(self, client: Client, instance_id: str, output_type: Any) -> None:
+        self._client = client
+        self._output_type = output_type
+        self.instance_id = instance_id
+
+    async def wait_for_completion(self, *, timeout: timedelta | None = None) -> O_co:
+        """Wait until it ends and return its result.
+
+        Raises:
+            OrchestrationFailedError: if it failed or was terminated.
+            InstanceParkedError: if it waits for an operator.
+            WaitTimeoutError: if it has not ended in time; it goes on all the same.
+        """
+        return await self._client.wait_for_result(self.instance_id, self._output_type, timeout)
+
+    async def get_status(self) -> InstanceStatus | None:
+        return await self._client.get_status(self.instance_id)
+
+    async def raise_event(self, event: ExternalEvent[T] | str, data: T | None = None) -> None:
+        await self._client.raise_event(self.instance_id, event, data)
+
+    async def terminate(self, reason: str | None = None) -> None:
+        await self._client.terminate(self.instance_id, reason)
+
+    def __repr__(self) -> str:
+        return f"<OrchestrationHandle {self.instance_id!r}>"
+
+
+class Client:
+    """Talks to a task hub. A request that returns has been stored; one that raises, unless it says so, has not."""
+
+    def __init__(self, hub: TaskHub, converter: DataConverter) -> None:
+        self._hub = hub
+        self._converter = converter
+
+    @overload
+    async def start_new(
+        self, orchestrator: Orchestrator[None, O], /, *, instance_id: str | None = None
+    ) -> OrchestrationHandle[O]: ...
+    @overload
+    async def start_new(
+        self, orchestrator: Orchestrator[I, O], input: I, /, *, instance_id: str | None = None
+    ) -> OrchestrationHandle[O]: ...
+    @overload
+    async def start_new(
+        self, orchestrator: str, input: Any = ..., /, *, instance_id: str | None = None
+    ) -> OrchestrationHandle[Any]: ...
+    async def start_new(
+        self, orchestrator: Orchestrator[Any, Any] | str, input: Any = _NO_INPUT, /, *, instance_id: str | None = None
+    ) -> OrchestrationHandle[Any]:
+        """Start an orchestration, under an id of your choice or a new one.
+
+        Of several starts with one id exactly one succeeds, as long as that instance has not ended.
+
+        Raises:
+            InstanceAlreadyExistsError: if the id is in use.
+            NotRegisteredError: if the app has no such orchestrator.
+            InvalidInputError: if the id or the input cannot be stored.
+            OverloadedError: if too much waits to be stored already.
+        """
+        name = orchestrator if isinstance(orchestrator, str) else orchestrator.name
+        output_type: Any = Any if isinstance(orchestrator, str) else orchestrator.output_type
+        if not isinstance(orchestrator, str) and not orchestrator.has_input:
+            if not isinstance(input, _NoInput | None):
+                raise InvalidInputError(f"Orchestrator {name!r} takes no input; it got {type(input).__name__}.")
+            input = _NO_INPUT
+        payload = None if isinstance(input, _NoInput) else self._converter.encode(input)
+        started = await self._hub.start_orchestration(name, instance_id, payload)
+        return OrchestrationHandle(self, started, output_type)
+
+    def get_handle(self, orchestrator: Orchestrator[Any, O], instance_id: str) -> OrchestrationHandle[O]:
+        """Return a handle for an orchestration that was started elsewhere; nothing is checked."""
+        return OrchestrationHandle(self, validate_instance_id(instance_id), orchestrator.output_type)
+
+    async def get_status(self, instance_id: str) -> InstanceStatus | None:
+        """Return the state of an instance, or None if there is none."""
+        state = await self._hub.get_state(instance_id)
+        return None if state is None else InstanceStatus(state, self._converter)
+
+    async def get_history(self, instance_id: str) -> Sequence[HistoryEvent]:
+        """Return the history of the current execution, oldest event first.
+
+        Raises:
+            InstanceNotFoundError: if there is no such instance.
+        """
+        return await self._hub.get_history(instance_id)
+
+    async def wait_for_completion(self, instance_id: str, *, timeout: timedelta | None = None) -> Any:
+        """Wait until an instance ends and return its result as plain JSON values; raises as the handle's method does.
+
+        Raises:
+            InstanceNotFoundError: if there is no such instance.
+        """
+        return await self.wait_for_result(instance_id, Any, timeout)
+
+    async def wait_until_stopped(self, instance_id: str, *, timeout: timedelta | None = None) -> InstanceStatus:
+        """Wait until an instance has ended, however, or is parked; return its state then.
+
+        Raises:
+            InstanceNotFoundError, WaitTimeoutError.
+        """
+        return InstanceStatus(await self._hub.wait_until_stopped(instance_id, timeout), self._converter)
+
+    async def wait_for_result(self, instance_id: str, output_type: Any, timeout: timedelta | None) -> Any:
+        state = await self._hub.wait_until_stopped(instance_id, timeout)
+        return self._result(state, output_type)
+
+    def _result(self, state: OrchestrationState, output_type: Any) -> Any:
+        if state.parked is not None:
+            raise InstanceParkedError(state.instance_id, state.parked)
+        if state.runtime_status is not OrchestrationStatus.COMPLETED:
+            raise OrchestrationFailedError(state.instance_id, state.runtime_status.value, state.failure)
+        return self._converter.decode("null" if state.output is None else state.output, output_type)
+
+    async def raise_event(self, instance_id: str, event: ExternalEvent[T] | str, data: T | None = None) -> None:
+        """Send an external event; it is kept until the orchestration waits for it.
+
+        Raises:
+            InstanceNotFoundError: if there is no such instance.
+            InstanceNotRunningError: if it has ended.
+            OverloadedError: if too many messages wait for it.
+        """
+        name = validate_event_name(event) if isinstance(event, str) else event.name
+        payload = self._converter.encode(data)
+        await self._hub.send(instance_id, EventRaised(timestamp=_now(), name=name, input=payload))
+
+    async def terminate(self, instance_id: str, reason: str | None = None) -> None:
+        """End an orchestration at once, without running any more of its code; running activities are not stopped.
+
+        Raises:
+            InstanceNotFoundError, InstanceNotRunningError.
+        """
+        await self._hub.send(instance_id, ExecutionTerminated(timestamp=_now(), reason=self._reason(reason)))
+
+    async def suspend(self, instance_id: str, reason: str | None = None) -> None:
+        """Let an orchestration pause: what arrives for it waits, timers keep counting.
+
+        Raises:
+            InstanceNotFoundError, InstanceNotRunningError.
+        """
+        await self._hub.send(instance_id, ExecutionSuspended(timestamp=_now(), reason=self._reason(reason)))
+
+    async def resume(self, instance_id: str, reason: str | None = None) -> None:
+        """Let a suspended or parked instance go on.
+
+        Raises:
+            InstanceNotFoundError, InstanceNotRunningError.
+        """
+        await self._hub.send(instance_id, ExecutionResumed(timestamp=_now(), reason=self._reason(reason)))
+
+    def _reason(self, reason: str | None) -> str | None:
+        return None if reason is None else self._converter.encode(reason)
+
+    @overload
+    async def signal_entity(self, entity: EntityId[E], operation: Callable[[E], Any], /) -> None: ...
+    @overload
+    async def signal_entity(self, entity: EntityId[E], operation: Callable[[E, I], Any], input: I, /) -> None: ...
+    @overload
+    async def signal_entity(self, entity: EntityId[Any], operation: str, input: Any = ..., /) -> None: ...
+    async def signal_entity(
+        self, entity: EntityId[Any], operation: Callable[..., Any] | str, input: Any = _NO_INPUT, /
+    ) -> None:
+        """Ask an entity to run an operation, one way; the entity comes into being if it does not exist.
+
+        Raises:
+            NotRegisteredError: if the app has no such entity.
+            InvalidInputError, OverloadedError.
+        """
+        payload = None if isinstance(input, _NoInput) else self._converter.encode(input)
+        await self._hub.signal_entity(entity.instance_id, operation_name(operation), payload)
+
+    async def read_entity_state(self, entity: EntityId[E]) -> E | None:
+        """Return the committed state of an entity, or None if it does not exist."""
+        found = await self._hub.get_entity(entity.instance_id)
+        return None if found is None else self._converter.decode(found.state, entity.state_type)
+
+
+def _now() -> datetime:
+    return datetime.now(UTC)

@@ -1,0 +1,58 @@
+"""What a client needs of a task hub. The engine implements it in this process; a transport may do so from afar."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import timedelta
+from typing import Protocol
+
+from holdfast.model.history import HistoryEvent, MessageEvent
+from holdfast.model.status import EntityState, OrchestrationState
+
+
+class TaskHub(Protocol):
+    """Requests are answered once what they caused is durable; what they tell is durable too."""
+
+    async def start_orchestration(self, name: str, instance_id: str | None, input: str | None) -> str:
+        """Start an orchestration; return its instance id.
+
+        Raises:
+            NotRegisteredError, InvalidInstanceIdError, InstanceAlreadyExistsError, OverloadedError.
+        """
+        ...
+
+    async def send(self, instance_id: str, event: MessageEvent) -> None:
+        """Send an external event or a management request to an orchestration.
+
+        Raises:
+            InstanceNotFoundError, InstanceNotRunningError, OverloadedError.
+        """
+        ...
+
+    async def signal_entity(self, instance_id: str, operation: str, input: str | None) -> None:
+        """Send an operation to an entity, one way.
+
+        Raises:
+            NotRegisteredError, OverloadedError.
+        """
+        ...
+
+    async def get_state(self, instance_id: str) -> OrchestrationState | None: ...
+
+    async def get_history(self, instance_id: str) -> Sequence[HistoryEvent]:
+        """Return the events of the current execution, oldest first.
+
+        Raises:
+            InstanceNotFoundError.
+        """
+        ...
+
+    async def get_entity(self, instance_id: str) -> EntityState | None: ...
+
+    async def wait_until_stopped(self, instance_id: str, timeout: timedelta | None) -> OrchestrationState:
+        """Return the state once the instance has ended or is parked.
+
+        Raises:
+            InstanceNotFoundError, WaitTimeoutError.
+        """
+        ...

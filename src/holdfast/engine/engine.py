@@ -1,0 +1,231 @@
+"""The life of an engine: it owns a store while it runs, and starts afresh from what is stored after a failed commit."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Coroutine
+from typing import Any
+
+from holdfast.engine.activity_runner import ActivityRunner
+from holdfast.engine.clock import Clock, SystemClock, to_microseconds
+from holdfast.engine.config import HostConfig
+from holdfast.engine.node import Node
+from holdfast.engine.recovery import keep_filled, recover
+from holdfast.engine.rows import decode_state
+from holdfast.engine.waiters import Waiters
+from holdfast.engine.worker import Worker
+from holdfast.errors import (
+    CommitFailedError,
+    HostStoppedError,
+    OverloadedError,
+    OwnershipLostError,
+    StorageError,
+    StoreInUseError,
+)
+from holdfast.model.converter import DataConverter
+from holdfast.model.failure import failure_from_exception
+from holdfast.model.work_items import ActivityWorkItem, Outcome
+from holdfast.registry.registry import Registry
+from holdfast.storage.port import Store
+
+logger = logging.getLogger("holdfast.engine")
+
+_BACK_OFF_S = (0.0, 0.1, 1.0, 5.0)
+
+
+class Engine:
+    """Runs the functions of one app on one store, through one `Node` after another if commits fail."""
+
+    def __init__(
+        self, registry: Registry, store: Store, converter: DataConverter, config: HostConfig, clock: Clock | None = None
+    ) -> None:
+        self.registry = registry
+        self.store = store
+        self.config = config
+        self.clock: Clock = clock or SystemClock()
+        self.waiters = Waiters()
+        self._worker = Worker(registry, converter, config.limits)
+        self._runner = ActivityRunner(registry, converter, config, self._activity_finished)
+        self._node: Node | None = None
+        self._first_lsn = 0
+        self._jobs: set[asyncio.Task[None]] = set()
+        self._late: list[tuple[ActivityWorkItem, Outcome]] = []
+        self._culprits: dict[str, Exception] = {}
+        self._failures_in_a_row = 0
+        self._is_stopping = False
+        self._stopped: asyncio.Future[None] | None = None
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether requests are taken in now."""
+        return self._node is not None and not self._is_stopping
+
+    @property
+    def node(self) -> Node:
+        """The node of now.
+
+        Raises:
+            HostStoppedError: if the engine is not running.
+            OverloadedError: while it starts afresh.
+        """
+        if self._is_stopping or self._stopped is None or self._stopped.done():
+            raise HostStoppedError("The host is not running; nothing was stored.")
+        if self._node is None:
+            raise OverloadedError("The host is recovering from a storage failure; nothing was stored. Try again soon.")
+        return self._node
+
+    async def start(self) -> None:
+        """Take the store and begin to work.
+
+        Raises:
+            StoreInUseError: if another process owns it.
+            StorageError: if it cannot be opened.
+        """
+        self._stopped = asyncio.get_running_loop().create_future()
+        try:
+            await self._begin(after_crash=None)
+        except BaseException:
+            self._stopped = None
+            await self.store.close()
+            raise
+
+    async def wait_stopped(self) -> None:
+        """Wait until the engine has stopped.
+
+        Raises:
+            OwnershipLostError: if it had to, because another process has the store.
+        """
+        if self._stopped is not None:
+            await asyncio.shield(self._stopped)
+
+    async def stop(self) -> None:
+        """Let running activities finish within the configured time, store everything, give the store back."""
+        if self._is_stopping or self._stopped is None:
+            return
+        self._is_stopping = True
+        await self._runner.drain(self.config.drain_s)
+        node, self._node = self._node, None
+        if node is not None:
+            await self._leave(node)
+            node.abandon()
+        await self._end(None)
+
+    async def _leave(self, node: Node) -> None:
+        """Make durable what was begun, and mark the store as left in good order."""
+        try:
+            await node.journal.settled()
+            await self.store.release(node.fence)
+        except StorageError as error:
+            logger.error("The store was not left in good order; nothing stored is lost: %s", error)  # noqa: TRY400
+
+    async def _end(self, error: StorageError | None) -> None:
+        self._is_stopping = True
+        for job in self._jobs:
+            job.cancel()
+        self.waiters.fail_all(HostStoppedError("The host has stopped; ask again once it runs."))
+        await self.store.close()
+        if self._stopped is not None and not self._stopped.done():
+            if error is None:
+                self._stopped.set_result(None)
+            else:
+                self._stopped.set_exception(error)
+                self._stopped.exception()  # whoever waits is told; if nobody does, that is no second error
+
+    async def _begin(self, *, after_crash: bool | None) -> None:
+        ownership = await self.store.acquire(to_microseconds(self.clock.now()), after_crash=after_crash)
+        node = Node(
+            self.store,
+            ownership,
+            self._worker,
+            self._runner,
+            self.waiters,
+            self.clock,
+            self.config,
+            lambda error, instance_id: self._node_failed(node, error, instance_id),
+        )
+        self._node, self._first_lsn = node, ownership.lsn
+        self._start_job(node, self._run_journal(node))
+        self._start_job(node, recover(node, self.store, self._runner))
+        self._start_job(node, keep_filled(node, self.store, self._runner))
+        self._start_job(node, self._wake_waiters())
+        late, self._late = self._late, []
+        for work_item, outcome in late:
+            node.finish_activity(work_item, outcome)
+        culprits, self._culprits = self._culprits, {}
+        for instance_id, error in culprits.items():
+            node.park_by_id(instance_id, failure_from_exception(error))
+
+    def _start_job(self, node: Node, work: Coroutine[Any, Any, None]) -> None:
+        async def guarded() -> None:
+            try:
+                await work
+            except Exception as error:
+                self._node_failed(node, error, None)
+
+        job = asyncio.get_running_loop().create_task(guarded())
+        self._jobs.add(job)
+        job.add_done_callback(self._jobs.discard)
+
+    async def _run_journal(self, node: Node) -> None:
+        await node.journal.run()
+
+    async def _wake_waiters(self) -> None:
+        """Tell those whose instance ended in a commit of which we never heard whether it was applied."""
+        for instance_id in self.waiters.instance_ids():
+            row = await self.store.read_instance(instance_id)
+            if row is not None:
+                state = decode_state(row)
+                if state.runtime_status.is_terminal or state.parked is not None:
+                    self.waiters.stopped(state)
+
+    def _node_failed(self, node: Node, error: Exception, instance_id: str | None) -> None:
+        """Handle a failure as a crash: forget what is not durable, take the store anew, go on from there."""
+        if node is not self._node and not self._is_stopping:
+            return
+        node.journal.fail(_as_storage_error(error))
+        if self._is_stopping:
+            return
+        if isinstance(error, StorageError):
+            logger.error("%s The host starts again from what is stored.", error)
+        else:
+            logger.error("An internal error. The host starts again from what is stored.", exc_info=error)
+            if instance_id is not None:
+                self._culprits[instance_id] = error
+        self._node = None
+        self._failures_in_a_row = 0 if node.journal.durable_lsn > self._first_lsn else self._failures_in_a_row + 1
+        node.abandon()
+        jobs = list(self._jobs)
+        job = asyncio.get_running_loop().create_task(self._begin_again(jobs))
+        self._jobs.add(job)
+        job.add_done_callback(self._jobs.discard)
+
+    async def _begin_again(self, old_jobs: list[asyncio.Task[None]]) -> None:
+        for job in old_jobs:
+            job.cancel()
+        await asyncio.gather(*old_jobs, return_exceptions=True)
+        while not self._is_stopping:
+            await asyncio.sleep(_BACK_OFF_S[min(self._failures_in_a_row, len(_BACK_OFF_S) - 1)])
+            try:
+                await self._begin(after_crash=False)
+            except (OwnershipLostError, StoreInUseError) as error:
+                logger.error("This host has lost its store and stops: %s", error)  # noqa: TRY400
+                await self._end(error)
+                return
+            except StorageError as error:
+                logger.error("The store cannot be taken again yet: %s", error)  # noqa: TRY400
+                self._failures_in_a_row += 1
+            else:
+                return
+
+    def _activity_finished(self, work_item: ActivityWorkItem, outcome: Outcome) -> None:
+        if self._node is None:
+            self._late.append((work_item, outcome))
+        else:
+            self._node.finish_activity(work_item, outcome)
+
+
+def _as_storage_error(error: Exception) -> StorageError:
+    if isinstance(error, StorageError):
+        return error
+    return CommitFailedError(f"The engine had to start again: {error}", outcome_unknown=True)

@@ -1,0 +1,134 @@
+"""Brings instances and histories into memory, many per read, without ever making anybody wait on the loop."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Coroutine
+from typing import Any, TypeAlias
+
+from holdfast.engine.residents import Resident, Residents
+from holdfast.errors import CorruptRecordError, StorageError
+from holdfast.storage.port import Store, StoredInstance
+
+logger = logging.getLogger("holdfast.engine")
+
+_INSTANCES_PER_READ = 500
+
+Arrived: TypeAlias = Callable[[Resident | None], None]
+Refused: TypeAlias = Callable[[CorruptRecordError], None]
+
+
+class Loader:
+    """What waits for an instance that is not in memory is done in order once it has come, or turned out not to exist.
+
+    An instance leaves memory only when all of it is durable, so what is read is its latest state; and messages sent
+    while it is being read are known here, so one that is read too is delivered once.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        residents: Residents,
+        loaded: Callable[[StoredInstance], None],
+        failed: Callable[[Exception, str | None], None],
+    ) -> None:
+        self._store = store
+        self._residents = residents
+        self._loaded = loaded
+        self._failed = failed
+        self._wanted: dict[str, list[tuple[Arrived, Refused | None, int | None]]] = {}
+        self._reading: set[str] = set()
+        self._jobs: set[asyncio.Task[None]] = set()
+        self._is_scheduled = False
+
+    def close(self) -> None:
+        self._wanted.clear()
+        for job in self._jobs:
+            job.cancel()
+
+    @property
+    def is_idle(self) -> bool:
+        return not self._wanted and not self._jobs
+
+    def with_resident(
+        self,
+        instance_id: str,
+        arrived: Arrived,
+        refused: Refused | None = None,
+        *,
+        message_id: int | None = None,
+        is_new: bool = False,
+    ) -> None:
+        """Call back with an instance, at once if it is in memory; with None if it does not exist.
+
+        Args:
+            refused: called instead if what is stored of it cannot be read.
+            message_id: the message that is to be delivered; if it is found stored, `arrived` is not called for it.
+            is_new: the id cannot exist yet, so that the store need not be asked.
+        """
+        resident = self._residents.get(instance_id)
+        if instance_id not in self._wanted and (resident is not None or is_new):
+            arrived(resident)
+            return
+        self._wanted.setdefault(instance_id, []).append((arrived, refused, message_id))
+        self._schedule()
+
+    def with_history(self, execution_id: str, arrived: Callable[[list[str]], None]) -> None:
+        """Call back with the stored episodes of an execution."""
+
+        async def read() -> None:
+            arrived(await self._store.load_history(execution_id))
+
+        self._start(read())
+
+    def _schedule(self) -> None:
+        if not self._is_scheduled and self._wanted.keys() - self._reading:
+            self._is_scheduled = True
+            asyncio.get_running_loop().call_soon(self._read_wanted)
+
+    def _read_wanted(self) -> None:
+        self._is_scheduled = False
+        unread = [instance_id for instance_id in self._wanted if instance_id not in self._reading]
+        for start in range(0, len(unread), _INSTANCES_PER_READ):
+            batch = unread[start : start + _INSTANCES_PER_READ]
+            self._reading.update(batch)
+            self._start(self._read(batch))
+
+    def _start(self, read: Coroutine[Any, Any, None]) -> None:
+        job = asyncio.get_running_loop().create_task(self._guarded(read))
+        self._jobs.add(job)
+        job.add_done_callback(self._jobs.discard)
+
+    async def _guarded(self, read: Coroutine[Any, Any, None]) -> None:
+        try:
+            await read
+        except StorageError as error:
+            self._failed(error, None)
+
+    async def _read(self, instance_ids: list[str]) -> None:
+        found = {stored.instance_id: stored for stored in await self._store.load(instance_ids)}
+        for instance_id in instance_ids:
+            self._reading.discard(instance_id)
+            waiting = self._wanted.pop(instance_id, [])
+            try:
+                self._arrive(instance_id, found.get(instance_id), waiting)
+            except CorruptRecordError as error:
+                logger.error("Instance %r cannot be read and is left alone: %s", instance_id, error)  # noqa: TRY400
+                for _, refused, _ in waiting:
+                    if refused is not None:
+                        refused(error)
+            except Exception as error:
+                self._failed(error, instance_id)
+                return
+
+    def _arrive(
+        self, instance_id: str, stored: StoredInstance | None, waiting: list[tuple[Arrived, Refused | None, int | None]]
+    ) -> None:
+        delivered: set[int] = set()
+        if stored is not None:
+            self._loaded(stored)
+            delivered = {row.message_id for row in stored.messages}
+        for arrived, _, message_id in waiting:
+            if message_id is None or message_id not in delivered:
+                arrived(self._residents.get(instance_id))

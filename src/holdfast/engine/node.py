@@ -1,0 +1,374 @@
+"""The node: where messages meet instances, instances meet user code, and transitions meet the journal.
+
+All of it runs on one event loop. Within it nothing waits between reading the state of an instance and appending the
+transition that changes it, so every transition sees the effects of all earlier ones.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import deque
+from collections.abc import Callable
+
+from holdfast.engine.activity_runner import ActivityRunner
+from holdfast.engine.clock import Clock
+from holdfast.engine.config import HostConfig
+from holdfast.engine.journal import Journal
+from holdfast.engine.loader import Loader
+from holdfast.engine.residents import Resident, Residents
+from holdfast.engine.rows import decode_instance, decode_messages
+from holdfast.engine.suspects import SUSPECT_DELIVERIES, Suspects
+from holdfast.engine.timers import DueTimes
+from holdfast.engine.waiters import Waiters
+from holdfast.engine.worker import Worker
+from holdfast.hub.entities import PendingBatch
+from holdfast.hub.episodes import PendingEpisode
+from holdfast.hub.hub import Hub
+from holdfast.hub.instance import DurableTimer, Instance, ScheduledActivity
+from holdfast.hub.transition import InstanceStopped, Output, StartActivity, Transition
+from holdfast.model.failure import FailureDetails, failure_from_exception
+from holdfast.model.history import ExecutionStarted, TimerFired
+from holdfast.model.messages import DurableKey, Message
+from holdfast.model.work_items import ActivityWorkItem, Blocked, EntityBatch, Episode, Outcome
+from holdfast.storage.port import Ownership, Store, StoredInstance
+
+logger = logging.getLogger("holdfast.engine")
+
+_STEPS_PER_TURN = 256  # then the loop gets a chance to do something else
+
+
+class Node:
+    """The engine's state between taking ownership of a store and losing it, or a failed commit.
+
+    After a failed commit the whole object is thrown away (`abandon`) and a new one is made: dropping memory is the
+    complete undo of everything that is not durable.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        ownership: Ownership,
+        worker: Worker,
+        runner: ActivityRunner,
+        waiters: Waiters,
+        clock: Clock,
+        config: HostConfig,
+        failed: Callable[[Exception, str | None], None],
+    ) -> None:
+        self.fence = fence = ownership.fence
+        self.clock = clock
+        self.config = config
+        self.hub = Hub(ownership.lsn, f"{fence.node_id}.{fence.incarnation:x}", config.limits)
+        self.journal = Journal(store, ownership, config, self._release)
+        self.residents = Residents(config.cache_bytes_max)
+        self.timers: DueTimes[DurableTimer | ScheduledActivity] = DueTimes(clock, config.timer_horizon_s, self._due)
+        self.loader = Loader(store, self.residents, self._loaded, self._fail)
+        self.suspects = Suspects(self)
+        self.activities_overflow = False
+        """Whether activities were left to the store because too many wait in memory."""
+        self._store = store
+        self._worker = worker
+        self._runner = runner
+        self._waiters = waiters
+        self._failed = failed
+        self._is_scheduled = False
+        self._runnable: deque[Instance] = deque()
+        self._runnable_ids: set[str] = set()
+        self._sent: deque[Message] = deque()
+        self._is_pumping = False
+        self._is_abandoned = False
+        self._speculative: dict[DurableKey, int] = {}
+
+    def abandon(self) -> None:
+        """Forget everything. Nothing of this node reaches the store or the outside any more."""
+        self._is_abandoned = True
+        self._runnable.clear()
+        self.timers.clear()
+        self.loader.close()
+        self.suspects.close()
+        lost = {key for key, lsn in self._speculative.items() if lsn > self.journal.durable_lsn}
+        self._runner.cancel(lost)
+        self._runner.forget_queued()
+        self.residents.clear()
+
+    # Transitions
+
+    def append(self, transition: Transition) -> None:
+        """Put a transition into the journal, and deliver what it sent on this node."""
+        self.journal.append(transition)
+        for timer in transition.timers_created:
+            self.timers.add(timer.key, timer.due_at, timer)
+        for key in transition.timers_removed:
+            self.timers.discard(key)
+        for output in transition.outputs:
+            if isinstance(output, StartActivity) and output.activity.speculative:
+                self._speculative[output.activity.key] = transition.lsn
+                self.start_activity(output.activity)
+        self._sent.extend(transition.sent)
+        self._deliver_sent()
+
+    def _deliver_sent(self) -> None:
+        if self._is_pumping:
+            return  # the caller up the stack goes on with what was added
+        self._is_pumping = True
+        try:
+            while self._sent:
+                self.route(self._sent.popleft())
+        finally:
+            self._is_pumping = False
+
+    def route(self, message: Message) -> None:
+        """Deliver a message to its instance, once that is in memory."""
+        self.loader.with_resident(
+            message.instance_id,
+            lambda resident: self.deliver(resident, message),
+            message_id=message.message_id,
+            is_new=_is_fresh(message),
+        )
+
+    def deliver(self, resident: Resident | None, message: Message) -> None:
+        known = resident.instance if resident else None
+        instance, transition = self.hub.deliver(known, message, self.clock.now())
+        if instance is not None and resident is None:
+            self.residents.add(instance)
+        if transition is not None:
+            self.append(transition)
+        if instance is not None:
+            self.make_runnable(instance)
+
+    def make_runnable(self, instance: Instance) -> None:
+        """Let an instance take its next step soon, each in its turn."""
+        if instance.instance_id in self._runnable_ids or self._is_abandoned:
+            return
+        if not instance.inbox and not instance.controls:
+            return
+        self._runnable.append(instance)
+        self._runnable_ids.add(instance.instance_id)
+        self._schedule_steps()
+
+    def _schedule_steps(self) -> None:
+        """When the journal is full nothing is scheduled: the release of the next durable group does it."""
+        if self._runnable and not self._is_scheduled and not self.journal.is_full:
+            self._is_scheduled = True
+            asyncio.get_running_loop().call_soon(self._run_steps)
+
+    def _run_steps(self) -> None:
+        self._is_scheduled = False
+        for _ in range(_STEPS_PER_TURN):
+            if not self._runnable or self.journal.is_full:
+                break
+            instance = self._runnable.popleft()
+            self._runnable_ids.discard(instance.instance_id)
+            resident = self.residents.get(instance.instance_id)
+            if resident is not None and resident.instance is instance:
+                self.guarded(instance.instance_id, lambda: self._step(resident))  # noqa: B023 - called at once
+        self.residents.shrink(self.journal.durable_lsn)
+        self._schedule_steps()
+
+    def guarded(self, instance_id: str, work: Callable[[], None]) -> None:
+        """Do something to an instance. An error here is a bug of ours: the node is given up, the instance suspected."""
+        if self._is_abandoned:
+            return
+        try:
+            work()
+        except Exception as error:
+            self._fail(error, instance_id)
+
+    def _fail(self, error: Exception, instance_id: str | None = None) -> None:
+        if not self._is_abandoned:
+            self._failed(error, instance_id)
+
+    def _step(self, resident: Resident) -> None:
+        instance = resident.instance
+        if not self.suspects.may_step(instance):
+            return
+        next_step = self.hub.step(instance, self.clock.now())
+        match next_step:
+            case None:
+                return
+            case Transition():
+                self._finish_step(resident, next_step)
+            case PendingBatch():
+                result = self._worker.run_batch(next_step.work_item)
+                self._complete_batch(resident, next_step, result)
+            case PendingEpisode():
+                self._run_episode(resident, next_step)
+
+    def _finish_step(self, resident: Resident, transition: Transition) -> None:
+        self.append(transition)
+        if resident.execution is not None and resident.instance.execution_id != resident.execution.execution_id:
+            resident.execution.unload()
+            resident.execution = None
+        if resident.instance.is_terminal and resident.execution is not None:
+            resident.execution.unload()
+            resident.execution = None
+        self.residents.touch(resident)
+        self.make_runnable(resident.instance)
+
+    def _run_episode(self, resident: Resident, pending: PendingEpisode) -> None:
+        work_item, live = pending.work_item, resident.execution
+        if live is not None and (live.execution_id, live.episodes) != (work_item.execution_id, work_item.past_episodes):
+            live.unload()
+            live = resident.execution = None
+        if live is not None or work_item.past_episodes == 0:
+            result, resident.execution = self._worker.run_episode(work_item, live, None)
+            self._complete_episode(resident, pending, result)
+        else:
+            self.loader.with_history(
+                work_item.execution_id,
+                lambda history: self.guarded(
+                    work_item.instance_id, lambda: self._replay_episode(resident, pending, history)
+                ),
+            )
+
+    def _replay_episode(self, resident: Resident, pending: PendingEpisode, history: list[str]) -> None:
+        result, resident.execution = self._worker.run_episode(pending.work_item, None, history)
+        self._complete_episode(resident, pending, result)
+
+    def _complete_episode(self, resident: Resident, pending: PendingEpisode, result: Episode | Blocked) -> None:
+        instance = resident.instance
+        if isinstance(result, Blocked):
+            self._park(resident, pending, result.details)
+        else:
+            self._finish_step(resident, self.hub.complete_episode(instance, pending, result, self.clock.now()))
+
+    def _complete_batch(self, resident: Resident, pending: PendingBatch, result: EntityBatch | Blocked) -> None:
+        instance = resident.instance
+        if isinstance(result, Blocked):
+            self._park(resident, pending, result.details)
+        else:
+            self._finish_step(resident, self.hub.complete_batch(instance, pending, result, self.clock.now()))
+
+    def _park(self, resident: Resident, pending: PendingEpisode | PendingBatch | None, details: FailureDetails) -> None:
+        instance = resident.instance
+        logger.error("Instance %r is parked: %s", instance.instance_id, details.error_message)
+        self._finish_step(resident, self.hub.park(instance, pending, details, self.clock.now()))
+
+    def park_by_id(self, instance_id: str, details: FailureDetails) -> None:
+        """Set an instance aside for an operator, once it is in memory."""
+
+        def arrived(resident: Resident | None) -> None:
+            if resident is not None:
+                self.park(resident.instance, details)
+
+        self.loader.with_resident(instance_id, arrived)
+
+    def park(self, instance: Instance, details: FailureDetails) -> None:
+        """Set an instance aside for an operator."""
+        resident = self.residents.get(instance.instance_id)
+        if resident is not None and not instance.is_terminal and instance.parked is None:
+            self._park(resident, None, details)
+
+    # Arrivals from the store
+
+    def _loaded(self, stored: StoredInstance) -> None:
+        """Take in what the loader read.
+
+        An instance with a message that cannot be read is parked, and its other messages wait with it.
+
+        Raises:
+            CorruptRecordError: if the instance itself cannot be read; it is left alone then.
+        """
+        messages, errors = decode_messages(stored)
+        if stored.row is not None:
+            instance = decode_instance(stored)
+            self.residents.add(instance)
+            for timer in instance.timers.values():
+                self.timers.add(timer.key, timer.due_at, timer)
+        for message in messages:
+            self.deliver(self.residents.get(stored.instance_id), message)
+        resident = self.residents.get(stored.instance_id)
+        if errors and resident is not None:
+            self.park(resident.instance, failure_from_exception(errors[0]))
+
+    def wake(self, instance_id: str) -> None:
+        """Bring an instance into memory, where it goes on with whatever waits for it."""
+        self.loader.with_resident(instance_id, lambda _: None)
+
+    def add_timer(self, timer: DurableTimer) -> None:
+        self.timers.add(timer.key, timer.due_at, timer)
+
+    def recover_activity(self, activity: ScheduledActivity) -> None:
+        """Start an activity found in the store, unless its completion is being taken in at this moment."""
+        resident = self.residents.get(activity.instance_id)
+        instance = resident.instance if resident else None
+        if instance is not None and instance.execution_id == activity.execution_id:
+            known = instance.activities.get(activity.sequence)
+            if known != activity or activity.sequence in instance.answered:
+                return
+        self.start_activity(activity)
+
+    # Outputs
+
+    def _release(self, outputs: list[Output]) -> None:
+        """Act on outputs whose transitions are durable now."""
+        if self._is_abandoned:
+            return
+        for output in outputs:
+            match output:
+                case StartActivity():
+                    if self._speculative.pop(output.activity.key, None) is None:
+                        self.start_activity(output.activity)
+                case InstanceStopped():
+                    self._waiters.stopped(output.state)
+        self._schedule_steps()
+
+    def start_activity(self, activity: ScheduledActivity) -> None:
+        """Let an activity run when it is time, if there is room in memory; else the store keeps it for later."""
+        counted = self.suspects.is_counted(activity)
+        if activity.visible_at > self.clock.now():
+            self.timers.add(activity.key, activity.visible_at, activity)
+        elif activity.deliveries >= SUSPECT_DELIVERIES and not counted:
+            self.suspects.add_activity(activity)
+        elif self._runner.queued >= self.config.activity_queue_max and not counted:
+            self.activities_overflow = True
+        else:
+            self._runner.submit(
+                ActivityWorkItem(
+                    activity.instance_id,
+                    activity.execution_id,
+                    activity.sequence,
+                    activity.name,
+                    activity.input,
+                    activity.attempt,
+                    activity.deliveries,
+                    activity.timeout,
+                )
+            )
+
+    def finish_activity(self, work_item: ActivityWorkItem, outcome: Outcome) -> None:
+        """Take in the outcome of an attempt."""
+
+        def finish(resident: Resident | None) -> None:
+            if resident is None:
+                return
+            result = self.hub.finish_activity(resident.instance, work_item, outcome, self.clock.now())
+            match result:
+                case None:
+                    return
+                case Transition():
+                    self._finish_step(resident, result)
+                case Message():
+                    self.deliver(resident, result)
+
+        self.suspects.finished((work_item.execution_id, work_item.sequence))
+        self.guarded(work_item.instance_id, lambda: self.loader.with_resident(work_item.instance_id, finish))
+
+    def _due(self, item: DurableTimer | ScheduledActivity) -> None:
+        if isinstance(item, ScheduledActivity):
+            self.start_activity(item)
+            return
+        fired = TimerFired(timestamp=self.clock.now(), timer_id=item.sequence, fire_at=item.due_at)
+        message = Message(item.instance_id, fired, execution_id=item.execution_id, timer=item.key)
+        self.guarded(item.instance_id, lambda: self.route(message))
+
+
+def _is_fresh(message: Message) -> bool:
+    """Whether a message starts a sub-orchestration under an id that was made for it, which cannot exist yet."""
+    event = message.event
+    return (
+        isinstance(event, ExecutionStarted)
+        and event.parent is not None
+        and message.instance_id == f"{event.parent.execution_id}:{event.parent.task_scheduled_id}"
+    )

@@ -1,0 +1,80 @@
+"""Finding the work that waits in the store: all of it after a start, and later what did not fit into memory."""
+
+from __future__ import annotations
+
+import asyncio
+from datetime import timedelta
+
+from holdfast.engine.activity_runner import ActivityRunner
+from holdfast.engine.clock import to_microseconds
+from holdfast.engine.node import Node
+from holdfast.engine.rows import decode_activity, decode_timer
+from holdfast.errors import CorruptRecordError
+from holdfast.model.failure import failure_from_exception
+from holdfast.storage.port import Store
+
+_ROWS_PER_READ = 5_000
+_INSTANCES_PER_READ = 500
+_LOOK_FOR_ROOM_S = 0.05
+
+
+async def recover(node: Node, store: Store, runner: ActivityRunner) -> None:
+    """Take up everything that was going on when the store was left."""
+    await _fill_timers(node, store)
+    await _fill_activities(node, store, runner)
+    after = ""
+    while True:
+        instance_ids = await store.instances_with_messages(after, _INSTANCES_PER_READ)
+        if not instance_ids:
+            return
+        for instance_id in instance_ids:
+            node.wake(instance_id)
+        after = instance_ids[-1]
+        while not node.loader.is_idle or node.journal.is_full:
+            await asyncio.sleep(0.001)
+
+
+async def keep_filled(node: Node, store: Store, runner: ActivityRunner) -> None:
+    """Bring the timers of the next while, and activities that found no room, into memory as time passes. Never ends."""
+    horizon = timedelta(seconds=node.config.timer_horizon_s)
+    next_fill = node.clock.now() + horizon / 2
+    while True:
+        await asyncio.sleep(_LOOK_FOR_ROOM_S)
+        if node.activities_overflow and runner.queued <= node.config.activity_queue_max // 2:
+            await _fill_activities(node, store, runner)
+        if node.clock.now() >= next_fill:
+            next_fill = node.clock.now() + horizon / 2
+            await _fill_timers(node, store)
+            await _fill_activities(node, store, runner)
+
+
+async def _fill_timers(node: Node, store: Store) -> None:
+    until = to_microseconds(node.timers.horizon())
+    read = 0
+    while True:
+        rows = await store.timers_due(until, _ROWS_PER_READ, read)
+        for row in rows:
+            node.add_timer(decode_timer(row))
+        read += len(rows)
+        if len(rows) < _ROWS_PER_READ:
+            return
+
+
+async def _fill_activities(node: Node, store: Store, runner: ActivityRunner) -> None:
+    """Start stored activities that are neither queued nor running here, as many as there is room for."""
+    node.activities_overflow = False
+    until = to_microseconds(node.timers.horizon())
+    read = 0
+    while not node.activities_overflow:
+        rows = await store.activities_visible(until, _ROWS_PER_READ, read)
+        known = runner.known_keys()
+        for row in rows:
+            if row.key in known:
+                continue
+            try:
+                node.recover_activity(decode_activity(row))
+            except CorruptRecordError as error:
+                node.park_by_id(row.instance_id, failure_from_exception(error))
+        read += len(rows)
+        if len(rows) < _ROWS_PER_READ:
+            return

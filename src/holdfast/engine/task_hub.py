@@ -1,0 +1,177 @@
+"""The task hub as clients in this process see it: each request is answered once what it caused is durable."""
+
+from __future__ import annotations
+
+import asyncio
+import uuid
+from collections.abc import Callable, Sequence
+from datetime import timedelta
+from typing import TypeVar
+
+from holdfast.codec.history import decode_events
+from holdfast.engine.clock import from_microseconds
+from holdfast.engine.engine import Engine
+from holdfast.engine.node import Node
+from holdfast.engine.residents import Resident
+from holdfast.engine.rows import decode_state
+from holdfast.errors import HoldfastError, InstanceNotFoundError, OverloadedError, WaitTimeoutError
+from holdfast.hub.lifecycle import Trigger, check_allowed
+from holdfast.model.history import (
+    EntityOperationSignaled,
+    EventRaised,
+    ExecutionResumed,
+    ExecutionSuspended,
+    ExecutionTerminated,
+    HistoryEvent,
+    MessageEvent,
+)
+from holdfast.model.ids import EntityId, is_entity, validate_instance_id
+from holdfast.model.refs import operation_name
+from holdfast.model.status import EntityState, OrchestrationState
+
+T = TypeVar("T")
+
+_TRIGGERS: dict[type[MessageEvent], Trigger] = {
+    EventRaised: Trigger.RUN,
+    ExecutionTerminated: Trigger.TERMINATE,
+    ExecutionSuspended: Trigger.SUSPEND,
+    ExecutionResumed: Trigger.RESUME,
+}
+
+
+class LocalTaskHub:
+    """Implements the port of the client room over an engine in this process."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+
+    async def start_orchestration(self, name: str, instance_id: str | None, input: str | None) -> str:
+        registered = self._engine.registry.orchestrator(name).name
+        is_new = instance_id is None
+        chosen = uuid.uuid4().hex if instance_id is None else validate_instance_id(instance_id)
+        node = self._admitting_node()
+
+        def start(resident: Resident | None) -> int:
+            existing = resident.instance if resident else None
+            instance, transition = node.hub.start(existing, chosen, registered, input, node.clock.now())
+            if resident is None:
+                node.residents.add(instance)
+            node.append(transition)
+            return transition.lsn
+
+        await self._change(node, chosen, start, is_new=is_new)
+        return chosen
+
+    async def send(self, instance_id: str, event: MessageEvent) -> None:
+        if not is_entity(instance_id):
+            validate_instance_id(instance_id)
+        node = self._admitting_node()
+
+        def send(resident: Resident | None) -> int:
+            if resident is None:
+                raise InstanceNotFoundError(instance_id)
+            _check_receives(resident, event)
+            transition = node.hub.post(resident.instance, instance_id, (event,), node.clock.now())
+            node.append(transition)
+            return transition.lsn
+
+        await self._change(node, instance_id, send)
+
+    async def signal_entity(self, instance_id: str, operation: str, input: str | None) -> None:
+        entity_id = EntityId.parse(instance_id)
+        self._engine.registry.entity(entity_id.name)
+        operation = operation_name(operation)
+        node = self._admitting_node()
+
+        def signal(resident: Resident | None) -> int:
+            event = EntityOperationSignaled(
+                timestamp=node.clock.now(),
+                request_id=uuid.uuid4().hex,
+                target_instance_id=entity_id.instance_id,
+                operation=operation,
+                input=input,
+            )
+            instance = resident.instance if resident else None
+            transition = node.hub.post(instance, entity_id.instance_id, (event,), node.clock.now())
+            node.append(transition)
+            return transition.lsn
+
+        await self._change(node, entity_id.instance_id, signal)
+
+    async def get_state(self, instance_id: str) -> OrchestrationState | None:
+        row = await self._engine.store.read_instance(instance_id)
+        return None if row is None else decode_state(row)
+
+    async def get_history(self, instance_id: str) -> Sequence[HistoryEvent]:
+        row = await self._engine.store.read_instance(instance_id)
+        if row is None:
+            raise InstanceNotFoundError(instance_id)
+        episodes = await self._engine.store.load_history(row.execution_id)
+        return [event for text in episodes for event in decode_events(text)]
+
+    async def get_entity(self, instance_id: str) -> EntityState | None:
+        entity_id = EntityId.parse(instance_id)
+        row = await self._engine.store.read_instance(entity_id.instance_id)
+        if row is None or row.state is None:
+            return None
+        return EntityState(
+            instance_id=entity_id.instance_id, state=row.state, last_updated_at=from_microseconds(row.updated_at)
+        )
+
+    async def wait_until_stopped(self, instance_id: str, timeout: timedelta | None) -> OrchestrationState:
+        waiters = self._engine.waiters
+        future = waiters.add(instance_id)
+        try:
+            # Asked after the waiter is in place: an end between the two is seen by one of them.
+            state = await self.get_state(instance_id)
+            if state is None:
+                raise InstanceNotFoundError(instance_id)
+            if state.runtime_status.is_terminal or state.parked is not None:
+                return state
+            async with asyncio.timeout(None if timeout is None else timeout.total_seconds()):
+                return await future
+        except TimeoutError:
+            raise WaitTimeoutError(f"Instance {instance_id!r} has not ended within {timeout}.") from None
+        finally:
+            waiters.discard(instance_id, future)
+            future.cancel()
+
+    def _admitting_node(self) -> Node:
+        node = self._engine.node
+        if node.journal.is_full:
+            raise OverloadedError(
+                f"More than {self._engine.config.journal_transitions_max} changes wait to be stored; nothing of this "
+                "request was. Try again later."
+            )
+        return node
+
+    async def _change(
+        self, node: Node, instance_id: str, change: Callable[[Resident | None], int], *, is_new: bool = False
+    ) -> None:
+        """Make a change to an instance once it is in memory, and wait until that is durable."""
+        changed: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+
+        def arrived(resident: Resident | None) -> None:
+            if changed.done():
+                return  # the caller has given up; nothing was changed
+            try:
+                changed.set_result(change(resident))
+            except HoldfastError as error:
+                changed.set_exception(error)
+
+        def refused(error: HoldfastError) -> None:
+            if not changed.done():
+                changed.set_exception(error)
+
+        node.guarded(instance_id, lambda: node.loader.with_resident(instance_id, arrived, refused, is_new=is_new))
+        await node.journal.durable(await changed)
+
+
+def _check_receives(resident: Resident, event: MessageEvent) -> None:
+    """Refuse what cannot have an effect any more; what arrives too late all the same is dropped by the hub."""
+    trigger = _TRIGGERS.get(type(event))
+    instance = resident.instance
+    if trigger is Trigger.RUN and not instance.is_terminal:
+        return
+    if trigger is not None:
+        check_allowed(instance, trigger)

@@ -1,0 +1,41 @@
+"""Who waits for an instance to stop: any number of waiters, no polling."""
+
+from __future__ import annotations
+
+import asyncio
+
+from holdfast.model.status import OrchestrationState
+
+
+class Waiters:
+    def __init__(self) -> None:
+        self._by_id: dict[str, list[asyncio.Future[OrchestrationState]]] = {}
+
+    def add(self, instance_id: str) -> asyncio.Future[OrchestrationState]:
+        """Return a future for the next time that the instance ends or is parked; cancel it to stop waiting."""
+        future: asyncio.Future[OrchestrationState] = asyncio.get_running_loop().create_future()
+        self._by_id.setdefault(instance_id, []).append(future)
+        return future
+
+    def discard(self, instance_id: str, future: asyncio.Future[OrchestrationState]) -> None:
+        waiting = self._by_id.get(instance_id, [])
+        if future in waiting:
+            waiting.remove(future)
+        if not waiting:
+            self._by_id.pop(instance_id, None)
+
+    def stopped(self, state: OrchestrationState) -> None:
+        """Wake whoever waits for an instance; called once its end is durable."""
+        for future in self._by_id.pop(state.instance_id, ()):
+            if not future.done():
+                future.set_result(state)
+
+    def instance_ids(self) -> list[str]:
+        return list(self._by_id)
+
+    def fail_all(self, error: Exception) -> None:
+        waiting, self._by_id = self._by_id, {}
+        for futures in waiting.values():
+            for future in futures:
+                if not future.done():
+                    future.set_exception(error)

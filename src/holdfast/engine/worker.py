@@ -1,0 +1,97 @@
+"""The worker in this process: runs episodes and entity batches with the app's functions, and keeps what is live."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from holdfast.codec.history import decode_events
+from holdfast.errors import CorruptRecordError, NonDeterminismError, NotRegisteredError
+from holdfast.model.actions import CompleteOrchestration
+from holdfast.model.converter import DataConverter
+from holdfast.model.failure import failure_from_exception
+from holdfast.model.limits import Limits
+from holdfast.model.status import OrchestrationStatus
+from holdfast.model.work_items import Blocked, EntityBatch, EntityWorkItem, Episode, Failed, OrchestrationWorkItem
+from holdfast.registry.registry import Registry
+from holdfast.replay.context import OrchestrationContext
+from holdfast.replay.entity import execute_entity
+from holdfast.replay.orchestration import Execution
+
+
+class Worker:
+    """Runs user code of orchestrators and entities, synchronously: such code never waits.
+
+    An execution that is live goes on where it stands; otherwise it is replayed from its history first.
+    """
+
+    def __init__(self, registry: Registry, converter: DataConverter, limits: Limits) -> None:
+        self._registry = registry
+        self._converter = converter
+        self._limits = limits
+
+    def run_episode(
+        self, work_item: OrchestrationWorkItem, live: Execution | None, history: Sequence[str] | None
+    ) -> tuple[Episode | Blocked, Execution | None]:
+        """Run one episode; return its result, and the execution as it lives on.
+
+        Args:
+            live: the execution after exactly `past_episodes` episodes, if it is in memory.
+            history: otherwise the rows of those episodes; empty for a new execution.
+        """
+        orchestrator = self._registry.find_orchestrator(work_item.name)
+        if orchestrator is None:
+            return self._unknown(work_item), None
+        try:
+            if live is None:
+                live = Execution(
+                    orchestrator,
+                    work_item.instance_id,
+                    work_item.execution_id,
+                    self._converter,
+                    self._limits,
+                    OrchestrationContext,
+                )
+                self._replay(live, work_item, history or ())
+            return live.run(work_item.new_events), live
+        except (NonDeterminismError, CorruptRecordError) as error:
+            if live is not None:
+                live.unload()
+            return Blocked(failure_from_exception(error)), None
+
+    def _replay(self, execution: Execution, work_item: OrchestrationWorkItem, history: Sequence[str]) -> None:
+        if len(history) != work_item.past_episodes:
+            raise CorruptRecordError(
+                f"The history of instance {work_item.instance_id!r} has {len(history)} episodes stored, "
+                f"but {work_item.past_episodes} are recorded for it."
+            )
+        for episode, text in enumerate(history):
+            try:
+                events = decode_events(text)
+            except CorruptRecordError as error:
+                raise CorruptRecordError(
+                    f"Episode {episode} of the history of instance {work_item.instance_id!r} cannot be read: {error}"
+                ) from error
+            execution.replay([events])
+
+    def _unknown(self, work_item: OrchestrationWorkItem) -> Episode | Blocked:
+        """A new instance of an unknown orchestrator fails; one with a past waits for the code to come back."""
+        try:
+            self._registry.orchestrator(work_item.name)
+        except NotRegisteredError as error:
+            details = failure_from_exception(error)
+        else:
+            raise AssertionError("only called for unknown orchestrators")
+        if work_item.past_episodes:
+            return Blocked(details)
+        return Episode((CompleteOrchestration(OrchestrationStatus.FAILED, failure=details),))
+
+    def run_batch(self, work_item: EntityWorkItem) -> EntityBatch | Blocked:
+        """Run a batch of entity operations. One for an unknown entity fails; with a state it waits for the code."""
+        try:
+            entity = self._registry.entity(work_item.name)
+        except NotRegisteredError as error:
+            details = failure_from_exception(error)
+            if work_item.state is not None:
+                return Blocked(details)
+            return EntityBatch(tuple(Failed(details) for _ in work_item.operations), None)
+        return execute_entity(work_item, entity, self._converter)

@@ -1,0 +1,93 @@
+"""The composition root: one app, one store, one engine, one client, one ASGI app."""
+
+from __future__ import annotations
+
+from types import TracebackType
+from typing import TYPE_CHECKING
+
+from holdfast.client.client import Client
+from holdfast.codec.converter import JsonConverter
+from holdfast.engine.clock import Clock
+from holdfast.engine.config import HostConfig
+from holdfast.engine.engine import Engine
+from holdfast.engine.task_hub import LocalTaskHub
+from holdfast.registry.registry import Registry
+from holdfast.registry.routes import Route
+from holdfast.storage.port import Store
+
+if TYPE_CHECKING:
+    from starlette.applications import Starlette
+
+
+class Host:
+    """A running app: `async with app.host("sqlite:///app.db") as host: ...`.
+
+    It takes the store when it is entered; when it is left, what runs is finished and stored.
+    """
+
+    def __init__(
+        self, registry: Registry, routes: tuple[Route, ...], store: Store, config: HostConfig, clock: Clock | None
+    ) -> None:
+        self.config = config
+        self._routes = routes
+        self._converter = JsonConverter(payload_bytes_max=config.limits.payload_bytes_max)
+        self._engine = Engine(registry, store, self._converter, config, clock)
+        self._client = Client(LocalTaskHub(self._engine), self._converter)
+        self._asgi: Starlette | None = None
+
+    @property
+    def client(self) -> Client:
+        """Starts, watches and steers the orchestrations of this host."""
+        return self._client
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether requests are taken in now; False while starting, recovering and stopping."""
+        return self._engine.is_ready
+
+    @property
+    def asgi(self) -> Starlette:
+        """The management API and the app's own routes, to be served or mounted; the host is entered separately.
+
+        It has no key, so mount it behind your own authorisation. `http_app` takes one.
+        """
+        if self._asgi is None:
+            self._asgi = self.http_app()
+        return self._asgi
+
+    def http_app(self, key: str | None = None) -> Starlette:
+        """Return a new ASGI app; with a key, each request must carry it (`code=` or the header `x-functions-key`)."""
+        # Imported here, so that a program without HTTP does not pay for it.
+        from holdfast.http.app import make_http_app
+
+        return make_http_app(self, self._client, self._routes, key=key)
+
+    async def start(self) -> None:
+        """Take the store and begin to work.
+
+        Raises:
+            StoreInUseError: if another process owns the store.
+            StorageError: if it cannot be opened.
+        """
+        await self._engine.start()
+
+    async def stop(self) -> None:
+        """Stop taking work, let what runs finish, store it, give the store back. May be called twice."""
+        await self._engine.stop()
+
+    async def wait_stopped(self) -> None:
+        """Wait until the host has stopped.
+
+        Raises:
+            OwnershipLostError: if it had to, because another process took the store.
+        """
+        await self._engine.wait_stopped()
+
+    async def __aenter__(self) -> Host:
+        await self.start()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.stop()

@@ -1,0 +1,1 @@
+"""Which functions an app consists of, found by kind and name."""

@@ -1,0 +1,95 @@
+"""The functions of an app by kind and name; names are unique without regard to case."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Mapping
+from typing import Any, TypeVar
+
+from holdfast.errors import ConfigurationError, NotRegisteredError
+from holdfast.model.refs import Activity, EntityClass, Orchestrator
+
+R = TypeVar("R", Activity[Any, Any], Orchestrator[Any, Any], EntityClass)
+
+
+class Registry:
+    """Filled while modules are imported, read-only in spirit once a host runs."""
+
+    def __init__(self) -> None:
+        self._activities: dict[str, Activity[Any, Any]] = {}
+        self._orchestrators: dict[str, Orchestrator[Any, Any]] = {}
+        self._entities: dict[str, EntityClass] = {}
+
+    def add_activity(self, activity: Activity[Any, Any]) -> None:
+        _add(self._activities, "activity", activity)
+
+    def add_orchestrator(self, orchestrator: Orchestrator[Any, Any]) -> None:
+        _add(self._orchestrators, "orchestrator", orchestrator)
+
+    def add_entity(self, entity: EntityClass) -> None:
+        _add(self._entities, "entity", entity)
+
+    def find_activity(self, name: str) -> Activity[Any, Any] | None:
+        return self._activities.get(name.casefold())
+
+    def find_orchestrator(self, name: str) -> Orchestrator[Any, Any] | None:
+        return self._orchestrators.get(name.casefold())
+
+    def find_entity(self, name: str) -> EntityClass | None:
+        return self._entities.get(name.casefold())
+
+    def orchestrator(self, name: str) -> Orchestrator[Any, Any]:
+        """Return an orchestrator by name.
+
+        Raises:
+            NotRegisteredError: naming the nearest one.
+        """
+        found = self.find_orchestrator(name)
+        if found is None:
+            raise not_registered("orchestrator", name, self._orchestrators)
+        return found
+
+    def activity(self, name: str) -> Activity[Any, Any]:
+        """Return an activity by name.
+
+        Raises:
+            NotRegisteredError: naming the nearest one.
+        """
+        found = self.find_activity(name)
+        if found is None:
+            raise not_registered("activity", name, self._activities)
+        return found
+
+    def entity(self, name: str) -> EntityClass:
+        """Return an entity by name.
+
+        Raises:
+            NotRegisteredError: naming the nearest one.
+        """
+        found = self.find_entity(name)
+        if found is None:
+            raise not_registered("entity", name, self._entities)
+        return found
+
+
+def _add(functions: dict[str, R], kind: str, added: R) -> None:
+    if not added.name or not added.name.isprintable() or len(added.name) > 256:
+        raise ConfigurationError(f"{added.name[:40]!r} cannot name an {kind}; use 1 to 256 printable characters.")
+    if added.name.casefold() in functions:
+        raise ConfigurationError(
+            f"The app has an {kind} {added.name!r} already (names differ by more than case); "
+            "pass another name=... to the decorator."
+        )
+    functions[added.name.casefold()] = added
+
+
+def not_registered(
+    kind: str, name: str, known: Mapping[str, Activity[Any, Any] | Orchestrator[Any, Any] | EntityClass]
+) -> NotRegisteredError:
+    near = difflib.get_close_matches(name.casefold(), known, n=1, cutoff=0.5)
+    if near:
+        hint = f" Did you mean {known[near[0]].name!r}?"
+    else:
+        names = ", ".join(sorted(each.name for each in known.values())[:20]) or "none"
+        hint = f" It has: {names}."
+    return NotRegisteredError(f"The app has no {kind} {name!r}.{hint}")
