@@ -1,0 +1,43 @@
+# Two commands for a fresh machine with Python 3.11+: `make demo` and `make test`. Everything lands in .venv.
+
+PYTHON ?= python3
+VENV := .venv
+ifeq ($(OS),Windows_NT)
+BIN := $(VENV)/Scripts
+else
+BIN := $(VENV)/bin
+endif
+READY := $(VENV)/.ready
+
+.PHONY: demo test bench soak lint fmt clean
+
+demo: $(READY)  ## run the six patterns on SQLite, kill the host twice on the way, check that everything finishes
+	$(BIN)/python -m examples.demo
+
+test: $(READY)  ## all tests but the long ones
+	$(BIN)/python -m pytest
+
+soak: $(READY)  ## the long tests
+	$(BIN)/python -m pytest -m soak
+
+bench: $(READY)  ## measure; prints a table, writes benchmarks/results/latest.json
+	$(BIN)/python -m benchmarks
+
+lint: $(READY)  ## format, style, types, layers
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/basedpyright
+	$(BIN)/lint-imports
+
+fmt: $(READY)  ## put everything into shape
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+$(READY): pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --upgrade "pip>=25.1"
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e . --group dev
+	touch $(READY)
+
+clean:
+	rm -rf $(VENV) .ruff_cache .mypy_cache .import_linter_cache .hypothesis
