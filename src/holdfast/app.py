@@ -29,9 +29,13 @@ class ActivityDecorator(Protocol):
     """`@app.activity(...)` with options."""
 
     @overload
-    def __call__(self, function: Callable[[I], Coroutine[Any, Any, O]], /) -> AsyncActivity[I, O]: ...
+    def __call__(  # type: ignore[overload-overlap]  # a coroutine function is also a function; the first match holds
+        self, function: Callable[[I], Coroutine[Any, Any, O]], /
+    ) -> AsyncActivity[I, O]: ...
     @overload
-    def __call__(self, function: Callable[[], Coroutine[Any, Any, O]], /) -> AsyncActivity[None, O]: ...
+    def __call__(  # type: ignore[overload-overlap]  # as above
+        self, function: Callable[[], Coroutine[Any, Any, O]], /
+    ) -> AsyncActivity[None, O]: ...
     @overload
     def __call__(self, function: Callable[[I], O], /) -> SyncActivity[I, O]: ...
     @overload
@@ -55,9 +59,13 @@ class App:
         self._routes: list[Route] = []
 
     @overload
-    def activity(self, function: Callable[[I], Coroutine[Any, Any, O]], /) -> AsyncActivity[I, O]: ...
+    def activity(  # type: ignore[overload-overlap]  # a coroutine function is also a function; the first match holds
+        self, function: Callable[[I], Coroutine[Any, Any, O]], /
+    ) -> AsyncActivity[I, O]: ...
     @overload
-    def activity(self, function: Callable[[], Coroutine[Any, Any, O]], /) -> AsyncActivity[None, O]: ...
+    def activity(  # type: ignore[overload-overlap]  # as above
+        self, function: Callable[[], Coroutine[Any, Any, O]], /
+    ) -> AsyncActivity[None, O]: ...
     @overload
     def activity(self, function: Callable[[I], O], /) -> SyncActivity[I, O]: ...
     @overload
@@ -65,6 +73,7 @@ class App:
     @overload
     def activity(
         self,
+        /,
         *,
         name: str | None = None,
         retry: RetryPolicy | None = None,
@@ -127,7 +136,7 @@ class App:
     @overload
     def orchestrator(self, function: Callable[[OrchestrationContext], Body[O]], /) -> Orchestrator[None, O]: ...
     @overload
-    def orchestrator(self, *, name: str | None = None) -> OrchestratorDecorator: ...
+    def orchestrator(self, /, *, name: str | None = None) -> OrchestratorDecorator: ...
     def orchestrator(self, function: Callable[..., Any] | None = None, /, *, name: str | None = None) -> Any:
         """Register an orchestrator: `async def f(ctx)` or `f(ctx, input)`, or the same as a generator.
 
@@ -148,7 +157,7 @@ class App:
     @overload
     def entity(self, cls: type[E], /) -> type[E]: ...
     @overload
-    def entity(self, *, name: str | None = None) -> Callable[[type[E]], type[E]]: ...
+    def entity(self, /, *, name: str | None = None) -> Callable[[type[E]], type[E]]: ...
     def entity(self, cls: type[Any] | None = None, /, *, name: str | None = None) -> Any:
         """Register an entity class: its fields are the state, its public methods the operations.
 
@@ -197,5 +206,3 @@ class App:
             ConfigurationError: if there is no such kind of store.
         """
         return Host(self.registry, tuple(self._routes), open_store(store), config or HostConfig(), clock)
-
-

@@ -51,7 +51,8 @@ class OrchestrationHandle(Generic[O_co]):
             InstanceParkedError: if it waits for an operator.
             WaitTimeoutError: if it has not ended in time; it goes on all the same.
         """
-        return await self._client.wait_for_result(self.instance_id, self._output_type, timeout)
+        result: O_co = await self._client.wait_for_result(self.instance_id, self._output_type, timeout)
+        return result
 
     async def get_status(self) -> InstanceStatus | None:
         return await self._client.get_status(self.instance_id)
@@ -100,11 +101,10 @@ class Client:
         """
         name = orchestrator if isinstance(orchestrator, str) else orchestrator.name
         output_type: Any = Any if isinstance(orchestrator, str) else orchestrator.output_type
-        if not isinstance(orchestrator, str) and not orchestrator.has_input:
-            if not isinstance(input, _NoInput | None):
-                raise InvalidInputError(f"Orchestrator {name!r} takes no input; it got {type(input).__name__}.")
-            input = _NO_INPUT
-        payload = None if isinstance(input, _NoInput) else self._converter.encode(input)
+        takes_input = isinstance(orchestrator, str) or orchestrator.has_input
+        if not takes_input and not isinstance(input, _NoInput | None):
+            raise InvalidInputError(f"Orchestrator {name!r} takes no input; it got {type(input).__name__}.")
+        payload = self._converter.encode(input) if takes_input and not isinstance(input, _NoInput) else None
         started = await self._hub.start_orchestration(name, instance_id, payload)
         return OrchestrationHandle(self, started, output_type)
 

@@ -11,6 +11,7 @@ from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Executor, ProcessPoolExecutor, ThreadPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from datetime import timedelta
 from typing import Any
 
 from holdfast.codec.converter import JsonConverter
@@ -115,14 +116,9 @@ class ActivityRunner:
         """Run one attempt. A cancelled one (the host stops) has no outcome and will run again."""
         try:
             activity = self._registry.activity(work_item.name)
-            async with asyncio.timeout(
-                None if work_item.timeout is None else work_item.timeout.total_seconds()
-            ) as limit:
+            if work_item.timeout is None:
                 return await self._call(activity, work_item)
-        except TimeoutError as error:
-            if limit.expired():
-                return Failed(_timed_out(work_item))
-            return Failed(failure_from_exception(error))
+            return await self._call_within(work_item.timeout, activity, work_item)
         except asyncio.CancelledError as error:
             current = asyncio.current_task()
             if current is not None and current.cancelling():
@@ -134,6 +130,16 @@ class ActivityRunner:
             raise
         except BaseException as error:
             return Failed(failure_from_exception(error))
+
+    async def _call_within(
+        self, timeout: timedelta, activity: Activity[Any, Any], work_item: ActivityWorkItem
+    ) -> Outcome:
+        limit = asyncio.timeout(timeout.total_seconds())
+        try:
+            async with limit:
+                return await self._call(activity, work_item)
+        except TimeoutError as error:
+            return Failed(_timed_out(work_item) if limit.expired() else failure_from_exception(error))
 
     async def _call(self, activity: Activity[Any, Any], work_item: ActivityWorkItem) -> Outcome:
         context = ActivityContext(

@@ -85,6 +85,8 @@ class Journal:
         while True:
             await self._wake.wait()
             while self._waiting:
+                # What is ready to run in this turn of the loop joins the group: a start and its first episode, say.
+                await asyncio.sleep(0)
                 await self._commit_group()
             self._wake.clear()
 

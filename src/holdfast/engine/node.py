@@ -10,6 +10,7 @@ import asyncio
 import logging
 from collections import deque
 from collections.abc import Callable
+from functools import partial
 
 from holdfast.engine.activity_runner import ActivityRunner
 from holdfast.engine.clock import Clock
@@ -162,7 +163,7 @@ class Node:
             self._runnable_ids.discard(instance.instance_id)
             resident = self.residents.get(instance.instance_id)
             if resident is not None and resident.instance is instance:
-                self.guarded(instance.instance_id, lambda: self._step(resident))  # noqa: B023 - called at once
+                self.guarded(instance.instance_id, partial(self._step, resident))
         self.residents.shrink(self.journal.durable_lsn)
         self._schedule_steps()
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from datetime import timedelta
-from typing import TypeVar
+from typing import Final, TypeVar
 
 import msgspec
 
@@ -30,6 +30,9 @@ from holdfast.storage.port import (
     WriteSet,
 )
 
+_TRANSITION_BYTES = 500  # what a transition takes in memory besides its texts
+_NOTHING: Final = ()  # most transitions lack most kinds of rows, and making empty lists adds up
+
 K = TypeVar("K")
 V = TypeVar("V")
 
@@ -50,13 +53,13 @@ class EncodedTransition(msgspec.Struct, frozen=True):
     is_new_execution: bool
     history: HistoryRow | None
     removed_execution: tuple[str, int] | None
-    sent: list[InboxRow]
-    consumed: list[int]
-    activities_scheduled: list[ActivityRow]
-    activities_updated: list[ActivityRow]
-    activities_removed: list[DurableKey]
-    timers_created: list[TimerRow]
-    timers_removed: list[DurableKey]
+    sent: Sequence[InboxRow]
+    consumed: Sequence[int]
+    activities_scheduled: Sequence[ActivityRow]
+    activities_updated: Sequence[ActivityRow]
+    activities_removed: Sequence[DurableKey]
+    timers_created: Sequence[TimerRow]
+    timers_removed: Sequence[DurableKey]
 
 
 def encode_transition(transition: Transition, partition_count: int) -> EncodedTransition:
@@ -64,10 +67,18 @@ def encode_transition(transition: Transition, partition_count: int) -> EncodedTr
     partition = partition_of(transition.instance_id, partition_count)
     instance = transition.instance
     history = None
+    size = _TRANSITION_BYTES
     if instance is not None and transition.history:
         history = HistoryRow(partition, instance.execution_id, instance.episodes - 1, encode_events(transition.history))
-    sent = [_inbox_row(message, partition_count) for message in transition.sent]
-    size = 400 + (len(history.events) if history else 0) + sum(200 + len(row.event) for row in sent)
+        size += len(history.events)
+    sent = [_inbox_row(message, partition_count) for message in transition.sent] if transition.sent else _NOTHING
+    for row in sent:
+        size += len(row.event)
+    scheduled, updated, timers = (
+        transition.activities_scheduled,
+        transition.activities_updated,
+        transition.timers_created,
+    )
     return EncodedTransition(
         transition.lsn,
         size,
@@ -78,10 +89,10 @@ def encode_transition(transition: Transition, partition_count: int) -> EncodedTr
         transition.removed_execution,
         sent,
         transition.consumed,
-        [_activity_row(activity, partition) for activity in transition.activities_scheduled],
-        [_activity_row(activity, partition) for activity in transition.activities_updated],
+        [_activity_row(activity, partition) for activity in scheduled] if scheduled else _NOTHING,
+        [_activity_row(activity, partition) for activity in updated] if updated else _NOTHING,
         transition.activities_removed,
-        [_timer_row(timer, partition) for timer in transition.timers_created],
+        [_timer_row(timer, partition) for timer in timers] if timers else _NOTHING,
         transition.timers_removed,
     )
 
@@ -174,15 +185,19 @@ def coalesce(lsn_before: int, transitions: Sequence[EncodedTransition]) -> Write
             _remove_execution(history, executions, *each.removed_execution)
         if each.history is not None:
             history[each.history.execution_id, each.history.episode] = each.history
-        _add_and_remove(messages, ((row.message_id, row) for row in each.sent), each.consumed, consumed)
-        for row in each.activities_scheduled:
-            activities[row.key] = row
-        for row in each.activities_updated:
-            (activities if row.key in activities else updated)[row.key] = row
+        for message in each.sent:
+            messages[message.message_id] = message
+        for activity in each.activities_scheduled:
+            activities[activity.key] = activity
+        for activity in each.activities_updated:
+            (activities if activity.key in activities else updated)[activity.key] = activity
         for key in each.activities_removed:
             updated.pop(key, None)
-        _add_and_remove(activities, (), each.activities_removed, finished)
-        _add_and_remove(timers, ((row.key, row) for row in each.timers_created), each.timers_removed, cleared)
+        for timer in each.timers_created:
+            timers[timer.key] = timer
+        _remove(messages, each.consumed, consumed)
+        _remove(activities, each.activities_removed, finished)
+        _remove(timers, each.timers_removed, cleared)
     return WriteSet(
         lsn_before=lsn_before,
         lsn=transitions[-1].lsn,
@@ -200,12 +215,11 @@ def coalesce(lsn_before: int, transitions: Sequence[EncodedTransition]) -> Write
     )
 
 
-def _add_and_remove(pending: dict[K, V], added: Iterable[tuple[K, V]], removed: list[K], stored: list[K]) -> None:
-    """Add rows to a group; remove rows from it where they are still in it, else from the store."""
-    pending.update(added)
+def _remove(pending: dict[K, V], removed: Sequence[K], stored: list[K]) -> None:
+    """Remove rows from the group where they are still in it, else from the store."""
     for key in removed:
         if pending.pop(key, None) is None:
-            stored.append(key)
+            stored.append(key)  # noqa: PERF401 - removing is the point, the list is what is left
 
 
 def _remove_execution(

@@ -123,18 +123,26 @@ class LocalTaskHub:
         future = waiters.add(instance_id)
         try:
             # Asked after the waiter is in place: an end between the two is seen by one of them.
-            state = await self.get_state(instance_id)
-            if state is None:
-                raise InstanceNotFoundError(instance_id)
-            if state.runtime_status.is_terminal or state.parked is not None:
-                return state
-            async with asyncio.timeout(None if timeout is None else timeout.total_seconds()):
+            if not self._is_going_on(instance_id):
+                state = await self.get_state(instance_id)
+                if state is None:
+                    raise InstanceNotFoundError(instance_id)
+                if state.runtime_status.is_terminal or state.parked is not None:
+                    return state
+            if timeout is None:
+                return await future
+            async with asyncio.timeout(timeout.total_seconds()):
                 return await future
         except TimeoutError:
             raise WaitTimeoutError(f"Instance {instance_id!r} has not ended within {timeout}.") from None
         finally:
             waiters.discard(instance_id, future)
             future.cancel()
+
+    def _is_going_on(self, instance_id: str) -> bool:
+        """Whether memory knows, without asking the store, that the end of an instance is still to be reported."""
+        resident = self._engine.node.residents.get(instance_id) if self._engine.is_ready else None
+        return resident is not None and not resident.instance.is_terminal and resident.instance.parked is None
 
     def _admitting_node(self) -> Node:
         node = self._engine.node

@@ -41,7 +41,8 @@ class Hub:
     """All transitions of a node, in one total order.
 
     Each method that returns a `Transition` has numbered it; the caller appends it to the journal at once, so that
-    numbers and order agree, and delivers what the transition sent. A method that returns None changed nothing that must be stored.
+    numbers and order agree, and delivers what the transition sent. A method that returns None changed nothing that
+    must be stored.
     """
 
     def __init__(self, lsn: int, node: str, limits: Limits) -> None:

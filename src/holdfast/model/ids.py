@@ -23,7 +23,8 @@ def _check_text(text: str, what: str) -> None:
     for char in text:
         if char in _FORBIDDEN or not char.isprintable():
             raise InvalidInstanceIdError(
-                f"{what} {text!r} contains {char!r}; the characters / \\ # ? and those that do not print are not allowed."
+                f"{what} {text!r} contains {char!r}; the characters / \\ # ? and those that do not print "
+                "are not allowed."
             )
 
 

@@ -55,8 +55,8 @@ class _FunctionReference:
                 hints = typing.get_type_hints(self.function, include_extras=True)
             except NameError as error:
                 raise ConfigurationError(
-                    f"The annotations of {self.name!r} name {error.name!r}, which its module does not have at run time. "
-                    "They decode the payloads: import it outside `if TYPE_CHECKING`."
+                    f"The annotations of {self.name!r} name {error.name!r}, which its module does not have at run "
+                    "time. They decode the payloads: import it outside `if TYPE_CHECKING`."
                 ) from error
             returned = hints.get("return", Any)
             if typing.get_origin(returned) in _GENERATORS and len(typing.get_args(returned)) == 3:
@@ -104,7 +104,7 @@ class AsyncActivity(Activity[I_contra, O_co]):
     @overload
     def __call__(self: AsyncActivity[None, T], /) -> Coroutine[Any, Any, T]: ...
     @overload
-    def __call__(self, input: I_contra, /) -> Coroutine[Any, Any, O_co]: ...  # type: ignore[misc]  # contravariant, as it should be
+    def __call__(self, input: I_contra, /) -> Coroutine[Any, Any, O_co]: ...
     def __call__(self, *args: Any) -> Any:
         return self.function(*args)
 
@@ -115,7 +115,7 @@ class SyncActivity(Activity[I_contra, O_co]):
     @overload
     def __call__(self: SyncActivity[None, T], /) -> T: ...
     @overload
-    def __call__(self, input: I_contra, /) -> O_co: ...  # type: ignore[misc]  # contravariant, as it should be
+    def __call__(self, input: I_contra, /) -> O_co: ...
     def __call__(self, *args: Any) -> Any:
         return self.function(*args)
 

@@ -29,7 +29,8 @@ def orchestrator_input(function: Callable[..., Any], name: str) -> str | None:
     """
     if inspect.isasyncgenfunction(function):
         raise ConfigurationError(
-            f"Orchestrator {name!r} is an async generator. Write it as `async def` with `await`, or as `def` with `yield`."
+            f"Orchestrator {name!r} is an async generator. "
+            "Write it as `async def` with `await`, or as `def` with `yield`."
         )
     return _input_parameter(function, f"Orchestrator {name!r}", leading=1)
 
@@ -46,8 +47,8 @@ def entity_class(cls: type[Any], name: str) -> EntityClass:
         cls()
     except TypeError as error:
         raise ConfigurationError(
-            f"Entity {name!r} cannot be made without arguments ({error}); give each field a default: it is the state of "
-            "an entity that nobody has used yet."
+            f"Entity {name!r} cannot be made without arguments ({error}); give each field a default: it is the state "
+            "of an entity that nobody has used yet."
         ) from error
     operations: dict[str, Operation] = {}
     for attribute, function in inspect.getmembers(cls, inspect.isfunction):

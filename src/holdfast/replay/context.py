@@ -168,7 +168,8 @@ class OrchestrationContext:
             validate_instance_id(instance_id)
             if instance_id in (self.instance_id, self.parent_instance_id):
                 raise InvalidInputError(
-                    f"A sub-orchestration cannot have the instance id of its caller or that one's caller: {instance_id!r}."
+                    "A sub-orchestration cannot have the instance id of its caller or that one's caller: "
+                    f"{instance_id!r}."
                 )
         name = orchestrator if isinstance(orchestrator, str) else orchestrator.name
         payload = self._payload(orchestrator, input)

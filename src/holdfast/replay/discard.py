@@ -8,6 +8,7 @@ So a body that stands inside such a handler stays loaded, and `can_discard` tell
 
 from __future__ import annotations
 
+import contextlib
 import dis
 import types
 from typing import Any
@@ -23,10 +24,8 @@ def can_discard(body: Any) -> bool:
 
 def discard(body: Any) -> None:
     """Close a suspended body. If `can_discard` says no, its handlers do run: only for a process that gives up."""
-    try:
+    with contextlib.suppress(BaseException):
         body.close()
-    except BaseException:
-        pass
 
 
 def _frames(body: Any) -> list[types.FrameType]:

@@ -5,17 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-import msgspec
-
 from holdfast.errors import InvalidInputError
 from holdfast.model.converter import DataConverter
 from holdfast.model.failure import failure_from_exception
 from holdfast.model.refs import EntityClass
 from holdfast.model.work_items import EntityBatch, EntityOperation, EntityWorkItem, Failed, Outcome, Succeeded
-
-
-class _Deleted(msgspec.Struct, frozen=True):
-    """Marks an entity without state."""
 
 
 def execute_entity(work_item: EntityWorkItem, entity: EntityClass, converter: DataConverter) -> EntityBatch:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from types import TracebackType
 from typing import Any
 
@@ -78,8 +78,8 @@ class CriticalSection:
         return self
 
 
-def _unlock(execution: Execution, section_id: str, target: str) -> Any:
-    return lambda number: SendEntityMessage(  # pyright: ignore[reportUnknownLambdaType] - the number is an int
+def _unlock(execution: Execution, section_id: str, target: str) -> Callable[[int], SendEntityMessage]:
+    return lambda number: SendEntityMessage(
         EntityUnlockSent(
             timestamp=execution.clock(), event_id=number, critical_section_id=section_id, target_instance_id=target
         )

@@ -152,8 +152,8 @@ class Execution:
         """
         if len(self._actions) >= self.limits.actions_max:
             raise InvalidInputError(
-                f"Orchestrator {self.orchestrator.name!r} asked for more than {self.limits.actions_max} things at once; "
-                "split the work into sub-orchestrations."
+                f"Orchestrator {self.orchestrator.name!r} asked for more than {self.limits.actions_max} things at "
+                "once; split the work into sub-orchestrations."
             )
         number = self._next_id
         action = make_action(number)
@@ -276,11 +276,11 @@ class Execution:
         if isinstance(outcome, Raised):
             return CompleteOrchestration(OrchestrationStatus.FAILED, failure=failure_from_exception(outcome.error))
         if self._continue_as_new is not None:
-            input, preserve = self._continue_as_new
+            payload, preserve = self._continue_as_new
             events = [event for queue in self._buffered.values() for event in queue] if preserve else []
             events.sort(key=lambda event: event.timestamp)
             return CompleteOrchestration(
-                OrchestrationStatus.CONTINUED_AS_NEW, result=input, carryover_events=tuple(events)
+                OrchestrationStatus.CONTINUED_AS_NEW, result=payload, carryover_events=tuple(events)
             )
         try:
             result = self.converter.encode(outcome.value)
@@ -387,7 +387,7 @@ class Execution:
 
 def _user_line() -> str:
     """The line of user code that asked, for the error of a replay that differs."""
-    frame = sys._getframe(1)
+    frame = sys._getframe(1)  # pyright: ignore[reportPrivateUsage] - documented, and far cheaper than `inspect`
     here = __name__.rpartition(".")[0]
     while frame.f_back is not None and str(frame.f_globals.get("__name__", "")).startswith(here):
         frame = frame.f_back

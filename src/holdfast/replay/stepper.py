@@ -6,7 +6,7 @@ import contextvars
 import inspect
 import types
 from collections.abc import Coroutine, Generator
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, TypeGuard
 
 import msgspec
 
@@ -59,12 +59,11 @@ class Stepper:
             except BaseException as error:
                 return Raised(error)
             to_send, to_throw = None, None
-            if isinstance(yielded, DurableTask) and yielded.owner in (self._owner, None):
-                task: DurableTask[Any] = yielded
-                if not task.is_completed:
-                    self.waiting_for = task
+            if _is_task(yielded) and yielded.owner in (self._owner, None):
+                if not yielded.is_completed:
+                    self.waiting_for = yielded
                     return None
-                to_send, to_throw = _outcome(task)
+                to_send, to_throw = _outcome(yielded)
             else:
                 to_throw = ForeignAwaitableError(self._foreign(yielded))
 
@@ -87,6 +86,10 @@ class Stepper:
         return "?" if frame is None else source_line(frame)
 
 
+def _is_task(yielded: object) -> TypeGuard[DurableTask[Any]]:
+    return isinstance(yielded, DurableTask)
+
+
 def _outcome(task: DurableTask[Any]) -> tuple[Any, BaseException | None]:
     try:
         return task.result, None
@@ -99,9 +102,9 @@ def _innermost_call(body: object) -> str:
     outer = inner = body
     while True:
         awaited = getattr(inner, "cr_await", None) or getattr(inner, "gi_yieldfrom", None)
-        if not isinstance(awaited, types.CoroutineType | types.GeneratorType):
+        if not (inspect.iscoroutine(awaited) or inspect.isgenerator(awaited)):
             break
-        outer, inner = inner, awaited  # pyright: ignore[reportUnknownVariableType] - the chain is untyped
+        outer, inner = inner, awaited
     line = _frame_line(outer)
     if inner is body:
         kind = "an object" if inspect.iscoroutine(body) else "a value"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Generator, Iterable
-from typing import Any, Generic, Protocol, TypeVar, overload
+from typing import Any, Generic, Protocol, TypeVar, cast, overload
 
 from holdfast.errors import InvalidInputError, OrchestratorMisuseError
 
@@ -25,9 +25,9 @@ class DurableTask(Generic[T_co]):
     def __init__(self, owner: object) -> None:
         self._owner = owner
         self._done = False
-        self._value: Any = None
+        self._value: T_co | Any = None
         self._error: Callable[[], BaseException] | None = None
-        self._observers: list[Callable[[DurableTask[Any]], None]] = []
+        self._observers: list[Callable[[DurableTask[Any]], object]] = []
 
     @property
     def owner(self) -> object:
@@ -64,7 +64,7 @@ class DurableTask(Generic[T_co]):
     def __iter__(self) -> Generator[DurableTask[Any], None, T_co]:
         return self.__await__()
 
-    def observe(self, observer: Callable[[DurableTask[Any]], None]) -> None:
+    def observe(self, observer: Callable[[DurableTask[Any]], object]) -> None:
         """Call back once it is completed, or now if it is."""
         if self._done:
             observer(self)
@@ -190,7 +190,7 @@ def when_any(first: DurableTask[T1], second: DurableTask[T2], /) -> DurableTask[
 def when_any(
     first: DurableTask[T1], second: DurableTask[T2], third: DurableTask[T3], /
 ) -> DurableTask[DurableTask[T1] | DurableTask[T2] | DurableTask[T3]]: ...
-def when_any(first: Any, /, *others: Any) -> DurableTask[Any]:
+def when_any(first: Any, /, *others: DurableTask[Any]) -> DurableTask[DurableTask[Any]]:
     """Return a task for the task that is completed first, whether it succeeded or failed.
 
     The others go on. Which one is first is decided by the history, so that a replay sees the same winner.
@@ -198,7 +198,7 @@ def when_any(first: Any, /, *others: Any) -> DurableTask[Any]:
     Raises:
         InvalidInputError: if there are no tasks.
     """
-    tasks: Iterable[DurableTask[Any]] = (first, *others) if isinstance(first, DurableTask) else first
+    tasks = (cast("DurableTask[Any]", first), *others) if isinstance(first, DurableTask) else first
     owner, children = _children(tasks, "when_any")
     if not children:
         raise InvalidInputError("when_any needs at least one task: nothing can be first among none.")
