@@ -55,12 +55,17 @@ class Host:
             self._asgi = self.http_app()
         return self._asgi
 
-    def http_app(self, key: str | None = None) -> Starlette:
-        """Return a new ASGI app; with a key, each request must carry it (`code=` or the header `x-functions-key`)."""
+    def http_app(self, key: str | None = None, *, loopback_only: bool = False) -> Starlette:
+        """Return a new ASGI app; with a key, each request must carry it (`code=` or the header `x-functions-key`).
+
+        Args:
+            key: asked for by everything but `/healthz`.
+            loopback_only: refuse requests that name another host than localhost, or come from a page of another one.
+        """
         # Imported here, so that a program without HTTP does not pay for it.
         from holdfast.http.app import make_http_app
 
-        return make_http_app(self, self._client, self._routes, key=key)
+        return make_http_app(self, self._client, self._routes, key=key, loopback_only=loopback_only)
 
     async def start(self) -> None:
         """Take the store and begin to work.

@@ -57,7 +57,13 @@ class OrchestrationHandle(Generic[O_co]):
     async def get_status(self) -> InstanceStatus | None:
         return await self._client.get_status(self.instance_id)
 
-    async def raise_event(self, event: ExternalEvent[T] | str, data: T | None = None) -> None:
+    @overload
+    async def raise_event(self, event: ExternalEvent[None]) -> None: ...
+    @overload
+    async def raise_event(self, event: ExternalEvent[T], data: T) -> None: ...
+    @overload
+    async def raise_event(self, event: str, data: Any = None) -> None: ...
+    async def raise_event(self, event: ExternalEvent[Any] | str, data: Any = None) -> None:
         await self._client.raise_event(self.instance_id, event, data)
 
     async def terminate(self, reason: str | None = None) -> None:
@@ -152,7 +158,13 @@ class Client:
             raise OrchestrationFailedError(state.instance_id, state.runtime_status.value, state.failure)
         return self._converter.decode("null" if state.output is None else state.output, output_type)
 
-    async def raise_event(self, instance_id: str, event: ExternalEvent[T] | str, data: T | None = None) -> None:
+    @overload
+    async def raise_event(self, instance_id: str, event: ExternalEvent[None]) -> None: ...
+    @overload
+    async def raise_event(self, instance_id: str, event: ExternalEvent[T], data: T) -> None: ...
+    @overload
+    async def raise_event(self, instance_id: str, event: str, data: Any = None) -> None: ...
+    async def raise_event(self, instance_id: str, event: ExternalEvent[Any] | str, data: Any = None) -> None:
         """Send an external event; it is kept until the orchestration waits for it.
 
         Raises:

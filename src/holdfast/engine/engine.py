@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Coroutine
-from typing import Any
+from collections.abc import Awaitable, Callable
 
 from holdfast.engine.activity_runner import ActivityRunner
 from holdfast.engine.clock import Clock, SystemClock, to_microseconds
@@ -145,10 +144,10 @@ class Engine:
             lambda error, instance_id: self._node_failed(node, error, instance_id),
         )
         self._node, self._first_lsn = node, ownership.lsn
-        self._start_job(node, self._run_journal(node))
-        self._start_job(node, recover(node, self.store, self._runner))
-        self._start_job(node, keep_filled(node, self.store, self._runner))
-        self._start_job(node, self._wake_waiters())
+        self._start_job(node, node.journal.run)
+        self._start_job(node, lambda: recover(node, self.store, self._runner))
+        self._start_job(node, lambda: keep_filled(node, self.store, self._runner))
+        self._start_job(node, self._wake_waiters)
         late, self._late = self._late, []
         for work_item, outcome in late:
             node.finish_activity(work_item, outcome)
@@ -156,19 +155,16 @@ class Engine:
         for instance_id, error in culprits.items():
             node.park_by_id(instance_id, failure_from_exception(error))
 
-    def _start_job(self, node: Node, work: Coroutine[Any, Any, None]) -> None:
+    def _start_job(self, node: Node, work: Callable[[], Awaitable[None]]) -> None:
         async def guarded() -> None:
             try:
-                await work
+                await work()
             except Exception as error:
                 self._node_failed(node, error, None)
 
         job = asyncio.get_running_loop().create_task(guarded())
         self._jobs.add(job)
         job.add_done_callback(self._jobs.discard)
-
-    async def _run_journal(self, node: Node) -> None:
-        await node.journal.run()
 
     async def _wake_waiters(self) -> None:
         """Tell those whose instance ended in a commit of which we never heard whether it was applied."""

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import logging
-from collections.abc import Callable, Coroutine
-from typing import Any, TypeAlias
+from collections.abc import Awaitable, Callable
+from typing import TypeAlias
 
 from holdfast.engine.residents import Resident, Residents
 from holdfast.errors import CorruptRecordError, StorageError
@@ -80,7 +81,7 @@ class Loader:
         async def read() -> None:
             arrived(await self._store.load_history(execution_id))
 
-        self._start(read())
+        self._start(read)
 
     def _schedule(self) -> None:
         if not self._is_scheduled and self._wanted.keys() - self._reading:
@@ -93,16 +94,16 @@ class Loader:
         for start in range(0, len(unread), _INSTANCES_PER_READ):
             batch = unread[start : start + _INSTANCES_PER_READ]
             self._reading.update(batch)
-            self._start(self._read(batch))
+            self._start(functools.partial(self._read, batch))
 
-    def _start(self, read: Coroutine[Any, Any, None]) -> None:
+    def _start(self, read: Callable[[], Awaitable[None]]) -> None:
         job = asyncio.get_running_loop().create_task(self._guarded(read))
         self._jobs.add(job)
         job.add_done_callback(self._jobs.discard)
 
-    async def _guarded(self, read: Coroutine[Any, Any, None]) -> None:
+    async def _guarded(self, read: Callable[[], Awaitable[None]]) -> None:
         try:
-            await read
+            await read()
         except StorageError as error:
             self._failed(error, None)
 

@@ -204,7 +204,13 @@ class OrchestrationContext:
         fire_at = None if timeout is None else self._instant(timeout)
         return self._execution.wait_for_event(name, expected_type, fire_at)
 
-    def send_event(self, instance_id: str, event: ExternalEvent[T] | str, data: T | None = None, /) -> None:
+    @overload
+    def send_event(self, instance_id: str, event: ExternalEvent[None], /) -> None: ...
+    @overload
+    def send_event(self, instance_id: str, event: ExternalEvent[T], data: T, /) -> None: ...
+    @overload
+    def send_event(self, instance_id: str, event: str, data: Any = None, /) -> None: ...
+    def send_event(self, instance_id: str, event: ExternalEvent[Any] | str, data: Any = None, /) -> None:
         """Send an external event to another orchestration, one way; if that has ended, the event is dropped."""
         self._check_alive()
         validate_instance_id(instance_id)

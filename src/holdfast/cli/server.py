@@ -1,0 +1,75 @@
+"""The HTTP server: a socket, and uvicorn on it."""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+from collections.abc import Generator
+
+import uvicorn
+from starlette.types import ASGIApp
+
+from holdfast.cli.errors import CommandError
+
+_GRACE_S = 5
+"""How long requests may take to finish once the host has stopped; none of them can achieve anything then."""
+
+
+def bind(host: str, port: int) -> socket.socket:
+    """Return a socket that listens.
+
+    Raises:
+        CommandError: if the port is in use, or the address is not this machine's.
+    """
+    try:
+        addresses = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+        # A name such as localhost may have both kinds; programs that know only one know IPv4.
+        family, _, _, _, address = min(addresses, key=lambda each: each[0] != socket.AF_INET)
+        return socket.create_server(address[:2], family=family, backlog=2048)
+    except OSError as error:
+        raise CommandError(
+            f"Cannot listen on {host}, port {port}: {error.strerror or error}. "
+            "Stop what uses it, or take another with --port (0 takes a free one)."
+        ) from error
+
+
+def url_of(listener: socket.socket) -> str:
+    """Return the URL under which a socket can be reached from this machine, or is bound."""
+    host, port = listener.getsockname()[:2]
+    return f"http://[{host}]:{port}" if listener.family == socket.AF_INET6 else f"http://{host}:{port}"
+
+
+class HttpServer:
+    """Serves one ASGI app on one socket."""
+
+    def __init__(self, app: ASGIApp, listener: socket.socket) -> None:
+        config = uvicorn.Config(
+            app,
+            lifespan="off",
+            ws="none",
+            # It would show the keys in URLs.
+            access_log=False,
+            log_config=None,
+            log_level="warning",
+            # Who sends a request, and to which host, is what the request says itself.
+            proxy_headers=False,
+            server_header=False,
+            timeout_graceful_shutdown=_GRACE_S,
+        )
+        self._server = _SignallessServer(config)
+        self._listener = listener
+
+    async def serve(self) -> None:
+        """Serve until stopped."""
+        await self._server.serve(sockets=[self._listener])
+
+    def stop(self) -> None:
+        self._server.should_exit = True
+
+
+class _SignallessServer(uvicorn.Server):
+    """Leaves the signals alone: the host must stop first, and the process must end with code 0."""
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Generator[None, None, None]:
+        yield

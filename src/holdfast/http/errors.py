@@ -1,0 +1,133 @@
+"""From errors to answers: one table of statuses, one shape of body."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Awaitable, Callable
+from typing import Protocol
+
+import msgspec
+from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import Response
+
+from holdfast.errors import (
+    CorruptRecordError,
+    HoldfastError,
+    HostStoppedError,
+    InstanceAlreadyExistsError,
+    InstanceNotFoundError,
+    InstanceNotRunningError,
+    InstanceParkedError,
+    InvalidInputError,
+    NotRegisteredError,
+    OverloadedError,
+    PayloadTooLargeError,
+    StorageError,
+    WaitTimeoutError,
+)
+from holdfast.model.failure import qualified_name
+from holdfast.model.status import OrchestrationStatus
+
+logger = logging.getLogger("holdfast.http")
+
+Endpoint = Callable[[Request], Awaitable[Response]]
+
+_STATUS: tuple[tuple[type[HoldfastError], int], ...] = (
+    (PayloadTooLargeError, 413),
+    (InvalidInputError, 400),
+    (NotRegisteredError, 400),
+    (InstanceNotFoundError, 404),
+    (InstanceAlreadyExistsError, 409),
+    (InstanceParkedError, 409),
+    (WaitTimeoutError, 504),
+    (OverloadedError, 429),
+    (HostStoppedError, 503),
+    (CorruptRecordError, 500),
+    (StorageError, 503),
+)
+"""The first class that fits decides; what is not here is a 500."""
+
+_MESSAGES = {
+    400: "One or more of the arguments submitted is incorrect",
+    404: "There is no such instance",
+    409: "The instance does not allow this now",
+    410: "The instance has ended",
+    413: "The request body is too large",
+    429: "Too much waits to be stored; try again later",
+    500: "Something went wrong while processing your request",
+    503: "The host does not take requests in now; try again later",
+    504: "The instance has not ended in time",
+}
+_RETRY_AFTER_S = {429: "1", 503: "2"}
+
+
+class Readiness(Protocol):
+    """The part of a host that tells an overload from a recovery."""
+
+    @property
+    def is_ready(self) -> bool: ...
+
+
+class BadRequestError(InvalidInputError):
+    """The request is not one of this API; `message` is the text that clients of the family know."""
+
+    def __init__(self, message: str, explanation: str | None = None) -> None:
+        super().__init__(explanation or message)
+        self.message = message
+
+
+def json_response(value: object, status: int = 200, headers: dict[str, str] | None = None) -> Response:
+    return Response(msgspec.json.encode(value), status, headers, media_type="application/json")
+
+
+def error_response(status: int, message: str, error: Exception | None = None) -> Response:
+    """Return an error body. It has the text and the type of an error, never its stack."""
+    body = {"Message": message}
+    if error is not None:
+        body |= {"ExceptionMessage": str(error), "ExceptionType": qualified_name(type(error))}
+    headers = {"Retry-After": _RETRY_AFTER_S[status]} if status in _RETRY_AFTER_S else None
+    return json_response(body, status, headers)
+
+
+def status_of(error: HoldfastError, host: Readiness) -> int:
+    """Return the status that tells a client what became of its request."""
+    if isinstance(error, OverloadedError) and not host.is_ready:
+        return 503  # not too much work: the host is starting again from what is stored
+    if isinstance(error, InstanceNotRunningError):
+        # An instance that is not suspended cannot be resumed: that is a 500 for the clients of this protocol.
+        return 410 if OrchestrationStatus(error.status).is_terminal else 500
+    return next((status for cls, status in _STATUS if isinstance(error, cls)), 500)
+
+
+def holdfast_response(error: HoldfastError, host: Readiness) -> Response:
+    status = status_of(error, host)
+    return error_response(status, error.message if isinstance(error, BadRequestError) else _MESSAGES[status], error)
+
+
+async def not_found_response(_: Request, __: Exception) -> Response:
+    """Answer what the router raises; in this protocol a wrong method is a 404 too."""
+    return error_response(404, "There is nothing here")
+
+
+def answering(host: Readiness, endpoint: Endpoint) -> Endpoint:
+    """Let an endpoint raise: each error becomes the answer that the table has for it, any other one a bare 500."""
+
+    async def answer(request: Request) -> Response:
+        try:
+            return await endpoint(request)
+        except HoldfastError as error:
+            response = holdfast_response(error, host)
+            if response.status_code == 500:
+                logger.exception("A request failed: %s %r", request.method, request.url.path)
+            return response
+        except HTTPException as error:
+            headers = dict(error.headers) if error.headers else None
+            return json_response({"Message": error.detail}, error.status_code, headers)
+        except ClientDisconnect:
+            return Response(status_code=400)  # nobody reads it
+        except Exception:
+            logger.exception("A request failed: %s %r", request.method, request.url.path)
+            return error_response(500, _MESSAGES[500])
+
+    return answer

@@ -1,0 +1,169 @@
+"""The process that gets killed: a host under load, which says on its standard output what was acknowledged.
+
+    python crash_app.py STORE LOG load ROUND    until it is killed
+    python crash_app.py STORE LOG finish        wait for everything that was ever started, print what there is, stop
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import json
+import os
+import sys
+from dataclasses import dataclass
+from datetime import timedelta
+
+from holdfast import (
+    App,
+    Client,
+    Entity,
+    EntityId,
+    Host,
+    HostConfig,
+    Limits,
+    OrchestrationContext,
+    activity_context,
+    when_all,
+)
+from holdfast.model.history import TaskScheduled
+
+app = App()
+LOG = os.open(sys.argv[2], os.O_WRONLY | os.O_APPEND | os.O_CREAT)
+
+
+def note_start() -> None:
+    """Note in the outside world that an activity has started, and for which call."""
+    context = activity_context()
+    line = json.dumps([context.instance_id, context.execution_id, context.sequence])
+    os.write(LOG, f"{line}\n".encode())
+
+
+@app.activity
+async def increment(number: int) -> int:
+    note_start()
+    await asyncio.sleep(0.002)
+    return number + 1
+
+
+@app.orchestrator
+async def chain(ctx: OrchestrationContext, length: int) -> int:
+    value = 0
+    for _ in range(length):
+        value = await ctx.call_activity(increment, value)
+    return value
+
+
+@app.orchestrator
+async def fan(ctx: OrchestrationContext, width: int) -> int:
+    return sum(await when_all(ctx.call_activity(increment, n) for n in range(width)))
+
+
+@app.orchestrator
+async def family(ctx: OrchestrationContext, width: int) -> list[int]:
+    return await when_all(ctx.call_sub_orchestrator(chain, n) for n in range(width))
+
+
+@app.orchestrator
+async def race(ctx: OrchestrationContext, milliseconds: int) -> str:
+    try:
+        return await ctx.wait_for_external_event("go", timeout=timedelta(milliseconds=milliseconds))
+    except TimeoutError:
+        return await ctx.wait_for_external_event("go")
+
+
+@app.entity
+@dataclass
+class Tally(Entity):
+    total: int = 0
+
+    def add(self, amount: int) -> int:
+        self.total += amount
+        return self.total
+
+
+@app.orchestrator
+async def transfer(ctx: OrchestrationContext, amount: int) -> int:
+    source, target = EntityId(Tally, "source"), EntityId(Tally, "target")
+    async with ctx.lock(source, target):
+        await ctx.call_entity(source, Tally.add, -amount)
+        await ctx.call_entity(target, Tally.add, amount)
+    return amount
+
+
+WORK = [(chain, 4), (fan, 6), (family, 3), (transfer, 1)]
+EXPECTED = {"chain": 4, "fan": 21, "family": [0, 1, 2], "transfer": 1, "race": "now"}
+
+
+def say(*words: object) -> None:
+    print(*words, flush=True)
+
+
+async def load(client: Client, round_name: str) -> None:
+    async def start_orchestrations(worker: int) -> None:
+        for number in itertools.count():
+            orchestrator, value = WORK[(worker + number) % len(WORK)]
+            instance_id = f"{orchestrator.name}-{round_name}-{worker}-{number}"
+            say("try", instance_id)
+            await client.start_new(orchestrator.name, value, instance_id=instance_id)
+            say("ack", instance_id)
+
+    async def raise_events() -> None:
+        for number in itertools.count():
+            instance_id = f"race-{round_name}-{number}"
+            say("try", instance_id)
+            await client.start_new(race, 5, instance_id=instance_id)
+            await asyncio.sleep(0.004)
+            await client.raise_event(instance_id, "go", "now")
+            say("ack", instance_id)
+
+    async def signal() -> None:
+        while True:
+            say("try", "signal")
+            await client.signal_entity(EntityId(Tally, "signals"), Tally.add, 1)
+            say("ack", "signal")
+
+    await asyncio.gather(*(start_orchestrations(worker) for worker in range(4)), raise_events(), signal())
+
+
+async def finish(host: Host) -> None:
+    """Read ids from standard input; print the result of each, the entities, and every scheduled activity."""
+    client = host.client
+    results: dict[str, object] = {}
+    scheduled: list[tuple[str, str, int]] = []
+    for instance_id, must_end in json.loads(sys.stdin.readline()):
+        status = await client.get_status(instance_id)
+        if status is None:
+            continue
+        if must_end or not instance_id.startswith("race"):
+            results[instance_id] = await client.wait_for_completion(instance_id, timeout=timedelta(seconds=30))
+        execution_id = status.state.execution_id
+        owners = [(instance_id, execution_id)]
+        if instance_id.startswith("family"):
+            for n in range(3):
+                child = await client.get_status(f"{execution_id}:{n}")
+                if child is not None:
+                    owners.append((child.instance_id, child.state.execution_id))
+        for owner, execution in owners:
+            history = await client.get_history(owner)
+            scheduled += [(owner, execution, event.event_id) for event in history if isinstance(event, TaskScheduled)]
+    totals: dict[str, int] = {}
+    for key in ("signals", "source", "target"):
+        tally = await client.read_entity_state(EntityId(Tally, key))
+        totals[key] = tally.total if tally else 0
+    say(json.dumps({"results": results, "totals": totals, "scheduled": scheduled}))
+
+
+async def main() -> None:
+    # Kills come so fast here that the innocent would be suspected of them.
+    config = HostConfig(limits=Limits(deliveries_max=1_000_000))
+    async with app.host(sys.argv[1], config=config) as host:
+        say("ready")
+        if sys.argv[3] == "load":
+            await load(host.client, sys.argv[4])
+        else:
+            await finish(host)
+
+
+if __name__ == "__main__":
+    asyncio.run(main())

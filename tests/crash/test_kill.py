@@ -1,0 +1,97 @@
+"""A real process under load is killed at random points, again and again: nothing acknowledged is lost or done twice.
+
+The kills are SIGKILL, so nothing of the process gets a chance to tidy up. What the activities did is known from a file
+that Holdfast knows nothing of.
+"""
+
+from __future__ import annotations
+
+import json
+import random
+import subprocess
+import sys
+import time
+from collections.abc import Iterable
+from pathlib import Path
+
+import pytest
+
+APP = Path(__file__).with_name("crash_app.py")
+EXPECTED = {"chain": 4, "fan": 21, "family": [0, 1, 2], "transfer": 1, "race": "now"}
+
+
+def host(store: Path, log: Path, *arguments: str) -> subprocess.Popen[str]:
+    command = [sys.executable, str(APP), f"sqlite:///{store}", str(log), *arguments]
+    process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    assert process.stdout.readline() == "ready\n"
+    return process
+
+
+def rest_of(process: subprocess.Popen[str]) -> str:
+    """Read on where `host` stopped; `communicate` would lose what the stream has buffered by then."""
+    assert process.stdout is not None
+    assert process.stdin is not None
+    with process.stdout, process.stdin:
+        output = process.stdout.read()
+    process.wait()
+    return output
+
+
+def load_until_killed(store: Path, log: Path, number: int, seconds: float) -> list[list[str]]:
+    process = host(store, log, "load", str(number))
+    time.sleep(seconds)
+    process.kill()
+    output = rest_of(process)
+    lines = output.splitlines()
+    if not output.endswith("\n"):
+        lines = lines[:-1]  # cut in the middle of a line
+    return [line.split() for line in lines]
+
+
+def check(store: Path, log: Path, said: Iterable[list[str]]) -> None:
+    tried, acknowledged = set[str](), set[str]()
+    signals = {"try": 0, "ack": 0}
+    for word, subject in said:
+        if subject == "signal":
+            signals[word] += 1
+        else:
+            (acknowledged if word == "ack" else tried).add(subject)
+    assert len(acknowledged) > 20, "the load was too small to test anything"
+    process = host(store, log, "finish")
+    assert process.stdin is not None
+    process.stdin.write(json.dumps([(each, each in acknowledged) for each in sorted(tried)]) + "\n")
+    process.stdin.flush()
+    output = rest_of(process)
+    assert process.returncode == 0
+    found = json.loads(output)
+    results = found["results"]
+    assert acknowledged <= results.keys(), "acknowledged starts were lost"
+    wrong = {key: value for key, value in results.items() if value != EXPECTED[key.partition("-")[0]]}
+    assert wrong == {}
+    assert signals["ack"] <= found["totals"]["signals"] <= signals["try"]
+    transfers = sum(each.startswith("transfer") for each in results)
+    assert (found["totals"]["source"], found["totals"]["target"]) == (-transfers, transfers)
+    started = {tuple(json.loads(line)) for line in log.read_text().splitlines()}
+    scheduled = {tuple(each) for each in found["scheduled"]}
+    assert started <= scheduled, "activities ran that nobody had durably asked for"
+
+
+def kill_again_and_again(tmp_path: Path, kills: int, seed: int) -> None:
+    dice = random.Random(seed)
+    store, log = tmp_path / "hub.db", tmp_path / "activities.log"
+    said: list[list[str]] = []
+    for number in range(kills):
+        said += load_until_killed(store, log, number, dice.uniform(0, 0.2))
+    check(store, log, said)
+
+
+def test_killed_at_random_points(tmp_path: Path) -> None:
+    kill_again_and_again(tmp_path, kills=50, seed=20261122)
+
+
+@pytest.mark.soak
+@pytest.mark.timeout(3600)
+@pytest.mark.parametrize("seed", range(10))
+def test_killed_many_more_times(tmp_path: Path, seed: int) -> None:
+    kill_again_and_again(tmp_path, kills=200, seed=seed)
