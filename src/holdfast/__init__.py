@@ -8,6 +8,7 @@ from holdfast.engine.config import HostConfig
 from holdfast.errors import (
     ConfigurationError,
     HoldfastError,
+    HostStoppedError,
     InstanceAlreadyExistsError,
     InstanceNotFoundError,
     InstanceNotRunningError,
@@ -47,6 +48,7 @@ __all__ = [
     "HoldfastError",
     "Host",
     "HostConfig",
+    "HostStoppedError",
     "InstanceAlreadyExistsError",
     "InstanceNotFoundError",
     "InstanceNotRunningError",

@@ -1,4 +1,4 @@
-"""What the engine tests share: an app with a bit of everything, hosts on a given store, a store that fails on demand."""
+"""What the engine tests share: an app with a bit of everything, hosts on a store, a store that fails on demand."""
 
 from __future__ import annotations
 

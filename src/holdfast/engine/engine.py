@@ -6,9 +6,12 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable
 
+import msgspec
+
 from holdfast.engine.activity_runner import ActivityRunner
 from holdfast.engine.clock import Clock, SystemClock, to_microseconds
 from holdfast.engine.config import HostConfig
+from holdfast.engine.culprits import Culprits
 from holdfast.engine.node import Node
 from holdfast.engine.recovery import keep_filled, recover
 from holdfast.engine.rows import decode_state
@@ -31,6 +34,7 @@ from holdfast.storage.port import Store
 logger = logging.getLogger("holdfast.engine")
 
 _BACK_OFF_S = (0.0, 0.1, 1.0, 5.0)
+_GOES_WELL_AFTER_S = 10.0
 
 
 class Engine:
@@ -50,8 +54,7 @@ class Engine:
         self._first_lsn = 0
         self._jobs: set[asyncio.Task[None]] = set()
         self._late: list[tuple[ActivityWorkItem, Outcome]] = []
-        self._culprits: dict[str, Exception] = {}
-        self._failures_in_a_row = 0
+        self._culprits = Culprits()
         self._is_stopping = False
         self._stopped: asyncio.Future[None] | None = None
 
@@ -59,6 +62,11 @@ class Engine:
     def is_ready(self) -> bool:
         """Whether requests are taken in now."""
         return self._node is not None and not self._is_stopping
+
+    @property
+    def banned(self) -> frozenset[str]:
+        """Instances that are left alone because their changes cannot be stored."""
+        return frozenset(self._culprits.banned)
 
     @property
     def node(self) -> Node:
@@ -133,6 +141,7 @@ class Engine:
 
     async def _begin(self, *, after_crash: bool | None) -> None:
         ownership = await self.store.acquire(to_microseconds(self.clock.now()), after_crash=after_crash)
+        group_max = self._culprits.group_max(self.config.group_transitions_max)
         node = Node(
             self.store,
             ownership,
@@ -140,7 +149,8 @@ class Engine:
             self._runner,
             self.waiters,
             self.clock,
-            self.config,
+            msgspec.structs.replace(self.config, group_transitions_max=group_max),
+            self._culprits.banned,
             lambda error, instance_id: self._node_failed(node, error, instance_id),
         )
         self._node, self._first_lsn = node, ownership.lsn
@@ -151,9 +161,14 @@ class Engine:
         late, self._late = self._late, []
         for work_item, outcome in late:
             node.finish_activity(work_item, outcome)
-        culprits, self._culprits = self._culprits, {}
-        for instance_id, error in culprits.items():
+        for instance_id, error in self._culprits.take_suspects().items():
             node.park_by_id(instance_id, failure_from_exception(error))
+        asyncio.get_running_loop().call_later(_GOES_WELL_AFTER_S, self._went_well, node)
+
+    def _went_well(self, node: Node) -> None:
+        if node is self._node and not self._is_stopping and node.journal.group_max != self.config.group_transitions_max:
+            self._culprits.went_well()
+            node.journal.group_max = self.config.group_transitions_max
 
     def _start_job(self, node: Node, work: Callable[[], Awaitable[None]]) -> None:
         async def guarded() -> None:
@@ -187,9 +202,10 @@ class Engine:
         else:
             logger.error("An internal error. The host starts again from what is stored.", exc_info=error)
             if instance_id is not None:
-                self._culprits[instance_id] = error
+                self._culprits.suspect(instance_id, error)
         self._node = None
-        self._failures_in_a_row = 0 if node.journal.durable_lsn > self._first_lsn else self._failures_in_a_row + 1
+        progress = node.journal.durable_lsn > self._first_lsn
+        self._culprits.failed(error, node.journal.in_flight, progress=progress)
         node.abandon()
         jobs = list(self._jobs)
         job = asyncio.get_running_loop().create_task(self._begin_again(jobs))
@@ -201,7 +217,7 @@ class Engine:
             job.cancel()
         await asyncio.gather(*old_jobs, return_exceptions=True)
         while not self._is_stopping:
-            await asyncio.sleep(_BACK_OFF_S[min(self._failures_in_a_row, len(_BACK_OFF_S) - 1)])
+            await asyncio.sleep(_BACK_OFF_S[min(self._culprits.failures_in_a_row, len(_BACK_OFF_S) - 1)])
             try:
                 await self._begin(after_crash=False)
             except (OwnershipLostError, StoreInUseError) as error:
@@ -210,7 +226,7 @@ class Engine:
                 return
             except StorageError as error:
                 logger.error("The store cannot be taken again yet: %s", error)  # noqa: TRY400
-                self._failures_in_a_row += 1
+                self._culprits.failures_in_a_row += 1
             else:
                 return
 

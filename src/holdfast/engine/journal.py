@@ -24,6 +24,10 @@ class Journal:
         self, store: Store, ownership: Ownership, config: HostConfig, release: Callable[[list[Output]], None]
     ) -> None:
         self.durable_lsn = ownership.lsn
+        self.group_max = config.group_transitions_max
+        """How many transitions one commit may have."""
+        self.in_flight: list[str] = []
+        """The instances of the group that is being committed, or that failed."""
         self._store = store
         self._ownership = ownership
         self._config = config
@@ -93,10 +97,11 @@ class Journal:
     async def _commit_group(self) -> None:
         group: list[EncodedTransition] = []
         outputs: list[Output] = []
-        while self._waiting and len(group) < self._config.group_transitions_max:
+        while self._waiting and len(group) < self.group_max:
             encoded, released = self._waiting.popleft()
             group.append(encoded)
             outputs.extend(released)
+        self.in_flight = [encoded.instance_id for encoded in group]
         # Shielded: cancelling this loop must not leave a commit behind that nobody waits for.
         await asyncio.shield(self._store.commit(self._ownership.fence, coalesce(self.durable_lsn, group)))
         self._waiting_bytes -= sum(each.size_bytes for each in group)

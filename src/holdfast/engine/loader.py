@@ -17,7 +17,7 @@ logger = logging.getLogger("holdfast.engine")
 _INSTANCES_PER_READ = 500
 
 Arrived: TypeAlias = Callable[[Resident | None], None]
-Refused: TypeAlias = Callable[[CorruptRecordError], None]
+Refused: TypeAlias = Callable[[StorageError], None]
 
 
 class Loader:
@@ -31,11 +31,13 @@ class Loader:
         self,
         store: Store,
         residents: Residents,
+        banned: set[str],
         loaded: Callable[[StoredInstance], None],
         failed: Callable[[Exception, str | None], None],
     ) -> None:
         self._store = store
         self._residents = residents
+        self._banned = banned
         self._loaded = loaded
         self._failed = failed
         self._wanted: dict[str, list[tuple[Arrived, Refused | None, int | None]]] = {}
@@ -43,8 +45,13 @@ class Loader:
         self._jobs: set[asyncio.Task[None]] = set()
         self._is_scheduled = False
 
-    def close(self) -> None:
-        self._wanted.clear()
+    def close(self, error: StorageError) -> None:
+        """Give up, and tell whoever waits for an instance."""
+        wanted, self._wanted = self._wanted, {}
+        for waiting in wanted.values():
+            for _, refused, _ in waiting:
+                if refused is not None:
+                    refused(error)
         for job in self._jobs:
             job.cancel()
 
@@ -64,7 +71,7 @@ class Loader:
         """Call back with an instance, at once if it is in memory; with None if it does not exist.
 
         Args:
-            refused: called instead if what is stored of it cannot be read.
+            refused: called instead if it cannot be read, or if the node is given up before.
             message_id: the message that is to be delivered; if it is found stored, `arrived` is not called for it.
             is_new: the id cannot exist yet, so that the store need not be asked.
         """
@@ -127,6 +134,8 @@ class Loader:
         self, instance_id: str, stored: StoredInstance | None, waiting: list[tuple[Arrived, Refused | None, int | None]]
     ) -> None:
         delivered: set[int] = set()
+        if instance_id in self._banned:
+            raise CorruptRecordError("its changes cannot be stored, not even that it is parked")
         if stored is not None:
             self._loaded(stored)
             delivered = {row.message_id for row in stored.messages}

@@ -23,6 +23,7 @@ from holdfast.engine.suspects import SUSPECT_DELIVERIES, Suspects
 from holdfast.engine.timers import DueTimes
 from holdfast.engine.waiters import Waiters
 from holdfast.engine.worker import Worker
+from holdfast.errors import CommitFailedError
 from holdfast.hub.entities import PendingBatch
 from holdfast.hub.episodes import PendingEpisode
 from holdfast.hub.hub import Hub
@@ -55,6 +56,7 @@ class Node:
         waiters: Waiters,
         clock: Clock,
         config: HostConfig,
+        banned: set[str],
         failed: Callable[[Exception, str | None], None],
     ) -> None:
         self.fence = fence = ownership.fence
@@ -64,7 +66,7 @@ class Node:
         self.journal = Journal(store, ownership, config, self._release)
         self.residents = Residents(config.cache_bytes_max)
         self.timers: DueTimes[DurableTimer | ScheduledActivity] = DueTimes(clock, config.timer_horizon_s, self._due)
-        self.loader = Loader(store, self.residents, self._loaded, self._fail)
+        self.loader = Loader(store, self.residents, banned, self._loaded, self._fail)
         self.suspects = Suspects(self)
         self.activities_overflow = False
         """Whether activities were left to the store because too many wait in memory."""
@@ -86,7 +88,7 @@ class Node:
         self._is_abandoned = True
         self._runnable.clear()
         self.timers.clear()
-        self.loader.close()
+        self.loader.close(CommitFailedError("The host had to start again; nothing of this request was stored."))
         self.suspects.close()
         lost = {key for key, lsn in self._speculative.items() if lsn > self.journal.durable_lsn}
         self._runner.cancel(lost)

@@ -16,6 +16,7 @@ from holdfast.storage.port import Store
 _ROWS_PER_READ = 5_000
 _INSTANCES_PER_READ = 500
 _LOOK_FOR_ROOM_S = 0.05
+_LOOK_AROUND_S = 1.0
 
 
 async def recover(node: Node, store: Store, runner: ActivityRunner) -> None:
@@ -30,7 +31,7 @@ async def recover(node: Node, store: Store, runner: ActivityRunner) -> None:
         for instance_id in instance_ids:
             node.wake(instance_id)
         after = instance_ids[-1]
-        while not node.loader.is_idle or node.journal.is_full:
+        while not node.loader.is_idle or node.journal.is_full:  # noqa: ASYNC110 - a rare pause, at the start only
             await asyncio.sleep(0.001)
 
 
@@ -39,7 +40,7 @@ async def keep_filled(node: Node, store: Store, runner: ActivityRunner) -> None:
     horizon = timedelta(seconds=node.config.timer_horizon_s)
     next_fill = node.clock.now() + horizon / 2
     while True:
-        await asyncio.sleep(_LOOK_FOR_ROOM_S)
+        await asyncio.sleep(_LOOK_FOR_ROOM_S if node.activities_overflow else _LOOK_AROUND_S)
         if node.activities_overflow and runner.queued <= node.config.activity_queue_max // 2:
             await _fill_activities(node, store, runner)
         if node.clock.now() >= next_fill:

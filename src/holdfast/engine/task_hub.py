@@ -14,7 +14,7 @@ from holdfast.engine.engine import Engine
 from holdfast.engine.node import Node
 from holdfast.engine.residents import Resident
 from holdfast.engine.rows import decode_state
-from holdfast.errors import HoldfastError, InstanceNotFoundError, OverloadedError, WaitTimeoutError
+from holdfast.errors import CommitFailedError, HoldfastError, InstanceNotFoundError, OverloadedError, WaitTimeoutError
 from holdfast.hub.lifecycle import Trigger, check_allowed
 from holdfast.model.history import (
     EntityOperationSignaled,
@@ -166,6 +166,9 @@ class LocalTaskHub:
                 changed.set_result(change(resident))
             except HoldfastError as error:
                 changed.set_exception(error)
+            except Exception as error:
+                changed.set_exception(CommitFailedError(f"An internal error; nothing was stored: {error!r}"))
+                raise
 
         def refused(error: HoldfastError) -> None:
             if not changed.done():

@@ -1,4 +1,4 @@
-"""What a process that does little else than run Holdfast sets for itself; a host inside another program leaves it be."""
+"""What a process that does little else than run Holdfast sets for itself; a host in another program leaves it be."""
 
 from __future__ import annotations
 
