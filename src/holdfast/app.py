@@ -56,7 +56,7 @@ class App:
 
     def __init__(self) -> None:
         self.registry = Registry()
-        self._routes: list[Route] = []
+        self.routes: list[Route] = []
 
     @overload
     def activity(  # type: ignore[overload-overlap]  # a coroutine function is also a function; the first match holds
@@ -189,7 +189,7 @@ class App:
             if not inspect.iscoroutinefunction(handler):
                 raise ConfigurationError(f"The handler of route {path!r} must be `async def handler(request, client)`.")
             verbs = tuple(method.upper() for method in methods)
-            self._routes.append(Route(path, verbs, cast(Callable[[Any, Any], Awaitable[Any]], handler)))
+            self.routes.append(Route(path, verbs, cast(Callable[[Any, Any], Awaitable[Any]], handler)))
             return handler
 
         return register
@@ -205,4 +205,4 @@ class App:
         Raises:
             ConfigurationError: if there is no such kind of store.
         """
-        return Host(self.registry, tuple(self._routes), open_store(store), config or HostConfig(), clock)
+        return Host(self.registry, tuple(self.routes), open_store(store), config or HostConfig(), clock)

@@ -16,7 +16,7 @@ from holdfast.engine.task_hub import LocalTaskHub
 from holdfast.errors import CommitFailedError
 from holdfast.storage.port import Fence, Store, WriteSet
 
-SOON = timedelta(seconds=20)
+SOON = timedelta(seconds=60)
 """How long a test waits for what must happen; only a failing test waits that long."""
 
 

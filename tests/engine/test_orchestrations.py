@@ -327,6 +327,14 @@ def test_unknown_names(make_store: MakeStore) -> None:
             await run.client.wait_for_completion("nobody")
         with pytest.raises(NotRegisteredError, match="account"):
             await run.client.signal_entity(EntityId("acount", "x"), "add", 1)
+        with pytest.raises(InvalidInputError, match="no operation 'ad'; it has add"):
+            await run.client.signal_entity(EntityId("account", "x"), "ad", 1)
+        for function, value in (("add", "one"), ("add", None)):
+            with pytest.raises(InvalidInputError, match="int"):
+                await run.client.signal_entity(EntityId("account", "x"), function, value)
+        with pytest.raises(InvalidInputError, match="int"):
+            await run.client.start_new("chain", "three", instance_id="typo")
+        assert await run.client.get_status("typo") is None
         activity, child = await result(run, "typos")
         assert "Did you mean 'double'" in activity
         assert "Did you mean 'chain'" in child
@@ -418,7 +426,13 @@ def test_foreign_awaitables_are_named(make_store: MakeStore) -> None:
     async def futures(ctx: OrchestrationContext) -> None:
         await asyncio.get_running_loop().create_future()
 
+    @app.orchestrator
+    async def gathers(ctx: OrchestrationContext) -> None:
+        await asyncio.gather(asyncio.get_running_loop().create_future())
+
     async def scenario(run: Run) -> None:
+        with pytest.raises(OrchestrationFailedError, match=r"asyncio\.gather\(\).*when_all"):
+            await result(run, "gathers")
         with pytest.raises(OrchestrationFailedError, match=r"asyncio\.tasks\.sleep\(\).*ctx\.create_timer") as failed:
             await result(run, "sleeps")
         assert "test_orchestrations.py" in str(failed.value)

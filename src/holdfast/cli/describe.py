@@ -9,15 +9,14 @@ from holdfast.app import App
 
 def describe(app: App, *, name: str, url: str, store: str, has_key: bool) -> str:
     """Return one short block: where it listens, what it keeps where, what it runs."""
-    # The command line is the only reader of these lists, so they are not public.
     registry = app.registry
     lines = [
         ("Listening on", f"{url}  ({'with a key' if has_key else 'for this machine only, without a key'})"),
         ("Store", store),
-        ("Orchestrators", _names(each.name for each in registry._orchestrators.values())),  # pyright: ignore[reportPrivateUsage]
-        ("Activities", _names(each.name for each in registry._activities.values())),  # pyright: ignore[reportPrivateUsage]
-        ("Entities", _names(each.name for each in registry._entities.values())),  # pyright: ignore[reportPrivateUsage]
-        ("Routes", _names(f"{'|'.join(route.methods)} /api{route.path}" for route in app._routes)),  # pyright: ignore[reportPrivateUsage]
+        ("Orchestrators", _names(each.name for each in registry.orchestrators)),
+        ("Activities", _names(each.name for each in registry.activities)),
+        ("Entities", _names(each.name for each in registry.entities)),
+        ("Routes", _names(f"{'|'.join(route.methods)} /api{route.path}" for route in app.routes)),
     ]
     width = max(len(title) for title, _ in lines)
     return "\n".join([f"Holdfast runs {name}", *(f"  {title:<{width}}  {text}" for title, text in lines)])

@@ -55,7 +55,8 @@ def _import_file(path: Path) -> ModuleType:
     # Under its own name on the path, not as `__main__`: processes that run activities must be able to import it too.
     sys.path.insert(0, str(path.parent))
     module = _imported(path.stem, str(path))
-    if module.__file__ is None or Path(module.__file__).resolve() != path:
+    found: str | None = getattr(module, "__file__", None)  # built-in modules have none
+    if found is None or Path(found).resolve() != path:
         raise CommandError(
             f"{str(path)!r} cannot be imported: Python has another module {path.stem!r}. Rename the file."
         )

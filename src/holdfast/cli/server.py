@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import socket
 from collections.abc import Generator
 
@@ -27,8 +28,11 @@ def bind(host: str, port: int) -> socket.socket:
         family, _, _, _, address = min(addresses, key=lambda each: each[0] != socket.AF_INET)
         return socket.create_server(address[:2], family=family, backlog=2048)
     except OSError as error:
+        # Only the number, if there is one: the text that `create_server` makes repeats the address.
+        looked_up = isinstance(error, socket.gaierror) or error.errno is None
+        why = str(error.strerror or error) if looked_up else os.strerror(error.errno or 0)
         raise CommandError(
-            f"Cannot listen on {host}, port {port}: {error.strerror or error}. "
+            f"Cannot listen on {host}, port {port}: {why}. "
             "Stop what uses it, or take another with --port (0 takes a free one)."
         ) from error
 

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import inspect
-import io
-import os
 import types
 from collections.abc import Awaitable, Iterable, Mapping
 from functools import partial
@@ -18,8 +16,6 @@ _HINTS: tuple[tuple[tuple[type[Any], ...], str], ...] = (
     ((types.ModuleType,), "pass its name as text."),
     ((partial, types.MethodType), "code is not data; pass the name of the function and its arguments."),
     ((BaseException,), "pass str(error), or raise it: failures are recorded with type, message and stack."),
-    ((io.IOBase,), "pass the path or the content, and open it in the activity."),
-    ((os.PathLike,), "pass str(path)."),
     ((complex,), "pass its real and imaginary parts."),
     ((msgspec.UnsetType,), "leave the field out, or pass None."),
     ((Mapping,), "pass dict(...) of it."),
@@ -37,6 +33,10 @@ def hint_for(value: object) -> str:
     for kinds, hint in _HINTS:
         if isinstance(value, kinds):
             return hint
+    if hasattr(value, "__fspath__"):
+        return "pass str(path)."
+    if hasattr(value, "read") and hasattr(value, "close"):
+        return "pass the path or the content, and open it in the activity."
     if callable(getattr(value, "tolist", None)):
         return "pass value.tolist()."
     if isinstance(value, Iterable):

@@ -44,18 +44,27 @@ class HostConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
 
 
 def config_from_mapping(settings: Mapping[str, object]) -> HostConfig:
-    """Build a config from names and values, as a command line or a file gives them.
+    """Build a config from names and values, as a command line gives them; those of the limits begin with `limits.`.
 
     Raises:
         ConfigurationError: for an unknown name (with the nearest known one) or a value of the wrong type.
     """
-    known = {field.name for field in msgspec.structs.fields(HostConfig)}
-    for name in settings:
-        if name not in known:
-            near = difflib.get_close_matches(name, known, n=1, cutoff=0.3)
-            hint = f" Did you mean {near[0]!r}?" if near else f" Known settings: {', '.join(sorted(known))}."
+    nested: dict[str, object] = {}
+    limits: dict[str, object] = {}
+    for name, value in settings.items():
+        inner = name.removeprefix("limits.")
+        known = _names(HostConfig) if inner == name else _names(Limits)
+        if inner not in known or name == "limits":
+            choices = _names(HostConfig) - {"limits"} | {f"limits.{each}" for each in _names(Limits)}
+            near = difflib.get_close_matches(name, choices, n=1, cutoff=0.3)
+            hint = f" Did you mean {near[0]!r}?" if near else f" Known settings: {', '.join(sorted(choices))}."
             raise ConfigurationError(f"There is no setting {name!r}.{hint}")
+        (nested if inner == name else limits)[inner] = value
     try:
-        return msgspec.convert(settings, HostConfig, strict=False)
+        return msgspec.convert({**nested, "limits": limits}, HostConfig, strict=False)
     except msgspec.ValidationError as error:
         raise ConfigurationError(f"A setting has a value of the wrong type: {error}") from error
+
+
+def _names(struct: type[msgspec.Struct]) -> set[str]:
+    return {field.name for field in msgspec.structs.fields(struct)}

@@ -22,11 +22,13 @@ from holdfast.errors import (
     HostStoppedError,
     OverloadedError,
     OwnershipLostError,
+    PayloadError,
     StorageError,
     StoreInUseError,
 )
 from holdfast.model.converter import DataConverter
 from holdfast.model.failure import failure_from_exception
+from holdfast.model.refs import FunctionReference
 from holdfast.model.work_items import ActivityWorkItem, Outcome
 from holdfast.registry.registry import Registry
 from holdfast.storage.port import Store
@@ -46,6 +48,7 @@ class Engine:
         self.registry = registry
         self.store = store
         self.config = config
+        self._converter = converter
         self.clock: Clock = clock or SystemClock()
         self.waiters = Waiters()
         self._worker = Worker(registry, converter, config.limits)
@@ -81,6 +84,14 @@ class Engine:
         if self._node is None:
             raise OverloadedError("The host is recovering from a storage failure; nothing was stored. Try again soon.")
         return self._node
+
+    def check_input(self, function: FunctionReference, input: str | None) -> None:
+        """Raise PayloadError if an input does not fit the type that a function declares for it."""
+        if not function.has_input:
+            if input not in (None, "null"):
+                raise PayloadError(f"{function!r} takes no input; it got {input[:80]}.")
+        elif input is not None or function.input_required:
+            self._converter.decode("null" if input is None else input, function.input_type)
 
     async def start(self) -> None:
         """Take the store and begin to work.

@@ -6,21 +6,21 @@ transition that changes it, so every transition sees the effects of all earlier 
 
 from __future__ import annotations
 
-import asyncio
 import logging
 from collections import deque
 from collections.abc import Callable
-from functools import partial
 
 from holdfast.engine.activity_runner import ActivityRunner
+from holdfast.engine.activity_starts import ActivityStarts
 from holdfast.engine.clock import Clock
 from holdfast.engine.config import HostConfig
 from holdfast.engine.journal import Journal
 from holdfast.engine.loader import Loader
 from holdfast.engine.residents import Resident, Residents
 from holdfast.engine.rows import decode_instance, decode_messages
-from holdfast.engine.suspects import SUSPECT_DELIVERIES, Suspects
+from holdfast.engine.suspects import Suspects
 from holdfast.engine.timers import DueTimes
+from holdfast.engine.turns import Turns
 from holdfast.engine.waiters import Waiters
 from holdfast.engine.worker import Worker
 from holdfast.errors import CommitFailedError
@@ -31,13 +31,11 @@ from holdfast.hub.instance import DurableTimer, Instance, ScheduledActivity
 from holdfast.hub.transition import InstanceStopped, Output, StartActivity, Transition
 from holdfast.model.failure import FailureDetails, failure_from_exception
 from holdfast.model.history import ExecutionStarted, TimerFired
-from holdfast.model.messages import DurableKey, Message
+from holdfast.model.messages import Message
 from holdfast.model.work_items import ActivityWorkItem, Blocked, EntityBatch, Episode, Outcome
 from holdfast.storage.port import Ownership, Store, StoredInstance
 
 logger = logging.getLogger("holdfast.engine")
-
-_STEPS_PER_TURN = 256  # then the loop gets a chance to do something else
 
 
 class Node:
@@ -68,31 +66,24 @@ class Node:
         self.timers: DueTimes[DurableTimer | ScheduledActivity] = DueTimes(clock, config.timer_horizon_s, self._due)
         self.loader = Loader(store, self.residents, banned, self._loaded, self._fail)
         self.suspects = Suspects(self)
-        self.activities_overflow = False
-        """Whether activities were left to the store because too many wait in memory."""
+        self.starts = ActivityStarts(clock, self.timers, self.suspects, runner, config.activity_queue_max)
         self._store = store
         self._worker = worker
-        self._runner = runner
         self._waiters = waiters
         self._failed = failed
-        self._is_scheduled = False
-        self._runnable: deque[Instance] = deque()
-        self._runnable_ids: set[str] = set()
+        self._turns = Turns(self._take_turn, lambda: not self.journal.is_full, self._shrink)
         self._sent: deque[Message] = deque()
         self._is_pumping = False
         self._is_abandoned = False
-        self._speculative: dict[DurableKey, int] = {}
 
     def abandon(self) -> None:
         """Forget everything. Nothing of this node reaches the store or the outside any more."""
         self._is_abandoned = True
-        self._runnable.clear()
+        self._turns.clear()
         self.timers.clear()
         self.loader.close(CommitFailedError("The host had to start again; nothing of this request was stored."))
         self.suspects.close()
-        lost = {key for key, lsn in self._speculative.items() if lsn > self.journal.durable_lsn}
-        self._runner.cancel(lost)
-        self._runner.forget_queued()
+        self.starts.abandon(self.journal.durable_lsn)
         self.residents.clear()
 
     # Transitions
@@ -106,8 +97,7 @@ class Node:
             self.timers.discard(key)
         for output in transition.outputs:
             if isinstance(output, StartActivity) and output.activity.speculative:
-                self._speculative[output.activity.key] = transition.lsn
-                self.start_activity(output.activity)
+                self.starts.start_speculatively(output.activity, transition.lsn)
         self._sent.extend(transition.sent)
         self._deliver_sent()
 
@@ -142,32 +132,16 @@ class Node:
 
     def make_runnable(self, instance: Instance) -> None:
         """Let an instance take its next step soon, each in its turn."""
-        if instance.instance_id in self._runnable_ids or self._is_abandoned:
-            return
-        if not instance.inbox and not instance.controls:
-            return
-        self._runnable.append(instance)
-        self._runnable_ids.add(instance.instance_id)
-        self._schedule_steps()
+        if (instance.inbox or instance.controls) and not self._is_abandoned:
+            self._turns.add(instance)
 
-    def _schedule_steps(self) -> None:
-        """When the journal is full nothing is scheduled: the release of the next durable group does it."""
-        if self._runnable and not self._is_scheduled and not self.journal.is_full:
-            self._is_scheduled = True
-            asyncio.get_running_loop().call_soon(self._run_steps)
+    def _take_turn(self, instance: Instance) -> None:
+        resident = self.residents.get(instance.instance_id)
+        if resident is not None and resident.instance is instance:
+            self.guarded(instance.instance_id, lambda: self._step(resident))
 
-    def _run_steps(self) -> None:
-        self._is_scheduled = False
-        for _ in range(_STEPS_PER_TURN):
-            if not self._runnable or self.journal.is_full:
-                break
-            instance = self._runnable.popleft()
-            self._runnable_ids.discard(instance.instance_id)
-            resident = self.residents.get(instance.instance_id)
-            if resident is not None and resident.instance is instance:
-                self.guarded(instance.instance_id, partial(self._step, resident))
+    def _shrink(self) -> None:
         self.residents.shrink(self.journal.durable_lsn)
-        self._schedule_steps()
 
     def guarded(self, instance_id: str, work: Callable[[], None]) -> None:
         """Do something to an instance. An error here is a bug of ours: the node is given up, the instance suspected."""
@@ -293,14 +267,9 @@ class Node:
         self.timers.add(timer.key, timer.due_at, timer)
 
     def recover_activity(self, activity: ScheduledActivity) -> None:
-        """Start an activity found in the store, unless its completion is being taken in at this moment."""
+        """Start an activity found in the store."""
         resident = self.residents.get(activity.instance_id)
-        instance = resident.instance if resident else None
-        if instance is not None and instance.execution_id == activity.execution_id:
-            known = instance.activities.get(activity.sequence)
-            if known != activity or activity.sequence in instance.answered:
-                return
-        self.start_activity(activity)
+        self.starts.recover(activity, resident.instance if resident else None)
 
     # Outputs
 
@@ -311,34 +280,10 @@ class Node:
         for output in outputs:
             match output:
                 case StartActivity():
-                    if self._speculative.pop(output.activity.key, None) is None:
-                        self.start_activity(output.activity)
+                    self.starts.start(output.activity)
                 case InstanceStopped():
                     self._waiters.stopped(output.state)
-        self._schedule_steps()
-
-    def start_activity(self, activity: ScheduledActivity) -> None:
-        """Let an activity run when it is time, if there is room in memory; else the store keeps it for later."""
-        counted = self.suspects.is_counted(activity)
-        if activity.visible_at > self.clock.now():
-            self.timers.add(activity.key, activity.visible_at, activity)
-        elif activity.deliveries >= SUSPECT_DELIVERIES and not counted:
-            self.suspects.add_activity(activity)
-        elif self._runner.queued >= self.config.activity_queue_max and not counted:
-            self.activities_overflow = True
-        else:
-            self._runner.submit(
-                ActivityWorkItem(
-                    activity.instance_id,
-                    activity.execution_id,
-                    activity.sequence,
-                    activity.name,
-                    activity.input,
-                    activity.attempt,
-                    activity.deliveries,
-                    activity.timeout,
-                )
-            )
+        self._turns.schedule()
 
     def finish_activity(self, work_item: ActivityWorkItem, outcome: Outcome) -> None:
         """Take in the outcome of an attempt."""
@@ -360,7 +305,7 @@ class Node:
 
     def _due(self, item: DurableTimer | ScheduledActivity) -> None:
         if isinstance(item, ScheduledActivity):
-            self.start_activity(item)
+            self.starts.start(item)
             return
         fired = TimerFired(timestamp=self.clock.now(), timer_id=item.sequence, fire_at=item.due_at)
         message = Message(item.instance_id, fired, execution_id=item.execution_id, timer=item.key)

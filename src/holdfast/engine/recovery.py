@@ -40,8 +40,8 @@ async def keep_filled(node: Node, store: Store, runner: ActivityRunner) -> None:
     horizon = timedelta(seconds=node.config.timer_horizon_s)
     next_fill = node.clock.now() + horizon / 2
     while True:
-        await asyncio.sleep(_LOOK_FOR_ROOM_S if node.activities_overflow else _LOOK_AROUND_S)
-        if node.activities_overflow and runner.queued <= node.config.activity_queue_max // 2:
+        await asyncio.sleep(_LOOK_FOR_ROOM_S if node.starts.has_overflowed else _LOOK_AROUND_S)
+        if node.starts.has_overflowed and runner.queued <= node.config.activity_queue_max // 2:
             await _fill_activities(node, store, runner)
         if node.clock.now() >= next_fill:
             next_fill = node.clock.now() + horizon / 2
@@ -63,10 +63,10 @@ async def _fill_timers(node: Node, store: Store) -> None:
 
 async def _fill_activities(node: Node, store: Store, runner: ActivityRunner) -> None:
     """Start stored activities that are neither queued nor running here, as many as there is room for."""
-    node.activities_overflow = False
+    node.starts.has_overflowed = False
     until = to_microseconds(node.timers.horizon())
     read = 0
-    while not node.activities_overflow:
+    while not node.starts.has_overflowed:
         rows = await store.activities_visible(until, _ROWS_PER_READ, read)
         known = runner.known_keys()
         for row in rows:

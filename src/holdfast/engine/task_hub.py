@@ -26,7 +26,7 @@ from holdfast.model.history import (
     MessageEvent,
 )
 from holdfast.model.ids import EntityId, is_entity, validate_instance_id
-from holdfast.model.refs import operation_name
+from holdfast.model.refs import operation_name, unknown_operation
 from holdfast.model.status import EntityState, OrchestrationState
 
 T = TypeVar("T")
@@ -46,7 +46,9 @@ class LocalTaskHub:
         self._engine = engine
 
     async def start_orchestration(self, name: str, instance_id: str | None, input: str | None) -> str:
-        registered = self._engine.registry.orchestrator(name).name
+        orchestrator = self._engine.registry.orchestrator(name)
+        self._engine.check_input(orchestrator, input)
+        registered = orchestrator.name
         is_new = instance_id is None
         chosen = uuid.uuid4().hex if instance_id is None else validate_instance_id(instance_id)
         node = self._admitting_node()
@@ -79,8 +81,12 @@ class LocalTaskHub:
 
     async def signal_entity(self, instance_id: str, operation: str, input: str | None) -> None:
         entity_id = EntityId.parse(instance_id)
-        self._engine.registry.entity(entity_id.name)
-        operation = operation_name(operation)
+        entity = self._engine.registry.entity(entity_id.name)
+        found = entity.operations.get(operation_name(operation).lower())
+        if found is not None:
+            self._engine.check_input(found, input)
+        elif operation.lower() != "delete":
+            raise unknown_operation(entity, operation)
         node = self._admitting_node()
 
         def signal(resident: Resident | None) -> int:

@@ -18,7 +18,7 @@ from holdfast.http.body import NoBody, media_type, read_json, read_text
 from holdfast.http.errors import BadRequestError, answering, error_response, json_response
 from holdfast.http.payload import BASE_PATH, Links, StatusView, status_object
 from holdfast.model.history import HistoryEvent
-from holdfast.model.ids import EntityId
+from holdfast.model.ids import EntityId, is_entity
 from holdfast.model.status import OrchestrationState, OrchestrationStatus
 
 _STATUS_RETRY_AFTER_S = "5"
@@ -125,15 +125,15 @@ class Management:
             raise BadRequestError("Only application/json request content is supported")
         body = await read_json(request, "Invalid JSON content")
         data = None if isinstance(body, NoBody) else body
-        await self._client.raise_event(request.path_params["instance_id"], request.path_params["event_name"], data)
+        await self._client.raise_event(_orchestration_id(request), request.path_params["event_name"], data)
         return Response(status_code=202)
 
     async def terminate(self, request: Request) -> Response:
-        await self._client.terminate(request.path_params["instance_id"], request.query_params.get("reason"))
+        await self._client.terminate(_orchestration_id(request), request.query_params.get("reason"))
         return Response(status_code=202)
 
     async def suspend(self, request: Request) -> Response:
-        await self._client.suspend(request.path_params["instance_id"], request.query_params.get("reason"))
+        await self._client.suspend(_orchestration_id(request), request.query_params.get("reason"))
         return Response(status_code=202)
 
     async def resume(self, request: Request) -> Response:
@@ -160,6 +160,14 @@ class Management:
         else:
             await self._client.signal_entity(entity_id, operation, body)
         return Response(status_code=202)
+
+
+def _orchestration_id(request: Request) -> str:
+    """Return the id, if it may be an orchestration's: an entity has no events, and nothing ends it but `delete`."""
+    instance_id: str = request.path_params["instance_id"]
+    if is_entity(instance_id):
+        raise InstanceNotFoundError(instance_id)
+    return instance_id
 
 
 def _entity_id(request: Request) -> EntityId[object]:

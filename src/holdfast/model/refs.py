@@ -20,7 +20,7 @@ Body: TypeAlias = Coroutine[Any, Any, T] | Generator[Any, Any, T]
 RunsIn: TypeAlias = Literal["loop", "thread", "process"]
 
 
-class _FunctionReference:
+class FunctionReference:
     """A function with its name and the types at its boundary, which are resolved on first use.
 
     Annotations are read late because they may name classes that are defined below the function.
@@ -30,6 +30,7 @@ class _FunctionReference:
         self.name = name
         self.function = function
         self.input_parameter = input_parameter
+        self.input_required = input_parameter is not None
         self._types: tuple[Any, Any] | None = None
         self.__name__ = getattr(function, "__name__", name)
         self.__doc__ = function.__doc__
@@ -71,7 +72,7 @@ class _FunctionReference:
 _GENERATORS = (typing.get_origin(Generator[Any, Any, Any]),)
 
 
-class Activity(_FunctionReference, Generic[I_contra, O_co]):
+class Activity(FunctionReference, Generic[I_contra, O_co]):
     """A registered activity: a function that does the real work, at least once for each call.
 
     Made by `@app.activity`; `AsyncActivity` and `SyncActivity` can still be called like the function they wrap.
@@ -120,7 +121,7 @@ class SyncActivity(Activity[I_contra, O_co]):
         return self.function(*args)
 
 
-class Orchestrator(_FunctionReference, Generic[I_contra, O_co]):
+class Orchestrator(FunctionReference, Generic[I_contra, O_co]):
     """A registered orchestrator: deterministic code that coordinates. Made by `@app.orchestrator`."""
 
     def __call__(self, *args: Any) -> Any:
@@ -152,7 +153,7 @@ def validate_event_name(name: str) -> str:
     return name
 
 
-class Operation(_FunctionReference):
+class Operation(FunctionReference):
     """One operation of an entity class: a public method."""
 
     def __init__(self, name: str, function: Callable[..., Any], input_parameter: str | None, required: bool) -> None:
@@ -167,6 +168,12 @@ class EntityClass:
         self.name = name
         self.cls = cls
         self.operations = operations
+
+
+def unknown_operation(entity: EntityClass, operation: str) -> InvalidInputError:
+    """Return the error for an operation that an entity does not have."""
+    known = ", ".join(sorted([*entity.operations, "delete"]))
+    return InvalidInputError(f"Entity {entity.name!r} has no operation {operation!r}; it has {known}.")
 
 
 def operation_name(operation: Callable[..., Any] | str) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any, TypeVar
 
 from holdfast.errors import ConfigurationError, NotRegisteredError
@@ -19,6 +19,18 @@ class Registry:
         self._activities: dict[str, Activity[Any, Any]] = {}
         self._orchestrators: dict[str, Orchestrator[Any, Any]] = {}
         self._entities: dict[str, EntityClass] = {}
+
+    @property
+    def orchestrators(self) -> Collection[Orchestrator[Any, Any]]:
+        return self._orchestrators.values()
+
+    @property
+    def activities(self) -> Collection[Activity[Any, Any]]:
+        return self._activities.values()
+
+    @property
+    def entities(self) -> Collection[EntityClass]:
+        return self._entities.values()
 
     def add_activity(self, activity: Activity[Any, Any]) -> None:
         _add(self._activities, "activity", activity)

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 
 from holdfast.errors import InvalidInputError
 from holdfast.model.converter import DataConverter
 from holdfast.model.failure import failure_from_exception
-from holdfast.model.refs import EntityClass
+from holdfast.model.refs import EntityClass, unknown_operation
 from holdfast.model.work_items import EntityBatch, EntityOperation, EntityWorkItem, Failed, Outcome, Succeeded
 
 
@@ -46,8 +45,7 @@ def _run(
     if found is None:
         if name == "delete":
             return "null", True
-        known = _listing(entity.operations)
-        raise InvalidInputError(f"Entity {entity.name!r} has no operation {operation.operation!r}; it has {known}.")
+        raise unknown_operation(entity, operation.operation)
     arguments: list[Any] = []
     if found.input_parameter is not None:
         if operation.input is not None:
@@ -56,7 +54,3 @@ def _run(
             raise InvalidInputError(f"Operation {found.name!r} of entity {entity.name!r} needs an input.")
     result = getattr(current, found.name)(*arguments)
     return converter.encode(result), False
-
-
-def _listing(operations: Mapping[str, object]) -> str:
-    return ", ".join(sorted([*operations, "delete"]))

@@ -6,8 +6,6 @@ compared with the history instead of being passed on.
 
 from __future__ import annotations
 
-import sys
-from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from datetime import datetime
 from typing import Any, ClassVar
@@ -18,8 +16,6 @@ from holdfast.model.actions import (
     CompleteOrchestration,
     CreateTimer,
     OrchestratorAction,
-    SchedulingAction,
-    scheduled_event,
 )
 from holdfast.model.converter import DataConverter
 from holdfast.model.failure import FailureDetails, exception_from_failure, failure_from_exception
@@ -42,9 +38,11 @@ from holdfast.model.limits import Limits
 from holdfast.model.refs import Orchestrator
 from holdfast.model.status import OrchestrationStatus
 from holdfast.model.work_items import Episode
+from holdfast.replay.asked import Asked
 from holdfast.replay.discard import can_discard
+from holdfast.replay.event_queues import EventQueues, Wait
 from holdfast.replay.matching import check_episode, ended_early
-from holdfast.replay.stepper import Raised, Returned, Stepper, source_line
+from holdfast.replay.stepper import Raised, Returned, Stepper
 from holdfast.replay.tasks import DurableTask, TimerTask
 
 _BASE_BYTES = 4_096
@@ -78,12 +76,10 @@ class Execution:
         self._context = make_context(self)
         self._stepper: Stepper | None = None
         self._next_id = 0
-        self._actions: list[OrchestratorAction] = []
-        self._lines: list[str] = []
+        self._asked = Asked()
         self._open: dict[int, tuple[DurableTask[Any], Any]] = {}
         self._requests: dict[str, int] = {}
-        self._waiters: dict[str, deque[tuple[DurableTask[Any], Any]]] = {}
-        self._buffered: dict[str, deque[EventRaised]] = {}
+        self._events = EventQueues()
         self._custom_status: str | None = None
         self._continue_as_new: tuple[str | None, bool] | None = None
         self._end_action: CompleteOrchestration | None = None
@@ -96,29 +92,23 @@ class Execution:
         Raises:
             NonDeterminismError: if the code does not ask for what is recorded.
         """
-        self.is_replaying = True
+        self.is_replaying = self._asked.with_lines = True
         for events in episodes:
             if self._end_action is not None:
                 raise ended_early(self._subject(), self.episodes - 1, self._how_it_ended())
-            self._lines = []
-            actions = self._run(events)
-            recorded = [event for event in events if isinstance(event, ScheduledEvent)]
-            asked = [
-                (scheduled_event(action, self.clock()), line)
-                for action, line in zip(actions, self._lines, strict=True)
-                if isinstance(action, SchedulingAction)
-            ]
+            self._run(events)
             if self._end_action is not None:
                 raise ended_early(self._subject(), self.episodes - 1, self._how_it_ended())
-            check_episode(self._subject(), self.episodes - 1, recorded, asked)
-        self.is_replaying = False
+            recorded = [event for event in events if isinstance(event, ScheduledEvent)]
+            check_episode(self._subject(), self.episodes - 1, recorded, self._asked.events(self.clock()))
+        self.is_replaying = self._asked.with_lines = False
         self._custom_status = None
 
     def run(self, events: Sequence[HistoryEvent]) -> Episode:
         """Run one new episode, whose first event is `OrchestratorStarted`."""
-        actions = self._run(events)
+        self._run(events)
         status, self._custom_status = self._custom_status, None
-        return Episode(tuple(actions), status)
+        return Episode(self._asked.actions(), status)
 
     def can_unload(self) -> bool:
         """Whether the execution can be dropped from memory without user code noticing."""
@@ -150,7 +140,7 @@ class Execution:
         Raises:
             InvalidInputError: if the episode has asked for too much already.
         """
-        if len(self._actions) >= self.limits.actions_max:
+        if len(self._asked) >= self.limits.actions_max:
             raise InvalidInputError(
                 f"Orchestrator {self.orchestrator.name!r} asked for more than {self.limits.actions_max} things at "
                 "once; split the work into sub-orchestrations."
@@ -158,7 +148,7 @@ class Execution:
         number = self._next_id
         action = make_action(number)
         self._next_id += 1
-        self._append(action)
+        self._asked.append(action)
         return number
 
     def open_request(self, request_id: str, number: int) -> None:
@@ -175,31 +165,22 @@ class Execution:
     def cancel_timer(self, timer_id: int) -> None:
         """Take a timer back: unasked if it was created in this very episode, else by an action."""
         self._open.pop(timer_id, None)
-        for index, action in enumerate(self._actions):
-            if isinstance(action, CreateTimer) and action.id == timer_id:
-                del self._actions[index]
-                if self.is_replaying:
-                    del self._lines[index]
-                return
-        self._append(CancelTimer(timer_id))
+        if not self._asked.take_back_timer(timer_id):
+            self._asked.append(CancelTimer(timer_id))
 
     def wait_for_event(self, name: str, expected_type: Any, fire_at: datetime | None) -> DurableTask[Any]:
         """Return a task for the next event of a name: a buffered one, or the next that comes, first waiter first."""
-        key = name.casefold()
         task: DurableTask[Any] = DurableTask(self)
-        buffered = self._buffered.get(key)
-        if buffered:
-            event = buffered.popleft()
-            if not buffered:
-                del self._buffered[key]
-            self._complete(task, event.input, expected_type)
+        buffered = self._events.take(name)
+        if buffered is not None:
+            self.size_bytes -= _TASK_BYTES
+            self._complete(task, buffered.input, expected_type)
             return task
-        waiters = self._waiters.setdefault(key, deque())
-        waiter = (task, expected_type)
-        waiters.append(waiter)
+        wait = Wait(task, expected_type)
+        self._events.add(name, wait)
         self.size_bytes += _TASK_BYTES
         if fire_at is not None:
-            self._limit_wait(key, name, waiter, fire_at)
+            self._limit_wait(name, wait, fire_at)
         return task
 
     def set_custom_status(self, status: str) -> None:
@@ -216,20 +197,13 @@ class Execution:
 
     # Episodes
 
-    def _run(self, events: Sequence[HistoryEvent]) -> list[OrchestratorAction]:
-        self._actions = []
+    def _run(self, events: Sequence[HistoryEvent]) -> None:
+        self._asked.clear()
         self.episodes += 1
         for event in events:
             handler = self._handlers.get(type(event))
             if handler is not None and self._end_action is None:
                 handler(self, event)
-        actions, self._actions = self._actions, []
-        return actions
-
-    def _append(self, action: OrchestratorAction) -> None:
-        self._actions.append(action)
-        if self.is_replaying:
-            self._lines.append(_user_line())
 
     def _on_orchestrator_started(self, event: OrchestratorStarted) -> None:
         self.now = event.timestamp
@@ -270,17 +244,16 @@ class Execution:
 
     def _end(self, outcome: Returned | Raised) -> None:
         self._end_action = self._completion(outcome)
-        self._append(self._end_action)
+        self._asked.append(self._end_action)
 
     def _completion(self, outcome: Returned | Raised) -> CompleteOrchestration:
         if isinstance(outcome, Raised):
             return CompleteOrchestration(OrchestrationStatus.FAILED, failure=failure_from_exception(outcome.error))
         if self._continue_as_new is not None:
-            payload, preserve = self._continue_as_new
-            events = [event for queue in self._buffered.values() for event in queue] if preserve else []
-            events.sort(key=lambda event: event.timestamp)
+            next_input, preserve = self._continue_as_new
+            events = self._events.unprocessed() if preserve else ()
             return CompleteOrchestration(
-                OrchestrationStatus.CONTINUED_AS_NEW, result=payload, carryover_events=tuple(events)
+                OrchestrationStatus.CONTINUED_AS_NEW, result=next_input, carryover_events=events
             )
         try:
             result = self.converter.encode(outcome.value)
@@ -339,31 +312,27 @@ class Execution:
         self._settle(self._requests.pop(event.critical_section_id, -1))
 
     def _on_event_raised(self, event: EventRaised) -> None:
-        key = event.name.casefold()
-        waiters = self._waiters.get(key)
-        if not waiters:
-            self._buffered.setdefault(key, deque()).append(event)
-            self._grow(event.input)
+        wait = self._events.deliver(event)
+        if wait is None:
+            self.size_bytes += _TASK_BYTES
             return
-        task, expected_type = waiters.popleft()
-        if not waiters:
-            del self._waiters[key]
-        self._complete(task, event.input, expected_type)
+        self.size_bytes -= _TASK_BYTES
+        self._complete(wait.task, event.input, wait.expected_type)
         self._advance()
 
-    def _limit_wait(self, key: str, name: str, waiter: tuple[DurableTask[Any], Any], fire_at: datetime) -> None:
+    def _limit_wait(self, name: str, wait: Wait, fire_at: datetime) -> None:
         """Race a wait with a timer; whichever comes first takes the other back."""
-        task = waiter[0]
         timer = self.create_timer(fire_at)
 
         def timed_out(_: DurableTask[Any]) -> None:
-            waiters = self._waiters[key]
-            waiters.remove(waiter)
-            if not waiters:
-                del self._waiters[key]
-            task.fail(lambda: WaitTimeoutError(f"No external event {name!r} came before {fire_at.isoformat()}."))
+            self._events.discard(name, wait)
+            self.size_bytes -= _TASK_BYTES
+            wait.task.fail(lambda: WaitTimeoutError(f"No external event {name!r} came before {fire_at.isoformat()}."))
 
-        task.observe(lambda _: timer.cancel())
+        def came(_: DurableTask[Any]) -> None:
+            timer.cancel()
+
+        wait.task.observe(came)
         timer.observe(timed_out)
 
     def _grow(self, payload: str | None) -> None:
@@ -383,12 +352,3 @@ class Execution:
         EntityOperationFailed: _on_entity_failed,
         EntityLockGranted: _on_lock_granted,
     }
-
-
-def _user_line() -> str:
-    """The line of user code that asked, for the error of a replay that differs."""
-    frame = sys._getframe(1)  # pyright: ignore[reportPrivateUsage] - documented, and far cheaper than `inspect`
-    here = __name__.rpartition(".")[0]
-    while frame.f_back is not None and str(frame.f_globals.get("__name__", "")).startswith(here):
-        frame = frame.f_back
-    return f"at {source_line(frame)}"

@@ -75,15 +75,10 @@ class Stepper:
         if isinstance(yielded, DurableTask):
             return "The orchestrator awaits a durable task of another instance; tasks cannot be shared."
         return (
-            f"The orchestrator awaits {_innermost_call(self.body)}, which is not durable: it yielded {yielded!r}. "
+            f"The orchestrator awaits {_innermost_call(self.body, yielded)}, which is not durable. "
             "Orchestrators await only what ctx gives them: ctx.create_timer() to sleep, ctx.call_activity() for "
             "anything that waits for the outside world, when_all()/when_any() to combine."
         )
-
-    def line(self) -> str:
-        """Return where the body stands, as `file.py:12 in function`."""
-        frame = getattr(self.body, "cr_frame", None) or getattr(self.body, "gi_frame", None)
-        return "?" if frame is None else source_line(frame)
 
 
 def _is_task(yielded: object) -> TypeGuard[DurableTask[Any]]:
@@ -97,7 +92,7 @@ def _outcome(task: DurableTask[Any]) -> tuple[Any, BaseException | None]:
         return None, error
 
 
-def _innermost_call(body: object) -> str:
+def _innermost_call(body: object, yielded: object) -> str:
     """Name the coroutine at the end of the chain of awaits, as `asyncio.tasks.sleep() at app.py:12`."""
     outer = inner = body
     while True:
@@ -107,8 +102,8 @@ def _innermost_call(body: object) -> str:
         outer, inner = inner, awaited
     line = _frame_line(outer)
     if inner is body:
-        kind = "an object" if inspect.iscoroutine(body) else "a value"
-        return f"{kind} of type {type(getattr(body, 'cr_await', None)).__name__} at {line}"
+        kind = type(yielded).__name__
+        return f"{'asyncio.gather()' if kind == '_GatheringFuture' else repr(yielded)} at {line}"
     code = getattr(inner, "cr_code", None) or getattr(inner, "gi_code", None)
     frame = getattr(inner, "cr_frame", None) or getattr(inner, "gi_frame", None)
     module = frame.f_globals.get("__name__", "?") if frame else "?"

@@ -1,0 +1,1 @@
+"""Measurements of one machine and of Holdfast on it: `python -m benchmarks`."""

@@ -1,0 +1,76 @@
+"""When an activity may start: at its time, if there is room in memory, and alone if it is suspected of killing."""
+
+from __future__ import annotations
+
+from holdfast.engine.activity_runner import ActivityRunner
+from holdfast.engine.clock import Clock
+from holdfast.engine.suspects import SUSPECT_DELIVERIES, Suspects
+from holdfast.engine.timers import DueTimes
+from holdfast.hub.instance import DurableTimer, Instance, ScheduledActivity
+from holdfast.model.messages import DurableKey
+from holdfast.model.work_items import ActivityWorkItem
+
+
+class ActivityStarts:
+    def __init__(
+        self,
+        clock: Clock,
+        timers: DueTimes[DurableTimer | ScheduledActivity],
+        suspects: Suspects,
+        runner: ActivityRunner,
+        queue_max: int,
+    ) -> None:
+        self.has_overflowed = False
+        """Whether activities were left to the store because too many wait in memory."""
+        self._clock = clock
+        self._timers = timers
+        self._suspects = suspects
+        self._runner = runner
+        self._queue_max = queue_max
+        self._speculative: dict[DurableKey, int] = {}
+
+    def start(self, activity: ScheduledActivity) -> None:
+        """Let an activity run whose cause is durable."""
+        if self._speculative.pop(activity.key, None) is not None:
+            return  # it was started when its cause entered the journal
+        counted = self._suspects.is_counted(activity)
+        if activity.visible_at > self._clock.now():
+            self._timers.add(activity.key, activity.visible_at, activity)
+        elif activity.deliveries >= SUSPECT_DELIVERIES and not counted:
+            self._suspects.add_activity(activity)
+        elif self._runner.queued >= self._queue_max and not counted:
+            self.has_overflowed = True
+        else:
+            self._runner.submit(_work_item(activity))
+
+    def start_speculatively(self, activity: ScheduledActivity, lsn: int) -> None:
+        """Let an activity run before its cause is durable, as its author has allowed; only the first attempt."""
+        if activity.attempt == 1 and activity.deliveries == 0 and self._runner.queued < self._queue_max:
+            self._speculative[activity.key] = lsn
+            self._runner.submit(_work_item(activity))
+
+    def recover(self, activity: ScheduledActivity, instance: Instance | None) -> None:
+        """Start an activity found in the store, unless its completion is being taken in at this moment."""
+        if instance is not None and instance.execution_id == activity.execution_id:
+            known = instance.activities.get(activity.sequence)
+            if known != activity or activity.sequence in instance.answered:
+                return
+        self.start(activity)
+
+    def abandon(self, durable_lsn: int) -> None:
+        """Give up what has started without a durable cause, and what has not started."""
+        self._runner.cancel({key for key, lsn in self._speculative.items() if lsn > durable_lsn})
+        self._runner.forget_queued()
+
+
+def _work_item(activity: ScheduledActivity) -> ActivityWorkItem:
+    return ActivityWorkItem(
+        activity.instance_id,
+        activity.execution_id,
+        activity.sequence,
+        activity.name,
+        activity.input,
+        activity.attempt,
+        activity.deliveries,
+        activity.timeout,
+    )

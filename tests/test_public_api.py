@@ -1,0 +1,80 @@
+"""What `import holdfast` offers, and what it costs."""
+
+from __future__ import annotations
+
+import inspect
+import subprocess
+import sys
+
+import pytest
+
+import holdfast
+
+PUBLIC = {
+    "Activity",
+    "ActivityContext",
+    "App",
+    "Client",
+    "ConfigurationError",
+    "DurableTask",
+    "Entity",
+    "EntityId",
+    "ExternalEvent",
+    "FailureDetails",
+    "HoldfastError",
+    "Host",
+    "HostConfig",
+    "HostStoppedError",
+    "InstanceAlreadyExistsError",
+    "InstanceNotFoundError",
+    "InstanceNotRunningError",
+    "InstanceParkedError",
+    "InstanceStatus",
+    "InvalidInputError",
+    "Limits",
+    "NotRegisteredError",
+    "OrchestrationContext",
+    "OrchestrationFailedError",
+    "OrchestrationHandle",
+    "OrchestrationStatus",
+    "Orchestrator",
+    "OverloadedError",
+    "PayloadError",
+    "RetryPolicy",
+    "StorageError",
+    "TaskFailedError",
+    "TimerTask",
+    "WaitTimeoutError",
+    "activity_context",
+    "when_all",
+    "when_any",
+}
+
+HEAVY = {"starlette", "uvicorn", "typer", "httpx", "pydantic"}
+
+
+def test_the_public_names_are_these_and_sorted() -> None:
+    """A name that is added or taken away is a decision; it is made here too."""
+    assert list(holdfast.__all__) == sorted(PUBLIC)
+
+
+@pytest.mark.parametrize("name", sorted(PUBLIC))
+def test_every_public_name_is_documented(name: str) -> None:
+    # Not inspect.getdoc(), which would find the docstring of a base class.
+    docstring = getattr(holdfast, name).__doc__
+    assert docstring
+    assert inspect.cleandoc(docstring).splitlines()[0].endswith((".", ":"))
+
+
+def test_every_public_error_is_a_holdfast_error() -> None:
+    errors = [name for name in PUBLIC if name.endswith("Error")]
+    assert all(issubclass(getattr(holdfast, name), holdfast.HoldfastError) for name in errors)
+
+
+def test_the_import_brings_in_nothing_heavy() -> None:
+    """A program that does not serve HTTP must not pay for it when it starts; pydantic is not even a dependency."""
+    listing = "import sys, holdfast; print(*sorted({name.partition('.')[0] for name in sys.modules}))"
+    done = subprocess.run([sys.executable, "-c", listing], capture_output=True, text=True, check=True, timeout=60)
+    imported = set(done.stdout.split())
+    assert "holdfast" in imported
+    assert imported & HEAVY == set()

@@ -1,0 +1,198 @@
+"""Planted mistakes. Both checkers must report every line that ends in a mark, and no other line.
+
+`# E: what` is for both. `# E(mypy): what; why` and `# E(pyright): what; why` would be for one of them, with the reason
+why the other cannot see it; there is none at present. What no type can tell is at the end, without marks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any
+
+from holdfast import (
+    Activity,
+    App,
+    Client,
+    DurableTask,
+    Entity,
+    EntityId,
+    ExternalEvent,
+    OrchestrationContext,
+    Orchestrator,
+    RetryPolicy,
+    when_all,
+    when_any,
+)
+
+app = App()
+
+
+@dataclass
+class Approval:
+    granted: bool
+
+
+APPROVAL = ExternalEvent("approval", Approval)
+
+
+@app.activity
+def say_hello(city: str) -> str:
+    return city
+
+
+@app.activity
+async def file_size(path: str) -> int:
+    return len(path)
+
+
+@app.activity
+async def roll_dice() -> int:
+    return 4
+
+
+@app.entity
+@dataclass
+class Counter(Entity):
+    value: int = 0
+
+    def add(self, amount: int) -> int:
+        return amount
+
+    def reset(self) -> None:
+        self.value = 0
+
+
+@app.entity
+@dataclass
+class Account(Entity):
+    owner: str = ""
+
+    def rename(self, owner: str) -> None:
+        self.owner = owner
+
+
+@app.orchestrator
+async def purchase(ctx: OrchestrationContext, order: int) -> str:
+    return str(order)
+
+
+@app.orchestrator
+async def nothing_in(ctx: OrchestrationContext) -> int:
+    return 1
+
+
+@app.orchestrator
+async def activity_mistakes(ctx: OrchestrationContext) -> int:
+    await ctx.call_activity(say_hello, 5)  # E: wrong input
+    await ctx.call_activity(say_hello)  # E: missing input
+    await ctx.call_activity(roll_dice, 5)  # E: extra input
+    await ctx.call_activity(say_hello, "Oslo", retries=3)  # E: unknown option
+    await ctx.call_activity(say_hello, "Oslo", retry=3)  # E: wrong option
+    await ctx.call_activity(say_hello, "Oslo", timeout=3)  # E: seconds are no timedelta
+    await ctx.call_activity(say_hello, "Oslo", "Bergen")  # E: two inputs
+    await ctx.call_activity(purchase, 5)  # E: an orchestrator is no activity
+    return await ctx.call_activity(say_hello, "Oslo")  # E: wrong result type
+
+
+@app.orchestrator
+async def other_mistakes(ctx: OrchestrationContext) -> None:
+    await ctx.call_sub_orchestrator(purchase, "seven")  # E: wrong input of a sub-orchestration
+    await ctx.call_sub_orchestrator(purchase)  # E: missing input of a sub-orchestration
+    await ctx.call_sub_orchestrator(nothing_in, 1)  # E: extra input of a sub-orchestration
+    ctx.create_timer(5)  # E: seconds are no timedelta
+    number: int = await ctx.wait_for_external_event(APPROVAL)  # E: wrong type of an event
+    ctx.send_event("other", APPROVAL, 5)  # E: wrong event payload
+    ctx.send_event("other", APPROVAL)  # E: missing event payload
+    numbers: list[str] = await when_all([ctx.call_activity(file_size, "/")])  # E: wrong type of all results
+    winner = await when_any(ctx.call_activity(file_size, "/"), ctx.create_timer(timedelta(seconds=1)))
+    size: int = winner.result  # E: the timer may have won
+    print(number, numbers, size)
+
+
+@app.orchestrator
+async def entity_mistakes(ctx: OrchestrationContext) -> None:
+    counter = EntityId(Counter, "clicks")
+    await ctx.call_entity(counter, Counter.add, "five")  # E: wrong entity argument
+    await ctx.call_entity(counter, Counter.add)  # E: missing entity argument
+    await ctx.call_entity(counter, Counter.reset, 5)  # E: extra entity argument
+    await ctx.call_entity(counter, Account.rename, "Ann")  # E: operation of another entity
+    await ctx.call_entity(counter, Counter.rename, "Ann")  # E: no such operation
+    text: str = await ctx.call_entity(counter, Counter.add, 5)  # E: wrong result of an operation
+    ctx.signal_entity(counter, Counter.add, "five")  # E: wrong argument of a signal
+    async with ctx.lock("counter"):  # E: a lock takes entity ids
+        print(text)
+
+
+async def client_mistakes(client: Client) -> None:
+    await client.start_new(purchase, "seven")  # E: wrong start input
+    await client.start_new(purchase)  # E: missing start input
+    await client.start_new(nothing_in, 1)  # E: extra start input
+    await client.start_new(purchase, 7, id="order-7")  # E: unknown option of a start
+    run = await client.start_new(purchase, 7)
+    number: int = await run.wait_for_completion()  # E: wrong result of an orchestration
+    await run.wait_for_completion(timeout=5)  # E: seconds are no timedelta
+    await client.raise_event("order-7", APPROVAL, "yes")  # E: wrong event payload
+    await client.raise_event("order-7", APPROVAL)  # E: missing event payload
+    await run.raise_event(APPROVAL)  # E: missing event payload, from the handle
+    await run.raise_event(APPROVAL, "yes")  # E: wrong event payload, from the handle
+    await client.signal_entity(EntityId(Counter, "clicks"), Counter.add, "five")  # E: wrong argument of a signal
+    state: Account | None = await client.read_entity_state(EntityId(Counter, "clicks"))  # E: state of another entity
+    print(number, state)
+
+
+@app.orchestrator
+def generator_mistakes(ctx: OrchestrationContext) -> Generator[DurableTask[Any], Any, int]:
+    yield 5  # E: not a durable task
+    return (yield from ctx.call_activity(say_hello, "Oslo"))  # E: wrong result type
+
+
+class NotAnEntity:
+    pass
+
+
+OPTIONAL = ExternalEvent("optional", int | None)  # E: a union is no type[T]
+NAMELESS = ExternalEvent(5, int)  # E: a name is a str
+POLICY = RetryPolicy(attempts=3)  # E: unknown field
+REFERENCE: Activity[str, int] = say_hello  # E: wrong type of a reference
+REGISTERED = app.entity(NotAnEntity)  # E: not an entity
+STARTER: Orchestrator[None, str] = nothing_in  # E: wrong type of a reference
+
+
+@app.activity  # E: two inputs at the definition
+def two_inputs(one: int, two: int) -> int:
+    return one + two
+
+
+@app.activity(retry=3)  # E: wrong option of a decorator
+def wrong_option(one: int) -> int:
+    return one
+
+
+@app.orchestrator  # E: swapped context
+async def swapped(order: int, ctx: OrchestrationContext) -> str:
+    return str(order)
+
+
+@app.orchestrator  # E: plain def
+def plain(ctx: OrchestrationContext) -> int:
+    return 1
+
+
+@app.orchestrator  # E: no context
+async def no_context() -> int:
+    return 1
+
+
+@app.route("/orders", methods=["POST"])  # E: a handler takes the request and the client
+async def handler() -> str:
+    return ""
+
+
+@app.orchestrator
+async def beyond_types(ctx: OrchestrationContext) -> None:
+    """Mistakes that no checker sees; each is caught when it runs, or documented."""
+    ctx.call_activity(say_hello, "Oslo")  # never awaited: a task is no coroutine, so nobody misses the `await`
+    ctx.continue_as_new("seven")  # the context does not know which input its own orchestrator takes
+    await when_all(ctx.call_activity(say_hello, "Oslo"))  # `yield from` makes a task an iterable of tasks
