@@ -109,7 +109,6 @@ SqliteStore.acquire = acquire_once
 """
 
 
-@pytest.mark.xfail(run=False, reason="Engine._end cancels the job that it runs in, so the host never says it stopped")
 @posix_only
 def test_a_store_that_is_lost_ends_it_with_code_3(tmp_path: Path) -> None:
     (tmp_path / "robbed.py").write_text(TINY + TAKEN_ONCE)

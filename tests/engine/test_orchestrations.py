@@ -471,3 +471,113 @@ def test_speculative_activities_and_timeouts(make_store: MakeStore) -> None:
         assert await result(run, "mixed") == [0, 1, 4, 9, 16, "timeout", 2]
 
     on(make_store(), app, scenario)
+
+
+def test_requests_that_make_no_sense_for_the_state_are_refused(make_store: MakeStore) -> None:
+    async def scenario(run: Run) -> None:
+        handle = await run.client.start_new("events", 1)
+        await run.client.suspend(handle.instance_id)
+        with pytest.raises(InstanceNotRunningError, match="suspend"):
+            await run.client.suspend(handle.instance_id)
+        await run.client.resume(handle.instance_id)
+        with pytest.raises(InstanceNotRunningError, match="resume"):
+            await run.client.resume(handle.instance_id)
+        await handle.raise_event("e", 1)
+        assert await handle.wait_for_completion(timeout=SOON) == [1]
+        with pytest.raises(InstanceNotRunningError, match="terminate"):
+            await handle.terminate()
+        await run.client.signal_entity(EntityId("account", "x"), "add", 1)
+        for request in (run.client.terminate, run.client.suspend):
+            with pytest.raises(InvalidInputError, match="is an entity"):
+                await request("@account@x")
+
+    on(make_store(), make_app(World()), scenario)
+
+
+def test_a_failed_operation_is_rolled_back_alone(make_store: MakeStore) -> None:
+    app = make_app(World())
+
+    @app.orchestrator
+    async def tries(ctx: OrchestrationContext) -> list[Any]:
+        account = EntityId("account", "x")
+        seen: list[Any] = [await ctx.call_entity(account, "add", 5)]
+        for operation, value in (("fail_after", 100), ("add", "no number"), ("unknown", 1)):
+            try:
+                await ctx.call_entity(account, operation, value)
+            except TaskFailedError as error:
+                seen.append(error.details.error_message)
+        ctx.signal_entity(account, "fail_after", 1_000)
+        seen.append(await ctx.call_entity(account, "ADD", 1))
+        await ctx.call_entity(account, "delete")
+        seen.append(await ctx.call_entity(account, "add", 0))
+        return seen
+
+    async def scenario(run: Run) -> None:
+        five, after, typed, unknown, six, zero = await result(run, "tries")
+        assert (five, six, zero) == (5, 6, 0)
+        assert after == "after the change"
+        assert "int" in typed
+        assert "no operation 'unknown'" in unknown
+
+    on(make_store(), app, scenario)
+
+
+@pytest.mark.parametrize("ending", ["completes", "fails", "terminated", "continues"])
+def test_locks_are_released_however_the_holder_ends(make_store: MakeStore, ending: str) -> None:
+    app = make_app(World())
+
+    @app.orchestrator
+    async def holder(ctx: OrchestrationContext, ending: str) -> str:
+        section = ctx.lock(EntityId("account", "a"), EntityId("account", "b"))
+        await section.acquire()
+        await ctx.wait_for_external_event("go")
+        if ending == "fails":
+            raise ValueError(ending)
+        if ending == "continues":
+            ctx.continue_as_new("terminated")
+        return "ended without giving back"
+
+    async def scenario(run: Run) -> None:
+        await run.client.start_new("holder", ending, instance_id="holder")
+        await run.client.start_new("holder", "waits", instance_id="waits for the locks")
+        other = await run.client.start_new("transfer", ["b", "a", 3])
+        with pytest.raises(WaitTimeoutError):
+            await other.wait_for_completion(timeout=timedelta(milliseconds=50))
+        await run.client.terminate("waits for the locks")
+        if ending == "terminated":
+            await run.client.terminate("holder")
+        else:
+            await run.client.raise_event("holder", "go")
+        if ending == "continues":
+            await eventually(lambda: _is_episode(run, "holder"))
+            await run.client.terminate("holder")
+        assert await other.wait_for_completion(timeout=SOON) == 3
+
+    on(make_store(), app, scenario)
+
+
+async def _is_episode(run: Run, instance_id: str) -> bool:
+    """Whether an instance has begun its second execution."""
+    status = await run.client.get_status(instance_id)
+    return status is not None and status.input == "terminated"
+
+
+def test_process_activities_need_to_be_importable() -> None:
+    """They are found by name in the other process; what is not there is a clear failure."""
+    app = App()
+
+    @app.activity(process=True)
+    def hidden(n: int) -> int:
+        return n
+
+    @app.orchestrator
+    async def calls(ctx: OrchestrationContext) -> int:
+        return await ctx.call_activity(hidden, 1)
+
+    async def scenario(run: Run) -> None:
+        with pytest.raises(OrchestrationFailedError, match="locals|hidden|importable"):
+            await result(run, "calls")
+
+    from holdfast.storage.memory import MemoryStore
+
+    on(MemoryStore(), app, scenario)

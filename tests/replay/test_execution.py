@@ -212,6 +212,7 @@ def test_misuse_is_an_error_at_the_call() -> None:
         attempts: list[Any] = [
             lambda: task.result,
             lambda: when_any([]),
+            lambda: when_all(task),
             lambda: when_all([1]),  # type: ignore[list-item]  # that is the point
             lambda: ctx.create_timer(datetime(2026, 1, 1)),  # noqa: DTZ001 - that is the point
             lambda: ctx.create_timer(timedelta.max),
@@ -231,7 +232,7 @@ def test_misuse_is_an_error_at_the_call() -> None:
 
     player = Player(misuses)
     refused = JsonConverter(payload_bytes_max=10**6).decode(player.outcome.result or "", list[str])
-    assert len(refused) == 11
+    assert len(refused) == 12
 
     @App().orchestrator
     async def steals(ctx: OrchestrationContext) -> None:

@@ -7,6 +7,9 @@ import contextvars
 import functools
 import importlib
 import multiprocessing
+import os
+import signal
+import threading
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Executor, ProcessPoolExecutor, ThreadPoolExecutor
@@ -188,7 +191,9 @@ class ActivityRunner:
         if self._processes is None:
             # "spawn" on every platform: a forked child would share connections and locks with this process.
             spawn = multiprocessing.get_context("spawn")
-            self._processes = ProcessPoolExecutor(self._config.processes_max, mp_context=spawn)
+            self._processes = ProcessPoolExecutor(
+                self._config.processes_max, mp_context=spawn, initializer=follow_parent
+            )
         return self._processes
 
 
@@ -197,6 +202,19 @@ def _timed_out(work_item: ActivityWorkItem) -> FailureDetails:
         "builtins.TimeoutError",
         f"Attempt {work_item.attempt} of activity {work_item.name!r} took longer than {work_item.timeout}.",
     )
+
+
+def follow_parent() -> None:
+    """Let a worker process end with the host, however that ends; an interrupt of both is left to the host."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+
+        def watch() -> None:
+            parent.join()
+            os._exit(1)
+
+        threading.Thread(target=watch, daemon=True).start()
 
 
 def run_in_process(

@@ -1,15 +1,15 @@
 """Which instance keeps the store from going on, when commits fail again and again.
 
-A failed commit takes everything back that was not durable, for all instances. So one whose changes cannot be stored
-would stop the node for ever. After two failures without progress transitions are committed one by one; then the
-failing one is known. It is blamed only if others are stored meanwhile: on a full disk nobody is.
+A failed commit takes back all that was not durable, for all instances. So one whose changes cannot be stored would
+stop the node for ever. After two failures without progress transitions are committed one by one; then the one that
+failed is known, and held back for a moment. If others are stored meanwhile, and that happens twice, it is guilty and
+parked. On a full disk nobody is stored, and nobody is blamed.
 """
 
 from __future__ import annotations
 
 _FAILURES_BEFORE_ISOLATION = 2
-_FAILURES_BEFORE_PARKING = 2
-_FAILURES_BEFORE_BANNING = 4
+_PROOFS_BEFORE_PARKING = 2
 
 
 class Culprits:
@@ -19,44 +19,51 @@ class Culprits:
         self.banned: set[str] = set()
         """Instances that could not even be parked; they are left alone until the host is started again."""
         self._isolating = False
-        self._blamed: dict[str, int] = {}
-        self._to_park: dict[str, Exception] = {}
+        self._held: dict[str, Exception] = {}
+        self._proofs: dict[str, int] = {}
+        self._parking: dict[str, Exception] = {}
 
-    def group_max(self, configured: int) -> int:
-        """Return how many transitions one commit may have now."""
-        return 1 if self._isolating else configured
+    @property
+    def is_isolating(self) -> bool:
+        """Whether each transition must be committed alone."""
+        return self._isolating
+
+    def left_alone(self) -> set[str]:
+        """Return the instances that a new node must not touch for now."""
+        return self.banned | self._held.keys()
 
     def failed(self, error: Exception, group: list[str], *, progress: bool) -> None:
         """Note a failure.
 
         Args:
             group: the instances of the group that failed.
-            progress: whether this node had stored anything before.
+            progress: whether the node had stored anything before.
         """
         self.failures_in_a_row = 0 if progress else self.failures_in_a_row + 1
         if self._isolating and len(group) == 1:
-            self._blame(group[0], error, progress)
+            if self._proofs.get(group[0], 0) >= _PROOFS_BEFORE_PARKING:
+                self.banned.add(group[0])
+            else:
+                self._held[group[0]] = error
         if self.failures_in_a_row >= _FAILURES_BEFORE_ISOLATION:
             self._isolating = True
 
-    def _blame(self, instance_id: str, error: Exception, progress: bool) -> None:
-        count = self._blamed.get(instance_id, 0) + (1 if progress or instance_id not in self._blamed else 0)
-        self._blamed[instance_id] = count
-        if count >= _FAILURES_BEFORE_BANNING:
-            self.banned.add(instance_id)
-        elif count >= _FAILURES_BEFORE_PARKING:
-            self._to_park[instance_id] = error
-
     def suspect(self, instance_id: str, error: Exception) -> None:
-        """Note an instance in whose step a bug of ours showed."""
-        self._to_park[instance_id] = error
+        """Note an instance in whose step a bug of ours showed: it is parked at once."""
+        self._parking[instance_id] = error
 
-    def take_suspects(self) -> dict[str, Exception]:
+    def judge(self, *, progress: bool) -> None:
+        """Decide about those held back, knowing whether others were stored meanwhile; then they may go on."""
+        held, self._held = self._held, {}
+        for instance_id, error in held.items():
+            self._proofs[instance_id] = self._proofs.get(instance_id, 0) + progress
+            if self._proofs[instance_id] >= _PROOFS_BEFORE_PARKING:
+                self._parking[instance_id] = error
+        if not held:
+            self._isolating = False
+            self._proofs.clear()
+
+    def take_guilty(self) -> dict[str, Exception]:
         """Return the instances to be parked now."""
-        suspects, self._to_park = self._to_park, {}
-        return suspects
-
-    def went_well(self) -> None:
-        """Note that a node has been storing for a while: transitions may share commits again."""
-        self._isolating = False
-        self._blamed.clear()
+        guilty, self._parking = self._parking, {}
+        return guilty

@@ -36,7 +36,7 @@ from holdfast.storage.port import Store
 logger = logging.getLogger("holdfast.engine")
 
 _BACK_OFF_S = (0.0, 0.1, 1.0, 5.0)
-_GOES_WELL_AFTER_S = 10.0
+_ISOLATION_S = 0.5
 
 
 class Engine:
@@ -139,7 +139,7 @@ class Engine:
 
     async def _end(self, error: StorageError | None) -> None:
         self._is_stopping = True
-        for job in self._jobs:
+        for job in self._jobs - {asyncio.current_task()}:
             job.cancel()
         self.waiters.fail_all(HostStoppedError("The host has stopped; ask again once it runs."))
         await self.store.close()
@@ -152,7 +152,7 @@ class Engine:
 
     async def _begin(self, *, after_crash: bool | None) -> None:
         ownership = await self.store.acquire(to_microseconds(self.clock.now()), after_crash=after_crash)
-        group_max = self._culprits.group_max(self.config.group_transitions_max)
+        group_max = 1 if self._culprits.is_isolating else self.config.group_transitions_max
         node = Node(
             self.store,
             ownership,
@@ -161,7 +161,7 @@ class Engine:
             self.waiters,
             self.clock,
             msgspec.structs.replace(self.config, group_transitions_max=group_max),
-            self._culprits.banned,
+            self._culprits.left_alone(),
             lambda error, instance_id: self._node_failed(node, error, instance_id),
         )
         self._node, self._first_lsn = node, ownership.lsn
@@ -172,14 +172,26 @@ class Engine:
         late, self._late = self._late, []
         for work_item, outcome in late:
             node.finish_activity(work_item, outcome)
-        for instance_id, error in self._culprits.take_suspects().items():
-            node.park_by_id(instance_id, failure_from_exception(error))
-        asyncio.get_running_loop().call_later(_GOES_WELL_AFTER_S, self._went_well, node)
+        self._park_guilty(node)
+        if self._culprits.is_isolating:
+            asyncio.get_running_loop().call_later(_ISOLATION_S, self._judge, node)
 
-    def _went_well(self, node: Node) -> None:
-        if node is self._node and not self._is_stopping and node.journal.group_max != self.config.group_transitions_max:
-            self._culprits.went_well()
+    def _park_guilty(self, node: Node) -> None:
+        for instance_id, error in self._culprits.take_guilty().items():
+            node.park_by_id(instance_id, failure_from_exception(error))
+
+    def _judge(self, node: Node) -> None:
+        """Decide about the instances held back from a node, and let them go on, or be parked."""
+        if node is not self._node or self._is_stopping:
+            return
+        self._culprits.judge(progress=node.journal.durable_lsn > self._first_lsn)
+        node.left_alone.intersection_update(self._culprits.banned)
+        self._park_guilty(node)
+        if self._culprits.is_isolating:
+            asyncio.get_running_loop().call_later(_ISOLATION_S, self._judge, node)
+        else:
             node.journal.group_max = self.config.group_transitions_max
+        self._start_job(node, lambda: recover(node, self.store, self._runner))
 
     def _start_job(self, node: Node, work: Callable[[], Awaitable[None]]) -> None:
         async def guarded() -> None:
@@ -209,7 +221,7 @@ class Engine:
         if self._is_stopping:
             return
         if isinstance(error, StorageError):
-            logger.error("%s The host starts again from what is stored.", error)
+            logger.error("%s The host goes on from what is stored, if it still owns the store.", error)
         else:
             logger.error("An internal error. The host starts again from what is stored.", exc_info=error)
             if instance_id is not None:
@@ -218,8 +230,10 @@ class Engine:
         progress = node.journal.durable_lsn > self._first_lsn
         self._culprits.failed(error, node.journal.in_flight, progress=progress)
         node.abandon()
-        jobs = list(self._jobs)
-        job = asyncio.get_running_loop().create_task(self._begin_again(jobs))
+        # A store that another process took is not taken back: the two would fight for ever.
+        lost = isinstance(error, OwnershipLostError)
+        then = self._end(error) if lost else self._begin_again(list(self._jobs))
+        job = asyncio.get_running_loop().create_task(then)
         self._jobs.add(job)
         job.add_done_callback(self._jobs.discard)
 

@@ -31,13 +31,13 @@ class Loader:
         self,
         store: Store,
         residents: Residents,
-        banned: set[str],
+        left_alone: set[str],
         loaded: Callable[[StoredInstance], None],
         failed: Callable[[Exception, str | None], None],
     ) -> None:
         self._store = store
         self._residents = residents
-        self._banned = banned
+        self._left_alone = left_alone
         self._loaded = loaded
         self._failed = failed
         self._wanted: dict[str, list[tuple[Arrived, Refused | None, int | None]]] = {}
@@ -134,8 +134,8 @@ class Loader:
         self, instance_id: str, stored: StoredInstance | None, waiting: list[tuple[Arrived, Refused | None, int | None]]
     ) -> None:
         delivered: set[int] = set()
-        if instance_id in self._banned:
-            raise CorruptRecordError("its changes cannot be stored, not even that it is parked")
+        if instance_id in self._left_alone:
+            raise CorruptRecordError("its last changes could not be stored; it is held back")
         if stored is not None:
             self._loaded(stored)
             delivered = {row.message_id for row in stored.messages}

@@ -54,7 +54,7 @@ class Node:
         waiters: Waiters,
         clock: Clock,
         config: HostConfig,
-        banned: set[str],
+        left_alone: set[str],
         failed: Callable[[Exception, str | None], None],
     ) -> None:
         self.fence = fence = ownership.fence
@@ -64,7 +64,8 @@ class Node:
         self.journal = Journal(store, ownership, config, self._release)
         self.residents = Residents(config.cache_bytes_max)
         self.timers: DueTimes[DurableTimer | ScheduledActivity] = DueTimes(clock, config.timer_horizon_s, self._due)
-        self.loader = Loader(store, self.residents, banned, self._loaded, self._fail)
+        self.left_alone = left_alone
+        self.loader = Loader(store, self.residents, left_alone, self._loaded, self._fail)
         self.suspects = Suspects(self)
         self.starts = ActivityStarts(clock, self.timers, self.suspects, runner, config.activity_queue_max)
         self._store = store

@@ -14,8 +14,16 @@ from holdfast.engine.engine import Engine
 from holdfast.engine.node import Node
 from holdfast.engine.residents import Resident
 from holdfast.engine.rows import decode_state
-from holdfast.errors import CommitFailedError, HoldfastError, InstanceNotFoundError, OverloadedError, WaitTimeoutError
-from holdfast.hub.lifecycle import Trigger, check_allowed
+from holdfast.errors import (
+    CommitFailedError,
+    HoldfastError,
+    InstanceNotFoundError,
+    InstanceNotRunningError,
+    InvalidInputError,
+    OverloadedError,
+    WaitTimeoutError,
+)
+from holdfast.hub.lifecycle import TRANSITIONS, Trigger
 from holdfast.model.history import (
     EntityOperationSignaled,
     EventRaised,
@@ -67,6 +75,10 @@ class LocalTaskHub:
     async def send(self, instance_id: str, event: MessageEvent) -> None:
         if not is_entity(instance_id):
             validate_instance_id(instance_id)
+        elif not isinstance(event, ExecutionResumed):
+            raise InvalidInputError(
+                f"{instance_id!r} is an entity. It can be signalled, and resumed when it is parked; nothing else."
+            )
         node = self._admitting_node()
 
         def send(resident: Resident | None) -> int:
@@ -186,9 +198,10 @@ class LocalTaskHub:
 
 def _check_receives(resident: Resident, event: MessageEvent) -> None:
     """Refuse what cannot have an effect any more; what arrives too late all the same is dropped by the hub."""
-    trigger = _TRIGGERS.get(type(event))
     instance = resident.instance
-    if trigger is Trigger.RUN and not instance.is_terminal:
-        return
-    if trigger is not None:
-        check_allowed(instance, trigger)
+    trigger = _TRIGGERS[type(event)]
+    status = instance.status
+    for control in instance.controls:  # accepted, but not applied yet
+        status = TRANSITIONS.get((status, _TRIGGERS[type(control.event)]), status)
+    if (status, trigger) not in TRANSITIONS and (trigger is not Trigger.RUN or status.is_terminal):
+        raise InstanceNotRunningError(instance.instance_id, status.value, trigger.value)

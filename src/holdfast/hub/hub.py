@@ -138,7 +138,7 @@ class Hub:
             begin_execution(transition, instance, event)
             instance.inbox.append(message)
             return instance, transition
-        if is_entity(message.instance_id) and not isinstance(event, EntityUnlockSent):
+        if ended is None and is_entity(message.instance_id) and not isinstance(event, EntityUnlockSent):
             transition = self._begin(message.instance_id, now)
             name = message.instance_id[1:].partition("@")[0]
             instance = Instance(message.instance_id, self._execution_id(transition.lsn), name, now)

@@ -70,12 +70,6 @@ def move(instance: Instance, trigger: Trigger) -> None:
     instance.status = after
 
 
-def check_allowed(instance: Instance, trigger: Trigger) -> None:
-    """Raise InstanceNotRunningError if the table has no such transition."""
-    if (instance.status, trigger) not in TRANSITIONS:
-        raise InstanceNotRunningError(instance.instance_id, instance.status.value, trigger.value)
-
-
 def begin_execution(transition: Transition, instance: Instance, started: ExecutionStarted) -> None:
     """Let an instance that is new, or has ended, begin its life with the execution that `started` describes."""
     if instance.version > 0:

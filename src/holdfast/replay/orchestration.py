@@ -94,8 +94,6 @@ class Execution:
         """
         self.is_replaying = self._asked.with_lines = True
         for events in episodes:
-            if self._end_action is not None:
-                raise ended_early(self._subject(), self.episodes - 1, self._how_it_ended())
             self._run(events)
             if self._end_action is not None:
                 raise ended_early(self._subject(), self.episodes - 1, self._how_it_ended())

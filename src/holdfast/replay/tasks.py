@@ -165,6 +165,8 @@ def _failure_of(task: DurableTask[Any]) -> Callable[[], BaseException]:
 
 
 def _children(tasks: Iterable[DurableTask[Any]], function: str) -> tuple[object, list[DurableTask[Any]]]:
+    if isinstance(tasks, DurableTask):  # a task is iterable, for `yield from`, so this must be said here
+        raise InvalidInputError(f"{function} takes several tasks; it got a single one. Await that, or pass a list.")
     children = list(tasks)
     for child in children:
         if not isinstance(child, DurableTask):  # pyright: ignore[reportUnnecessaryIsInstance] - callers may be untyped

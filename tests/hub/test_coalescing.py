@@ -1,0 +1,192 @@
+"""A group of transitions leaves the same store behind as its transitions one by one, wherever it is cut."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+
+from holdfast.engine.rows import EncodedTransition, coalesce, encode_transition
+from holdfast.hub.entities import PendingBatch
+from holdfast.hub.episodes import PendingEpisode
+from holdfast.hub.hub import Hub
+from holdfast.hub.instance import Instance
+from holdfast.hub.transition import Transition
+from holdfast.model.actions import (
+    CancelTimer,
+    CompleteOrchestration,
+    CreateSubOrchestration,
+    CreateTimer,
+    OrchestratorAction,
+    ScheduleTask,
+    SendEvent,
+)
+from holdfast.model.failure import FailureDetails
+from holdfast.model.history import (
+    EventRaised,
+    ExecutionResumed,
+    ExecutionSuspended,
+    ExecutionTerminated,
+    TaskCompleted,
+    TaskFailed,
+    TimerFired,
+)
+from holdfast.model.limits import Limits
+from holdfast.model.messages import Message
+from holdfast.model.retry import RetryPolicy
+from holdfast.model.status import OrchestrationStatus
+from holdfast.model.work_items import ActivityWorkItem, Episode, Failed, Succeeded
+from holdfast.storage.memory import MemoryData, MemoryStore
+
+NOW = datetime(2026, 11, 22, tzinfo=UTC)
+RETRY = RetryPolicy(max_attempts=3, first_retry_interval=timedelta(0))
+
+
+class Walk:
+    """A hub that is led at random: every transition it makes is kept, in order."""
+
+    def __init__(self, seed: int) -> None:
+        self.dice = random.Random(seed)
+        self.hub = Hub(0, "n", Limits(episode_messages_max=2))
+        self.instances: dict[str, Instance] = {}
+        self.encoded: list[EncodedTransition] = []
+        self.next_id = 0
+
+    def keep(self, transition: Transition | None) -> None:
+        if transition is None:
+            return
+        self.encoded.append(encode_transition(transition, 1))
+        for message in transition.sent:
+            self.deliver(message)
+
+    def deliver(self, message: Message) -> None:
+        if isinstance(message.event, TaskCompleted | TaskFailed | TimerFired):
+            assert message.execution_id is not None, "what an execution asked for must not reach another"
+        known = self.instances.get(message.instance_id)
+        instance, transition = self.hub.deliver(known, message, NOW)
+        if instance is not None:
+            self.instances[message.instance_id] = instance
+        self.keep(transition)
+
+    def actions(self, instance: Instance) -> tuple[OrchestratorAction, ...]:
+        dice, actions = self.dice, list[OrchestratorAction]()
+        for _ in range(dice.randrange(4)):
+            self.next_id += 1
+            kind = dice.randrange(5)
+            if kind == 0:
+                actions.append(ScheduleTask(self.next_id, "a", "1", RETRY if dice.random() < 0.5 else None))
+            elif kind == 1:
+                actions.append(CreateTimer(self.next_id, NOW))
+            elif kind == 2 and instance.timers:
+                actions.append(CancelTimer(dice.choice(sorted(instance.timers))))
+            elif kind == 3:
+                actions.append(CreateSubOrchestration(self.next_id, "o", f"child{dice.randrange(4)}", None))
+            else:
+                actions.append(SendEvent(self.next_id, f"i{dice.randrange(4)}", "e", "null"))
+        end = dice.random()
+        if end < 0.1:
+            status = dice.choice([OrchestrationStatus.COMPLETED, OrchestrationStatus.FAILED])
+            actions.append(CompleteOrchestration(status, failure=FailureDetails("x", "y")))
+        elif end < 0.2:
+            events = (EventRaised(timestamp=NOW, name="e"),) * dice.randrange(3)
+            actions.append(CompleteOrchestration(OrchestrationStatus.CONTINUED_AS_NEW, "2", carryover_events=events))
+        return tuple(actions)
+
+    def run(self, instance: Instance) -> None:
+        match self.hub.step(instance, NOW):
+            case Transition() as transition:
+                self.keep(transition)
+            case PendingEpisode() as pending:
+                if self.dice.random() < 0.05:
+                    self.keep(self.hub.park(instance, pending, FailureDetails("x", "parked"), NOW))
+                else:
+                    self.keep(self.hub.complete_episode(instance, pending, Episode(self.actions(instance)), NOW))
+            case PendingBatch() | None:
+                pass
+
+    def poke(self) -> None:
+        """Let one thing happen to one instance."""
+        dice = self.dice
+        name = f"i{dice.randrange(4)}"
+        instance = self.instances.get(name)
+        if instance is None or instance.is_terminal:
+            started, transition = self.hub.start(instance, name, "o", "0", NOW)
+            self.instances[name] = started
+            self.keep(transition)
+            return
+        choice = dice.randrange(6)
+        if choice == 0 and instance.activities:
+            activity = dice.choice([instance.activities[each] for each in sorted(instance.activities)])
+            item = ActivityWorkItem(name, activity.execution_id, activity.sequence, "a", "1", activity.attempt)
+            outcome = Succeeded("1") if dice.random() < 0.5 else Failed(FailureDetails("x", "y"))
+            result = self.hub.finish_activity(instance, item, outcome, NOW)
+            if isinstance(result, Message):
+                self.deliver(result)
+            else:
+                self.keep(result)
+        elif choice == 1 and instance.timers:
+            timer = instance.timers[dice.choice(sorted(instance.timers))]
+            fired = TimerFired(timestamp=NOW, timer_id=timer.sequence, fire_at=NOW)
+            self.deliver(Message(name, fired, timer.execution_id, timer=timer.key))
+        else:
+            events: list[Any] = [EventRaised(timestamp=NOW, name="e", input="1")] * 3
+            events += [ExecutionSuspended(timestamp=NOW), ExecutionResumed(timestamp=NOW)] * 2
+            events.append(ExecutionTerminated(timestamp=NOW))
+            self.keep(self.hub.post(instance, name, (dice.choice(events),), NOW))
+
+
+def walk(seed: int) -> list[EncodedTransition]:
+    walk = Walk(seed)
+    for _ in range(120):
+        walk.poke()
+        for instance in list(walk.instances.values()):
+            if walk.dice.random() < 0.5:
+                walk.run(instance)
+    return walk.encoded
+
+
+async def store_in_groups(transitions: list[EncodedTransition], dice: random.Random, largest: int) -> MemoryData:
+    data = MemoryData()
+    store = MemoryStore(data)
+    ownership = await store.acquire(0)
+    done = 0
+    while done < len(transitions):
+        group = transitions[done : done + dice.randint(1, largest)]
+        await store.commit(ownership.fence, coalesce(done, group))
+        done += len(group)
+    await store.close()
+    return data
+
+
+@pytest.mark.parametrize("seed", range(30))
+def test_groups_do_what_their_transitions_do(seed: int) -> None:
+    """The memory store checks versions and exact counts on the way, so a wrong group is refused."""
+    transitions = walk(seed)
+    assert len(transitions) > 150
+    dice = random.Random(seed)
+    one_by_one = asyncio.run(store_in_groups(transitions, dice, 1))
+    for largest in (3, 20, 1_000):
+        grouped = asyncio.run(store_in_groups(transitions, dice, largest))
+        for table in ("instances", "history", "messages", "activities", "timers"):
+            left, right = getattr(one_by_one, table), getattr(grouped, table)
+            assert left == right or {k: v for k, v in left.items() if v} == {k: v for k, v in right.items() if v}, table
+
+
+@pytest.mark.parametrize("seed", range(30))
+def test_every_waiting_instance_has_a_reason_to_go_on(seed: int) -> None:
+    """Of an instance that has ended only its row and history are left; no row is of an execution that is over."""
+    data = asyncio.run(store_in_groups(walk(seed), random.Random(seed), 10))
+    current = {row.execution_id: row for row in data.instances.values()}
+    for row in (*data.activities.values(), *data.timers.values()):
+        owner = current.get(row.execution_id)
+        assert owner is not None, "a row of an execution that was replaced"
+        assert not OrchestrationStatus(owner.status).is_terminal
+    for message in data.messages.values():
+        owner_row = data.instances.get(message.instance_id)
+        assert owner_row is not None
+        assert not OrchestrationStatus(owner_row.status).is_terminal
+        assert message.execution_id in (None, owner_row.execution_id)
+    assert set(data.history) <= current.keys() | {key for key, value in data.history.items() if not value}
