@@ -1,7 +1,7 @@
 """The process that gets killed: a host under load, which says on its standard output what was acknowledged.
 
-    python crash_app.py STORE LOG load ROUND    until it is killed
-    python crash_app.py STORE LOG finish        wait for everything that was ever started, print what there is, stop
+python crash_app.py STORE LOG load ROUND    until it is killed
+python crash_app.py STORE LOG finish        wait for everything that was ever started, print what there is, stop
 """
 
 from __future__ import annotations
