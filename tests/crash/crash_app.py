@@ -1,7 +1,7 @@
 """The process that gets killed: a host under load, which says on its standard output what was acknowledged.
 
-python crash_app.py STORE LOG load ROUND    until it is killed
-python crash_app.py STORE LOG finish        wait for everything that was ever started, print what there is, stop
+`crash_app.py STORE LOG load ROUND` works until it is killed; `crash_app.py STORE LOG finish` waits for everything
+that was ever started, prints what there is, and stops.
 """
 
 from __future__ import annotations
