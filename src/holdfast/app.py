@@ -15,7 +15,7 @@ from holdfast.model.refs import Activity, AsyncActivity, Body, Entity, Orchestra
 from holdfast.model.retry import RetryPolicy
 from holdfast.registry.registry import Registry
 from holdfast.registry.routes import Handler, Route
-from holdfast.registry.signatures import activity_input, entity_class, orchestrator_input
+from holdfast.registry.signatures import activity_input, check_importable, entity_class, orchestrator_input
 from holdfast.replay.context import OrchestrationContext
 from holdfast.storage.open_store import open_store
 
@@ -113,6 +113,8 @@ class App:
             is_async = inspect.iscoroutinefunction(function)
             if process and is_async:
                 raise ConfigurationError(f"Activity {chosen!r} is `async def`; process=True is for plain `def`.")
+            if process:
+                check_importable(function, chosen)
             if timeout is not None and timeout <= timedelta(0):
                 raise ConfigurationError(f"The timeout of activity {chosen!r} is {timeout}; it must be more than zero.")
             runs_in: RunsIn = "loop" if is_async else "process" if process else "thread"

@@ -12,6 +12,7 @@ from engine_kit import SOON, Run, World, eventually, make_app, running
 
 from holdfast import (
     App,
+    ConfigurationError,
     EntityId,
     HostConfig,
     InstanceAlreadyExistsError,
@@ -562,22 +563,14 @@ async def _is_episode(run: Run, instance_id: str) -> bool:
     return status is not None and status.input == "terminated"
 
 
-def test_process_activities_need_to_be_importable() -> None:
-    """They are found by name in the other process; what is not there is a clear failure."""
+def test_process_activities_must_be_importable() -> None:
+    """They are found by name in the other process, so one that cannot be is refused when it is decorated."""
     app = App()
 
-    @app.activity(process=True)
     def hidden(n: int) -> int:
         return n
 
-    @app.orchestrator
-    async def calls(ctx: OrchestrationContext) -> int:
-        return await ctx.call_activity(hidden, 1)
-
-    async def scenario(run: Run) -> None:
-        with pytest.raises(OrchestrationFailedError, match="hidden"):
-            await result(run, "calls")
-
-    from holdfast.storage.memory import MemoryStore
-
-    on(MemoryStore(), app, scenario)
+    with pytest.raises(ConfigurationError, match="top level of a module"):
+        app.activity(process=True)(hidden)
+    with pytest.raises(ConfigurationError, match="top level of a module"):
+        app.activity(process=True, name="anonymous")(lambda n: n)

@@ -87,6 +87,8 @@ class Registry:
 def _add(functions: dict[str, R], kind: str, added: R) -> None:
     if not added.name or not added.name.isprintable() or len(added.name) > 256:
         raise ConfigurationError(f"{added.name[:40]!r} cannot name an {kind}; use 1 to 256 printable characters.")
+    if added.name == "<lambda>":
+        raise ConfigurationError(f"An {kind} needs a name under which it is found after a restart; '<lambda>' is none.")
     if added.name.casefold() in functions:
         raise ConfigurationError(
             f"The app has an {kind} {added.name!r} already (names differ by more than case); "

@@ -21,6 +21,15 @@ def activity_input(function: Callable[..., Any], name: str) -> str | None:
     return _input_parameter(function, f"Activity {name!r}", leading=0)
 
 
+def check_importable(function: Callable[..., Any], name: str) -> None:
+    """Raise ConfigurationError if another process could not find a function by its name."""
+    if not inspect.isfunction(function) or "<" in function.__qualname__:
+        raise ConfigurationError(
+            f"Activity {name!r} runs in a process of its own, which must find it by name; "
+            "define it with `def` at the top level of a module."
+        )
+
+
 def orchestrator_input(function: Callable[..., Any], name: str) -> str | None:
     """Return the name of an orchestrator's input parameter, which follows the context, or None if it takes none.
 
