@@ -93,25 +93,21 @@ def test_a_second_signal_ends_it_at_once(tmp_path: Path) -> None:
         assert again.status("x")["runtimeStatus"] in ("Running", "Completed")
 
 
-TAKEN_ONCE = """
-from holdfast.errors import OwnershipLostError
-from holdfast.storage.sqlite import SqliteStore
-
-acquire, stores = SqliteStore.acquire, []
-
-async def acquire_once(store, *arguments, **options):
-    if stores:
-        raise OwnershipLostError("planted: somebody else has it")
-    stores.append(store)
-    return await acquire(store, *arguments, **options)
-
-SqliteStore.acquire = acquire_once
-"""
+@posix_only
+def test_a_thread_that_never_ends_does_not_keep_the_process(tmp_path: Path) -> None:
+    (tmp_path / "stuck.py").write_text(
+        TINY.replace("return 2 * number", "print('It began.', flush=True); time.sleep(3600)")
+    )
+    with Running("stuck.py", "--set", "drain_s=0.1", cwd=tmp_path) as running:
+        assert running.http.post(f"{BASE}/orchestrators/flow/x", json=1).status_code == 202
+        running.wait_for("It began.")
+        running.process.send_signal(signal.SIGTERM)
+        assert running.end() == 0
 
 
 @posix_only
 def test_a_store_that_is_lost_ends_it_with_code_3(tmp_path: Path) -> None:
-    (tmp_path / "robbed.py").write_text(TINY + TAKEN_ONCE)
+    (tmp_path / "robbed.py").write_text(TINY)
     with Running("robbed.py", cwd=tmp_path) as running:
         with contextlib.closing(sqlite3.connect(tmp_path / "holdfast.db")) as thief, thief:
             thief.execute("UPDATE node SET incarnation = incarnation + 1")

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import sys
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from urllib.parse import quote
@@ -18,10 +20,14 @@ from holdfast.cli.errors import LOST_STORE, CommandError
 from holdfast.cli.load import load_app
 from holdfast.cli.server import HttpServer, bind, url_of
 from holdfast.cli.signals import StopSignals
+from holdfast.engine.activity_runner import ACTIVITY_THREADS
 from holdfast.engine.config import HostConfig, config_from_mapping
+from holdfast.engine.tuning import tune_process
 from holdfast.errors import StorageError
 from holdfast.host import Host
 from holdfast.http.security import is_loopback
+
+_LAST_CHANCE_S = 0.5
 
 
 class RunOptions(msgspec.Struct, frozen=True):
@@ -51,11 +57,22 @@ def run_app(options: RunOptions) -> None:
     loaded = load_app(options.target)
     store = options.store or _default_store(loaded.directory)
     logging.basicConfig(format="%(asctime)s %(levelname)s %(name)s: %(message)s", level=logging.INFO)
-    # The thread that writes to SQLite needs the interpreter for a moment after each call into it. While the loop is
-    # busy, it would wait for the default of 5 ms each time, and everybody who waits for that commit with it.
-    sys.setswitchinterval(0.0005)
+    tune_process()
     with asyncio.Runner(loop_factory=_loop_factory()) as runner:
         runner.run(_serve(loaded.app, loaded.name, store, config, options))
+    _leave_threads_behind()
+
+
+def _leave_threads_behind() -> None:
+    """End the process although activities still run in threads, which nothing can stop; they will run again."""
+    threads = [each for each in threading.enumerate() if each.name.startswith(ACTIVITY_THREADS)]
+    for thread in threads:
+        thread.join(_LAST_CHANCE_S / len(threads))
+    if any(thread.is_alive() for thread in threads):
+        logging.getLogger("holdfast.cli").warning("Activities still run in threads; the process ends without them.")
+        logging.shutdown()
+        sys.stdout.flush()
+        os._exit(0)
 
 
 def _parse_settings(settings: tuple[str, ...]) -> dict[str, object]:

@@ -15,7 +15,7 @@ from collections.abc import Callable
 from concurrent.futures import Executor, ProcessPoolExecutor, ThreadPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from datetime import timedelta
-from typing import Any
+from typing import Any, Final
 
 from holdfast.codec.converter import JsonConverter
 from holdfast.codec.history import decode_record, encode_record
@@ -28,6 +28,9 @@ from holdfast.model.messages import DurableKey
 from holdfast.model.refs import Activity
 from holdfast.model.work_items import ActivityWorkItem, Failed, Outcome, Succeeded
 from holdfast.registry.registry import Registry
+
+ACTIVITY_THREADS: Final = "holdfast-activity"
+"""How the names of the threads begin in which activities run."""
 
 
 class ActivityRunner:
@@ -184,7 +187,7 @@ class ActivityRunner:
 
     def _thread_pool(self) -> Executor:
         if self._threads is None:
-            self._threads = ThreadPoolExecutor(self._config.threads_max, thread_name_prefix="holdfast-activity")
+            self._threads = ThreadPoolExecutor(self._config.threads_max, thread_name_prefix=ACTIVITY_THREADS)
         return self._threads
 
     def _process_pool(self) -> Executor:
