@@ -9,6 +9,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from contextlib import suppress
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -23,8 +24,11 @@ from holdfast import (
     InstanceParkedError,
     Limits,
     OrchestrationContext,
+    OrchestrationFailedError,
     OverloadedError,
+    RetryPolicy,
     StorageError,
+    when_all,
 )
 from holdfast.errors import CommitFailedError, CorruptRecordError, OwnershipLostError, StoreInUseError
 from holdfast.storage.memory import MemoryData, MemoryStore
@@ -510,6 +514,83 @@ def test_activities_beyond_the_queue_wait_in_the_store(make_store: MakeStore) ->
         assert await result(run, "fan", 300) == sum(2 * n for n in range(300))
 
     on(make_store(), make_app(World()), scenario, HostConfig(activities_max=3, activity_queue_max=10, drain_s=0.2))
+
+
+def test_messages_to_nobody_are_dropped_once(make_store: MakeStore) -> None:
+    """Also while the transitions that drop them are not stored yet, and loads find the rows again."""
+    app = App()
+
+    @app.orchestrator
+    async def shouts(ctx: OrchestrationContext) -> str:
+        for _ in range(20):
+            ctx.send_event("nobody", "hello", 1)
+            ctx.send_event("ended", "hello", 1)
+            await ctx.create_timer(timedelta(0))
+        return "hoarse"
+
+    @app.orchestrator
+    async def ends(ctx: OrchestrationContext) -> None:
+        return None
+
+    async def scenario(run: Run) -> None:
+        node = run.engine.node
+        await run.client.start_new(ends, instance_id="ended")
+        assert await result(run, "shouts") == "hoarse"
+
+        async def nothing_waits() -> bool:
+            return await run.store.instances_with_messages("", 10) == []
+
+        await eventually(nothing_waits)
+        assert run.engine.node is node, "a commit was refused on the way"
+
+    on(make_store(), app, scenario, HostConfig(cache_bytes_max=1, group_transitions_max=1, drain_s=0.2))
+
+
+def test_what_is_terminated_does_not_start_any_more(make_store: MakeStore) -> None:
+    """Neither a retry whose time comes, nor an activity that waits for its turn."""
+    world = World()
+    app = App()
+
+    @app.activity
+    async def fails() -> None:
+        world.calls.append("fails")
+        raise ValueError
+
+    @app.activity
+    async def waits() -> None:
+        world.calls.append("waits")
+        await world.gate.wait()
+
+    soon = RetryPolicy(first_retry_interval=timedelta(milliseconds=50), max_attempts=10)
+
+    @app.orchestrator
+    async def retries(ctx: OrchestrationContext) -> None:
+        await ctx.call_activity(fails, retry=soon)
+
+    @app.orchestrator
+    async def queues(ctx: OrchestrationContext) -> None:
+        await when_all([ctx.call_activity(waits), ctx.call_activity(waits), ctx.call_activity(waits)])
+
+    async def scenario(run: Run) -> None:
+        handles = [await run.client.start_new(retries), await run.client.start_new(queues)]
+
+        async def begun() -> bool:
+            return sorted(world.calls) == ["fails", "waits"]
+
+        await eventually(begun)
+        for handle in handles:
+            await handle.terminate()
+            with pytest.raises(OrchestrationFailedError):
+                await handle.wait_for_completion(timeout=SOON)
+        world.gate.set()
+        assert await result(run, "sleeper") is None
+        assert sorted(world.calls) == ["fails", "waits"]
+
+    @app.orchestrator
+    async def sleeper(ctx: OrchestrationContext) -> None:
+        await ctx.create_timer(timedelta(milliseconds=150))
+
+    on(make_store(), app, scenario, HostConfig(activities_max=1, drain_s=0.2))
 
 
 class StubbornStore(FailingStore):

@@ -48,6 +48,7 @@ class ActivityRunner:
         self._config = config
         self._finished = finished
         self._queue: deque[ActivityWorkItem] = deque()
+        self._queued: dict[DurableKey, ActivityWorkItem] = {}
         self._running: dict[DurableKey, tuple[ActivityWorkItem, asyncio.Task[None]]] = {}
         self._threads: ThreadPoolExecutor | None = None
         self._processes: ProcessPoolExecutor | None = None
@@ -55,7 +56,7 @@ class ActivityRunner:
 
     @property
     def queued(self) -> int:
-        return len(self._queue)
+        return len(self._queued)
 
     @property
     def running(self) -> int:
@@ -63,19 +64,27 @@ class ActivityRunner:
 
     def known_keys(self) -> set[DurableKey]:
         """The keys of all attempts that are queued or running."""
-        return {(item.execution_id, item.sequence) for item in self._queue} | self._running.keys()
+        return self._queued.keys() | self._running.keys()
 
     def is_running(self, key: DurableKey) -> bool:
         return key in self._running
 
     def submit(self, work_item: ActivityWorkItem) -> None:
         """Run an attempt as soon as there is a place."""
-        self._queue.append(work_item)
-        self._fill()
+        key = (work_item.execution_id, work_item.sequence)
+        if key not in self._queued:
+            self._queued[key] = work_item
+            self._queue.append(work_item)
+            self._fill()
+
+    def forget(self, key: DurableKey) -> None:
+        """Drop one activity, if it has not started."""
+        self._queued.pop(key, None)
 
     def forget_queued(self) -> None:
         """Drop what has not started; the store still has it."""
         self._queue.clear()
+        self._queued.clear()
 
     def cancel(self, keys: set[DurableKey]) -> None:
         """Stop attempts and do not report them: their cause was lost."""
@@ -85,7 +94,7 @@ class ActivityRunner:
     async def drain(self, seconds: float) -> None:
         """Start nothing more, and give what runs some time; what does not finish runs again after the next start."""
         self._is_draining = True
-        self._queue.clear()
+        self.forget_queued()
         running = [job for _, job in self._running.values()]
         if running:
             await asyncio.wait(running, timeout=seconds)
@@ -101,6 +110,9 @@ class ActivityRunner:
         while self._queue and len(self._running) < self._config.activities_max and not self._is_draining:
             work_item = self._queue.popleft()
             key = (work_item.execution_id, work_item.sequence)
+            if self._queued.get(key) is not work_item:
+                continue  # it was forgotten meanwhile
+            del self._queued[key]
             if key not in self._running:
                 self._running[key] = (work_item, loop.create_task(self._attempt(work_item, key)))
 

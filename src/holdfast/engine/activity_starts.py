@@ -49,6 +49,11 @@ class ActivityStarts:
             self._speculative[activity.key] = lsn
             self._runner.submit(_work_item(activity))
 
+    def forget(self, key: DurableKey) -> None:
+        """Do not start an activity any more: it is finished, or nobody waits for it."""
+        self._timers.discard(key)
+        self._runner.forget(key)
+
     def recover(self, activity: ScheduledActivity, instance: Instance | None) -> None:
         """Start an activity found in the store, unless its completion is being taken in at this moment."""
         if instance is not None and instance.execution_id == activity.execution_id:

@@ -82,10 +82,11 @@ class Loader:
         self._wanted.setdefault(instance_id, []).append((arrived, refused, message_id))
         self._schedule()
 
-    def with_history(self, execution_id: str, arrived: Callable[[list[str]], None]) -> None:
-        """Call back with the stored episodes of an execution."""
+    def with_history(self, execution_id: str, durable: Awaitable[None], arrived: Callable[[list[str]], None]) -> None:
+        """Call back with the episodes of an execution, once all of them are stored."""
 
         async def read() -> None:
+            await durable
             arrived(await self._store.load_history(execution_id))
 
         self._start(read)

@@ -76,6 +76,7 @@ class Node:
         self._sent: deque[Message] = deque()
         self._is_pumping = False
         self._is_abandoned = False
+        self._dropped: dict[int, int] = {}
 
     def abandon(self) -> None:
         """Forget everything. Nothing of this node reaches the store or the outside any more."""
@@ -96,6 +97,11 @@ class Node:
             self.timers.add(timer.key, timer.due_at, timer)
         for key in transition.timers_removed:
             self.timers.discard(key)
+        for key in transition.activities_removed:
+            self.starts.forget(key)
+        if transition.instance is None and transition.instance_id not in self.residents:
+            # Dropped messages of an instance that does not exist: until their rows are gone, a load finds them again.
+            self._dropped.update(dict.fromkeys(transition.consumed, transition.lsn))
         for output in transition.outputs:
             if isinstance(output, StartActivity) and output.activity.speculative:
                 self.starts.start_speculatively(output.activity, transition.lsn)
@@ -195,6 +201,7 @@ class Node:
         else:
             self.loader.with_history(
                 work_item.execution_id,
+                self.journal.durable(resident.instance.lsn),
                 lambda history: self.guarded(
                     work_item.instance_id, lambda: self._replay_episode(resident, pending, history)
                 ),
@@ -255,7 +262,8 @@ class Node:
             for timer in instance.timers.values():
                 self.timers.add(timer.key, timer.due_at, timer)
         for message in messages:
-            self.deliver(self.residents.get(stored.instance_id), message)
+            if message.message_id not in self._dropped:
+                self.deliver(self.residents.get(stored.instance_id), message)
         resident = self.residents.get(stored.instance_id)
         if errors and resident is not None:
             self.park(resident.instance, failure_from_exception(errors[0]))
@@ -278,6 +286,8 @@ class Node:
         """Act on outputs whose transitions are durable now."""
         if self._is_abandoned:
             return
+        while self._dropped and next(iter(self._dropped.values())) <= self.journal.durable_lsn:
+            del self._dropped[next(iter(self._dropped))]
         for output in outputs:
             match output:
                 case StartActivity():

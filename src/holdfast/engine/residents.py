@@ -56,6 +56,9 @@ class Residents:
     def get(self, instance_id: str) -> Resident | None:
         return self._by_id.get(instance_id)
 
+    def __contains__(self, instance_id: str) -> bool:
+        return instance_id in self._by_id
+
     def __iter__(self) -> Iterator[Resident]:
         return iter(self._by_id.values())
 

@@ -39,6 +39,7 @@ def next_attempt(activity: ScheduledActivity, details: FailureDetails, now: date
 
 def replace_activity(transition: Transition, instance: Instance, activity: ScheduledActivity) -> None:
     """Store an activity's new attempt or count, and let it start."""
+    transition.touch(instance)
     instance.activities[activity.sequence] = activity
     transition.activities_updated.append(activity)
     transition.outputs.append(StartActivity(activity))

@@ -113,7 +113,7 @@ class Hub:
         if instance is None or instance.is_terminal:
             return self._deliver_to_nobody(instance, message, now)
         if message.execution_id not in (None, instance.execution_id) or not _is_open(instance, message):
-            return instance, self._drop(message, now)
+            return instance, self._drop(instance, message, now)
         if isinstance(message.event, ExecutionStarted) and message.event.execution_id != instance.execution_id:
             return instance, self._refuse_start(instance, message, message.event, now)
         if isinstance(message.event, CONTROL):
@@ -145,13 +145,15 @@ class Hub:
             transition.change(instance)
             instance.inbox.append(message)
             return instance, transition
-        return ended, self._drop(message, now)
+        return ended, self._drop(ended, message, now)
 
-    def _drop(self, message: Message, now: datetime) -> Transition | None:
+    def _drop(self, instance: Instance | None, message: Message, now: datetime) -> Transition | None:
         """Forget a message. A lock that is granted to nobody is given back."""
         if message.message_id is None:
             return None  # the row of its activity or timer went together with the execution
         transition = self._begin(message.instance_id, now)
+        if instance is not None:
+            transition.touch(instance)
         transition.consumed.append(message.message_id)
         if isinstance(message.event, EntityLockGranted):
             for target in message.event.lock_set:
@@ -165,7 +167,7 @@ class Hub:
         self, instance: Instance, message: Message, event: ExecutionStarted, now: datetime
     ) -> Transition | None:
         """Tell the parent of a sub-orchestration that its id is taken."""
-        transition = self._drop(message, now)
+        transition = self._drop(instance, message, now)
         if transition is not None and event.parent is not None:
             error = InstanceAlreadyExistsError(instance.instance_id, instance.status.value)
             failed = SubOrchestrationInstanceFailed(
@@ -180,6 +182,7 @@ class Hub:
         """An instance that may not run for a long time must not hold a result in memory only."""
         assert message.activity is not None
         transition = self._begin(instance.instance_id, now)
+        transition.touch(instance)
         transition.remove_activity(instance, message.activity[1])
         transition.send(instance.instance_id, message.event, instance.execution_id)
         return transition

@@ -84,6 +84,10 @@ class Transition:
         instance.lsn = self.lsn
         instance.updated_at = self.now
 
+    def touch(self, instance: Instance) -> None:
+        """Declare that rows of an instance change, though not its own: it stays in memory until they are durable."""
+        instance.lsn = self.lsn
+
     def send(self, instance_id: str, event: MessageEvent, execution_id: str | None = None) -> Message:
         """Send a message; ids rise in the order of sending, over all transitions of the node."""
         message_id = self.lsn * _MESSAGES_PER_TRANSITION + len(self.sent)
