@@ -96,7 +96,7 @@ class Walk:
         return tuple(actions)
 
     def run(self, instance: Instance) -> None:
-        match self.hub.step(instance, NOW):
+        match self.hub.step(instance, NOW) or self.hub.next_work(instance, NOW):
             case Transition() as transition:
                 self.keep(transition)
             case PendingEpisode() as pending:
@@ -135,7 +135,7 @@ class Walk:
             events: list[Any] = [EventRaised(timestamp=NOW, name="e", input="1")] * 3
             events += [ExecutionSuspended(timestamp=NOW), ExecutionResumed(timestamp=NOW)] * 2
             events.append(ExecutionTerminated(timestamp=NOW))
-            self.keep(self.hub.post(instance, name, (dice.choice(events),), NOW))
+            self.keep(self.hub.post(instance, name, dice.choice(events), NOW))
 
 
 def walk(seed: int) -> list[EncodedTransition]:

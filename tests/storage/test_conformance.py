@@ -439,8 +439,8 @@ async def test_activities_are_paged_by_time(hub: Hub) -> None:
     )
     keys = [("i-e", 1), ("a-e", 7), ("i-e", 2), ("i-e", 3), ("i-e", 10), ("i-e", 0)]
     assert [row.key for row in await owner.store.activities_visible(30, 100)] == keys
-    assert [row.key for row in await owner.store.activities_visible(30, 2, 1)] == keys[1:3]
-    assert await owner.store.activities_visible(30, 2, 6) == []
+    assert [row.key for row in await owner.store.activities_visible(30, 2, (10, *keys[0]))] == keys[1:3]
+    assert await owner.store.activities_visible(30, 2, (30, *keys[5])) == []
     assert await owner.store.activities_visible(9, 2) == []
 
 
@@ -451,8 +451,8 @@ async def test_timers_are_paged_by_time(hub: Hub) -> None:
     await owner.commit(timers_inserted=[timer(n, due_at=at) for n, at in times.items()] + [timer(7, "a", due_at=20)])
     keys = [("i-e", 1), ("a-e", 7), ("i-e", 2), ("i-e", 3), ("i-e", 10), ("i-e", 0)]
     assert [row.key for row in await owner.store.timers_due(30, 100)] == keys
-    assert [row.key for row in await owner.store.timers_due(30, 2, 1)] == keys[1:3]
-    assert await owner.store.timers_due(30, 2, 6) == []
+    assert [row.key for row in await owner.store.timers_due(30, 2, (10, *keys[0]))] == keys[1:3]
+    assert await owner.store.timers_due(30, 2, (30, *keys[5])) == []
     assert await owner.store.timers_due(9, 2) == []
 
 

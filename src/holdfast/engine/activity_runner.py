@@ -66,8 +66,9 @@ class ActivityRunner:
         """The keys of all attempts that are queued or running."""
         return self._queued.keys() | self._running.keys()
 
-    def is_running(self, key: DurableKey) -> bool:
-        return key in self._running
+    def knows(self, key: DurableKey) -> bool:
+        """Whether an attempt is queued or running."""
+        return key in self._queued or key in self._running
 
     def submit(self, work_item: ActivityWorkItem) -> None:
         """Run an attempt as soon as there is a place."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from holdfast.engine.activity_runner import ActivityRunner
 from holdfast.engine.clock import Clock
-from holdfast.engine.suspects import SUSPECT_DELIVERIES, Suspects
+from holdfast.engine.suspects import Suspects
 from holdfast.engine.timers import DueTimes
 from holdfast.hub.instance import DurableTimer, Instance, ScheduledActivity
 from holdfast.model.messages import DurableKey
@@ -33,12 +33,11 @@ class ActivityStarts:
         """Let an activity run whose cause is durable."""
         if self._speculative.pop(activity.key, None) is not None:
             return  # it was started when its cause entered the journal
-        counted = self._suspects.is_counted(activity)
         if activity.visible_at > self._clock.now():
             self._timers.add(activity.key, activity.visible_at, activity)
-        elif activity.deliveries >= SUSPECT_DELIVERIES and not counted:
-            self._suspects.add_activity(activity)
-        elif self._runner.queued >= self._queue_max and not counted:
+        elif not self._suspects.may_start(activity):
+            return
+        elif self._runner.queued >= self._queue_max and not self._suspects.is_released(activity):
             self.has_overflowed = True
         else:
             self._runner.submit(_work_item(activity))
@@ -54,13 +53,11 @@ class ActivityStarts:
         self._timers.discard(key)
         self._runner.forget(key)
 
-    def recover(self, activity: ScheduledActivity, instance: Instance | None) -> None:
-        """Start an activity found in the store, unless its completion is being taken in at this moment."""
-        if instance is not None and instance.execution_id == activity.execution_id:
-            known = instance.activities.get(activity.sequence)
-            if known != activity or activity.sequence in instance.answered:
-                return
-        self.start(activity)
+    def recover(self, activity: ScheduledActivity, instance: Instance) -> None:
+        """Start an activity found in the store, unless it runs, or its completion came in meanwhile."""
+        known = instance.activities.get(activity.sequence)
+        if known == activity and activity.sequence not in instance.answered and not self._runner.knows(activity.key):
+            self.start(activity)
 
     def abandon(self, durable_lsn: int) -> None:
         """Give up what has started without a durable cause, and what has not started."""

@@ -5,6 +5,8 @@ from __future__ import annotations
 from datetime import UTC, datetime, timedelta
 from typing import Protocol
 
+from holdfast.errors import CorruptRecordError
+
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
 
@@ -26,5 +28,12 @@ def to_microseconds(instant: datetime) -> int:
 
 
 def from_microseconds(microseconds: int) -> datetime:
-    """Return the aware UTC instant, exactly."""
-    return _EPOCH + timedelta(microseconds=microseconds)
+    """Return the aware UTC instant, exactly.
+
+    Raises:
+        CorruptRecordError: for what no calendar has.
+    """
+    try:
+        return _EPOCH + timedelta(microseconds=microseconds)
+    except OverflowError:
+        raise CorruptRecordError(f"{microseconds} microseconds since 1970 is no point in time.") from None

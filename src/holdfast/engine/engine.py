@@ -20,6 +20,7 @@ from holdfast.engine.worker import Worker
 from holdfast.errors import (
     CommitFailedError,
     HostStoppedError,
+    InstanceNotFoundError,
     OverloadedError,
     OwnershipLostError,
     PayloadError,
@@ -37,6 +38,8 @@ logger = logging.getLogger("holdfast.engine")
 
 _BACK_OFF_S = (0.0, 0.1, 1.0, 5.0)
 _ISOLATION_S = 0.5
+_LEAVE_S = 30.0
+_LOOK_AGAIN_S = 0.001
 
 
 class Engine:
@@ -130,12 +133,16 @@ class Engine:
         await self._end(None)
 
     async def _leave(self, node: Node) -> None:
-        """Make durable what was begun, and mark the store as left in good order."""
+        """Take in what has finished, make it durable, and mark the store as left in good order."""
         try:
-            await node.journal.settled()
+            async with asyncio.timeout(_LEAVE_S):
+                while not node.is_quiet:
+                    await node.journal.settled()
+                    await asyncio.sleep(_LOOK_AGAIN_S)
             await self.store.release(node.fence)
-        except StorageError as error:
-            logger.error("The store was not left in good order; nothing stored is lost: %s", error)  # noqa: TRY400
+        except (StorageError, TimeoutError) as error:
+            logger.error("The store was not left in good order; nothing stored is lost: %r", error)  # noqa: TRY400
+        node.journal.fail(CommitFailedError("The host stopped before this was stored.", outcome_unknown=True))
 
     async def _end(self, error: StorageError | None) -> None:
         self._is_stopping = True
@@ -208,7 +215,9 @@ class Engine:
         """Tell those whose instance ended in a commit of which we never heard whether it was applied."""
         for instance_id in self.waiters.instance_ids():
             row = await self.store.read_instance(instance_id)
-            if row is not None:
+            if row is None:
+                self.waiters.fail(instance_id, InstanceNotFoundError(instance_id))
+            else:
                 state = decode_state(row)
                 if state.runtime_status.is_terminal or state.parked is not None:
                     self.waiters.stopped(state)

@@ -12,7 +12,7 @@ from collections.abc import Callable
 
 from holdfast.engine.config import HostConfig
 from holdfast.engine.rows import EncodedTransition, coalesce, encode_transition
-from holdfast.errors import StorageError
+from holdfast.errors import CommitFailedError, StorageError
 from holdfast.hub.transition import Output, Transition
 from holdfast.storage.port import Ownership, Store
 
@@ -26,6 +26,7 @@ class Journal:
         self.durable_lsn = ownership.lsn
         self.group_max = config.group_transitions_max
         """How many transitions one commit may have."""
+        self._in_flight_lsn = 0
         self.in_flight: list[str] = []
         """The instances of the group that is being committed, or that failed."""
         self._store = store
@@ -54,7 +55,8 @@ class Journal:
 
     def append(self, transition: Transition) -> None:
         """Add the next transition. It is encoded here, so that what cannot be stored never enters the order."""
-        assert transition.lsn == self._tail_lsn + 1, "transitions enter the journal in the order of their numbers"
+        if transition.lsn != self._tail_lsn + 1:
+            raise AssertionError("transitions enter the journal in the order of their numbers")
         encoded = encode_transition(transition, self._ownership.partition_count)
         self._tail_lsn = transition.lsn
         self._waiting.append((encoded, transition.outputs))
@@ -102,6 +104,7 @@ class Journal:
             group.append(encoded)
             outputs.extend(released)
         self.in_flight = [encoded.instance_id for encoded in group]
+        self._in_flight_lsn = group[-1].lsn
         # Shielded: cancelling this loop must not leave a commit behind that nobody waits for.
         await asyncio.shield(self._store.commit(self._ownership.fence, coalesce(self.durable_lsn, group)))
         self._waiting_bytes -= sum(each.size_bytes for each in group)
@@ -116,6 +119,13 @@ class Journal:
         """Give up what is not durable, and tell whoever waits for it."""
         self._failure = error
         while self._waiters:
-            future = self._waiters.popleft()[1]
+            lsn, future = self._waiters.popleft()
             if not future.done():
-                future.set_exception(type(error)(*error.args))
+                future.set_exception(_lost(error, lsn <= self._in_flight_lsn))
+
+
+def _lost(error: StorageError, was_in_flight: bool) -> StorageError:
+    """Return the error for one who waits: what was behind the group in flight is certainly not stored."""
+    if isinstance(error, CommitFailedError):
+        return CommitFailedError(str(error), outcome_unknown=error.outcome_unknown and was_in_flight)
+    return type(error)(*error.args)

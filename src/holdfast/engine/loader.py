@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable
 from typing import TypeAlias
 
 from holdfast.engine.residents import Resident, Residents
-from holdfast.errors import CorruptRecordError, StorageError
+from holdfast.errors import CommitFailedError, CorruptRecordError, StorageError
 from holdfast.storage.port import Store, StoredInstance
 
 logger = logging.getLogger("holdfast.engine")
@@ -34,6 +34,7 @@ class Loader:
         left_alone: set[str],
         loaded: Callable[[StoredInstance], None],
         failed: Callable[[Exception, str | None], None],
+        durable_lsn: Callable[[], int],
     ) -> None:
         self._store = store
         self._residents = residents
@@ -41,7 +42,11 @@ class Loader:
         self._loaded = loaded
         self._failed = failed
         self._wanted: dict[str, list[tuple[Arrived, Refused | None, int | None]]] = {}
+        self._durable_lsn = durable_lsn
         self._reading: set[str] = set()
+        self._reads: dict[int, int] = {}
+        """By number, the reads that are open, with what was durable when they began."""
+        self._reads_begun = 0
         self._jobs: set[asyncio.Task[None]] = set()
         self._is_scheduled = False
 
@@ -58,6 +63,10 @@ class Loader:
     @property
     def is_idle(self) -> bool:
         return not self._wanted and not self._jobs
+
+    def known_lsn(self, durable_lsn: int) -> int:
+        """Return up to where every open read sees what is durable."""
+        return min([durable_lsn, *self._reads.values()])
 
     def with_resident(
         self,
@@ -116,7 +125,16 @@ class Loader:
             self._failed(error, None)
 
     async def _read(self, instance_ids: list[str]) -> None:
-        found = {stored.instance_id: stored for stored in await self._store.load(instance_ids)}
+        self._reads_begun += 1
+        number = self._reads_begun
+        self._reads[number] = self._durable_lsn()
+        try:
+            found = {stored.instance_id: stored for stored in await self._store.load(instance_ids)}
+            self._arrive_all(instance_ids, found)
+        finally:
+            del self._reads[number]
+
+    def _arrive_all(self, instance_ids: list[str], found: dict[str, StoredInstance]) -> None:
         for instance_id in instance_ids:
             self._reading.discard(instance_id)
             waiting = self._wanted.pop(instance_id, [])
@@ -129,6 +147,9 @@ class Loader:
                         refused(error)
             except Exception as error:
                 self._failed(error, instance_id)
+                for _, refused, _ in waiting:
+                    if refused is not None:
+                        refused(CommitFailedError(f"An internal error; it is not known what was stored: {error!r}"))
                 return
 
     def _arrive(

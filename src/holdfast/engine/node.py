@@ -65,7 +65,7 @@ class Node:
         self.residents = Residents(config.cache_bytes_max)
         self.timers: DueTimes[DurableTimer | ScheduledActivity] = DueTimes(clock, config.timer_horizon_s, self._due)
         self.left_alone = left_alone
-        self.loader = Loader(store, self.residents, left_alone, self._loaded, self._fail)
+        self.loader = Loader(store, self.residents, left_alone, self._loaded, self.fail, self._durable_lsn)
         self.suspects = Suspects(self)
         self.starts = ActivityStarts(clock, self.timers, self.suspects, runner, config.activity_queue_max)
         self._store = store
@@ -77,6 +77,12 @@ class Node:
         self._is_pumping = False
         self._is_abandoned = False
         self._dropped: dict[int, int] = {}
+        self._to_park: dict[str, FailureDetails] = {}
+
+    @property
+    def is_quiet(self) -> bool:
+        """Whether nothing is being read, stepped or stored at this moment."""
+        return self.loader.is_idle and self._turns.is_idle and self.journal.is_settled
 
     def abandon(self) -> None:
         """Forget everything. Nothing of this node reaches the store or the outside any more."""
@@ -147,6 +153,9 @@ class Node:
         if resident is not None and resident.instance is instance:
             self.guarded(instance.instance_id, lambda: self._step(resident))
 
+    def _durable_lsn(self) -> int:
+        return self.journal.durable_lsn
+
     def _shrink(self) -> None:
         self.residents.shrink(self.journal.durable_lsn)
 
@@ -157,30 +166,31 @@ class Node:
         try:
             work()
         except Exception as error:
-            self._fail(error, instance_id)
+            self.fail(error, instance_id)
 
-    def _fail(self, error: Exception, instance_id: str | None = None) -> None:
+    def fail(self, error: Exception, instance_id: str | None = None) -> None:
+        """Give this node up."""
         if not self._is_abandoned:
             self._failed(error, instance_id)
 
     def _step(self, resident: Resident) -> None:
         instance = resident.instance
-        if not self.suspects.may_step(instance):
-            return
-        next_step = self.hub.step(instance, self.clock.now())
-        match next_step:
-            case None:
-                return
-            case Transition():
-                self._finish_step(resident, next_step)
-            case PendingBatch():
-                result = self._worker.run_batch(next_step.work_item)
-                self._complete_batch(resident, next_step, result)
-            case PendingEpisode():
-                self._run_episode(resident, next_step)
+        transition = self.hub.step(instance, self.clock.now())
+        if transition is not None:
+            self._finish_step(resident, transition)
+        elif self.suspects.may_work(instance):
+            work = self.hub.next_work(instance, self.clock.now())
+            match work:
+                case None:
+                    self.suspects.has_worked(instance)
+                case PendingBatch():
+                    self._complete_batch(resident, work, self._worker.run_batch(work.work_item))
+                case PendingEpisode():
+                    self._run_episode(resident, work)
 
     def _finish_step(self, resident: Resident, transition: Transition) -> None:
         self.append(transition)
+        self.suspects.has_worked(resident.instance)
         if resident.execution is not None and resident.instance.execution_id != resident.execution.execution_id:
             resident.execution.unload()
             resident.execution = None
@@ -213,7 +223,13 @@ class Node:
 
     def _complete_episode(self, resident: Resident, pending: PendingEpisode, result: Episode | Blocked) -> None:
         instance = resident.instance
+        guilty = self._to_park.pop(instance.instance_id, None)
+        if guilty is not None:
+            result = Blocked(guilty)
         if isinstance(result, Blocked):
+            if resident.execution is not None:
+                resident.execution.unload()  # what it has just done does not count
+                resident.execution = None
             self._park(resident, pending, result.details)
         else:
             self._finish_step(resident, self.hub.complete_episode(instance, pending, result, self.clock.now()))
@@ -242,7 +258,11 @@ class Node:
     def park(self, instance: Instance, details: FailureDetails) -> None:
         """Set an instance aside for an operator."""
         resident = self.residents.get(instance.instance_id)
-        if resident is not None and not instance.is_terminal and instance.parked is None:
+        if resident is None or instance.is_terminal or instance.parked is not None:
+            return
+        if instance.is_working:
+            self._to_park[instance.instance_id] = details  # its history is being read; it is parked after that
+        else:
             self._park(resident, None, details)
 
     # Arrivals from the store
@@ -269,16 +289,25 @@ class Node:
             self.park(resident.instance, failure_from_exception(errors[0]))
 
     def wake(self, instance_id: str) -> None:
-        """Bring an instance into memory, where it goes on with whatever waits for it."""
-        self.loader.with_resident(instance_id, lambda _: None)
+        """Bring an instance into memory, and let it go on with whatever waits for it."""
+
+        def arrived(resident: Resident | None) -> None:
+            if resident is not None:
+                self.make_runnable(resident.instance)
+
+        self.loader.with_resident(instance_id, arrived)
 
     def add_timer(self, timer: DurableTimer) -> None:
         self.timers.add(timer.key, timer.due_at, timer)
 
     def recover_activity(self, activity: ScheduledActivity) -> None:
-        """Start an activity found in the store."""
-        resident = self.residents.get(activity.instance_id)
-        self.starts.recover(activity, resident.instance if resident else None)
+        """Start an activity found in the store, if its instance, as it is once it is in memory, still waits for it."""
+
+        def arrived(resident: Resident | None) -> None:
+            if resident is not None:
+                self.starts.recover(activity, resident.instance)
+
+        self.loader.with_resident(activity.instance_id, arrived)
 
     # Outputs
 
@@ -286,7 +315,8 @@ class Node:
         """Act on outputs whose transitions are durable now."""
         if self._is_abandoned:
             return
-        while self._dropped and next(iter(self._dropped.values())) <= self.journal.durable_lsn:
+        known_to_reads = self.loader.known_lsn(self.journal.durable_lsn)
+        while self._dropped and next(iter(self._dropped.values())) <= known_to_reads:
             del self._dropped[next(iter(self._dropped))]
         for output in outputs:
             match output:
@@ -300,6 +330,7 @@ class Node:
         """Take in the outcome of an attempt."""
 
         def finish(resident: Resident | None) -> None:
+            self.suspects.finished((work_item.execution_id, work_item.sequence))
             if resident is None:
                 return
             result = self.hub.finish_activity(resident.instance, work_item, outcome, self.clock.now())
@@ -311,7 +342,6 @@ class Node:
                 case Message():
                     self.deliver(resident, result)
 
-        self.suspects.finished((work_item.execution_id, work_item.sequence))
         self.guarded(work_item.instance_id, lambda: self.loader.with_resident(work_item.instance_id, finish))
 
     def _due(self, item: DurableTimer | ScheduledActivity) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from datetime import timedelta
 
 from holdfast.engine.activity_runner import ActivityRunner
 from holdfast.engine.clock import to_microseconds
@@ -17,6 +16,7 @@ _ROWS_PER_READ = 5_000
 _INSTANCES_PER_READ = 500
 _LOOK_FOR_ROOM_S = 0.05
 _LOOK_AROUND_S = 1.0
+_CLOCK_SET_S = 5.0
 
 
 async def recover(node: Node, store: Store, runner: ActivityRunner) -> None:
@@ -27,47 +27,58 @@ async def recover(node: Node, store: Store, runner: ActivityRunner) -> None:
     while True:
         instance_ids = await store.instances_with_messages(after, _INSTANCES_PER_READ)
         if not instance_ids:
-            return
+            break
         for instance_id in instance_ids:
             node.wake(instance_id)
         after = instance_ids[-1]
         while not node.loader.is_idle or node.journal.is_full:  # noqa: ASYNC110 - a rare pause, at the start only
             await asyncio.sleep(0.001)
+    node.suspects.scanned()
 
 
 async def keep_filled(node: Node, store: Store, runner: ActivityRunner) -> None:
     """Bring the timers of the next while, and activities that found no room, into memory as time passes. Never ends."""
-    horizon = timedelta(seconds=node.config.timer_horizon_s)
-    next_fill = node.clock.now() + horizon / 2
+    half_horizon_s = node.config.timer_horizon_s / 2
+    ticking = asyncio.get_running_loop().time
+    filled_at, offset_s = ticking(), _wall_clock_offset_s(node, ticking())
     while True:
         await asyncio.sleep(_LOOK_FOR_ROOM_S if node.starts.has_overflowed else _LOOK_AROUND_S)
         if node.starts.has_overflowed and runner.queued <= node.config.activity_queue_max // 2:
             await _fill_activities(node, store, runner)
-        if node.clock.now() >= next_fill:
-            next_fill = node.clock.now() + horizon / 2
+        was_set = abs(_wall_clock_offset_s(node, ticking()) - offset_s) > _CLOCK_SET_S
+        if was_set or ticking() >= filled_at + half_horizon_s:
+            filled_at, offset_s = ticking(), _wall_clock_offset_s(node, ticking())
             await _fill_timers(node, store)
             await _fill_activities(node, store, runner)
 
 
+def _wall_clock_offset_s(node: Node, ticks_s: float) -> float:
+    """By how much the wall clock is ahead of the one that nobody sets."""
+    return node.clock.now().timestamp() - ticks_s
+
+
 async def _fill_timers(node: Node, store: Store) -> None:
     until = to_microseconds(node.timers.horizon())
-    read = 0
+    after = None
     while True:
-        rows = await store.timers_due(until, _ROWS_PER_READ, read)
+        rows = await store.timers_due(until, _ROWS_PER_READ, after)
         for row in rows:
-            node.add_timer(decode_timer(row))
-        read += len(rows)
+            try:
+                node.add_timer(decode_timer(row))
+            except CorruptRecordError as error:
+                node.park_by_id(row.instance_id, failure_from_exception(error))
         if len(rows) < _ROWS_PER_READ:
             return
+        after = (rows[-1].due_at, *rows[-1].key)
 
 
 async def _fill_activities(node: Node, store: Store, runner: ActivityRunner) -> None:
     """Start stored activities that are neither queued nor running here, as many as there is room for."""
     node.starts.has_overflowed = False
     until = to_microseconds(node.timers.horizon())
-    read = 0
+    after = None
     while not node.starts.has_overflowed:
-        rows = await store.activities_visible(until, _ROWS_PER_READ, read)
+        rows = await store.activities_visible(until, _ROWS_PER_READ, after)
         known = runner.known_keys()
         for row in rows:
             if row.key in known:
@@ -76,6 +87,6 @@ async def _fill_activities(node: Node, store: Store, runner: ActivityRunner) -> 
                 node.recover_activity(decode_activity(row))
             except CorruptRecordError as error:
                 node.park_by_id(row.instance_id, failure_from_exception(error))
-        read += len(rows)
         if len(rows) < _ROWS_PER_READ:
             return
+        after = (rows[-1].visible_at, *rows[-1].key)

@@ -1,8 +1,8 @@
 """Work that may have killed the process: it runs alone, and each start is counted durably before it happens.
 
 What was running when a process died is counted when the store is acquired again. After a few such deaths an activity
-or an instance is a suspect. Suspects run one at a time, the least suspect first, so that the guilty one is found and
-parked, and the innocent, that were merely running beside it, finish.
+or an instance is a suspect. Suspects run one at a time, the least suspect first, and what was counted at all waits
+meanwhile; so the guilty one is found and parked, and the innocent, that were merely running beside it, finish.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import heapq
 import itertools
+from contextlib import suppress
 from typing import TYPE_CHECKING, Final
 
 from holdfast.hub.instance import Instance, ScheduledActivity
@@ -20,6 +21,9 @@ if TYPE_CHECKING:
     from holdfast.engine.node import Node
 
 SUSPECT_DELIVERIES: Final = 3
+_CONSUMED_S = 1.0
+_ALONE_S = 30.0
+"""How long a suspect has the process for itself; one that kills later is counted all the same."""
 
 
 class Suspects:
@@ -28,52 +32,95 @@ class Suspects:
         self._queue: list[tuple[int, int, ScheduledActivity | str]] = []
         self._order = itertools.count()
         self._queued: set[DurableKey | str] = set()
+        self._waiting: dict[DurableKey | str, ScheduledActivity | str] = {}
+        """What was counted, but is no suspect: it runs after them."""
+        self._is_scanning = True
         self._job: asyncio.Task[None] | None = None
         self._released: DurableKey | str | None = None
         self._done = asyncio.Event()
 
     def close(self) -> None:
+        self._waiting.clear()
         if self._job is not None:
             self._job.cancel()
 
-    def is_counted(self, activity: ScheduledActivity) -> bool:
-        """Whether this very start was counted, so that it may go ahead."""
+    def scanned(self) -> None:
+        """Note that all work in the store is known, so that the suspects among it are."""
+        self._is_scanning = False
+        self._let_others_go()
+
+    def may_start(self, activity: ScheduledActivity) -> bool:
+        """Whether an activity may start now; if not, it is kept here until it may."""
+        if activity.deliveries == 0 or self._released == activity.key:
+            return True
+        return self._may_go(activity.key, activity.deliveries, activity)
+
+    def may_work(self, instance: Instance) -> bool:
+        """Whether user code of an instance may run now; if not, it is kept here until it may."""
+        if instance.deliveries == 0 or instance.parked is not None or self._released == instance.instance_id:
+            return True
+        return self._may_go(instance.instance_id, instance.deliveries, instance.instance_id)
+
+    def _may_go(self, key: DurableKey | str, deliveries: int, work: ScheduledActivity | str) -> bool:
+        if deliveries >= SUSPECT_DELIVERIES:
+            if key not in self._queued:
+                self._queued.add(key)
+                heapq.heappush(self._queue, (deliveries, next(self._order), work))
+                self._investigate()
+            return False
+        if self._is_quiet():
+            return True
+        self._waiting[key] = work
+        return False
+
+    def is_released(self, activity: ScheduledActivity) -> bool:
+        """Whether it is the turn of a suspect activity."""
         return self._released == activity.key
 
-    def add_activity(self, activity: ScheduledActivity) -> None:
-        self._add(activity.key, activity.deliveries, activity)
-
-    def may_step(self, instance: Instance) -> bool:
-        """Whether an instance may run now; a suspect is queued instead, and comes back when it is its turn."""
-        if instance.deliveries < SUSPECT_DELIVERIES or instance.parked is not None:
-            return True
-        if self._released == instance.instance_id:
-            return True
-        self._add(instance.instance_id, instance.deliveries, instance.instance_id)
-        return False
+    def has_worked(self, instance: Instance) -> None:
+        """Note that an instance whose turn it was has done what it could."""
+        if self._released == instance.instance_id and not instance.is_working:
+            self._done.set()
 
     def finished(self, key: DurableKey) -> None:
         """Note that an activity has an outcome."""
         if self._released == key:
             self._done.set()
 
-    def _add(self, key: DurableKey | str, deliveries: int, suspect: ScheduledActivity | str) -> None:
-        if key in self._queued:
-            return
-        self._queued.add(key)
-        heapq.heappush(self._queue, (deliveries, next(self._order), suspect))
-        if self._job is None or self._job.done():
+    def _is_quiet(self) -> bool:
+        return not self._is_scanning and not self._queue and (self._job is None or self._job.done())
+
+    def _investigate(self) -> None:
+        if not self._is_scanning and (self._job is None or self._job.done()):
             self._job = asyncio.get_running_loop().create_task(self._run())
 
-    async def _run(self) -> None:
-        while self._queue:
-            suspect = heapq.heappop(self._queue)[2]
-            if isinstance(suspect, str):
-                self._queued.discard(suspect)
-                await self._run_instance(suspect)
+    def _let_others_go(self) -> None:
+        if self._queue:
+            self._investigate()
+            return
+        waiting, self._waiting = self._waiting, {}
+        for work in waiting.values():
+            if isinstance(work, str):
+                self._node.wake(work)
             else:
-                self._queued.discard(suspect.key)
-                await self._run_activity(suspect)
+                self._node.recover_activity(work)
+
+    async def _run(self) -> None:
+        try:
+            while self._queue:
+                work = heapq.heappop(self._queue)[2]
+                if isinstance(work, str):
+                    self._queued.discard(work)
+                    await self._run_instance(work)
+                else:
+                    self._queued.discard(work.key)
+                    await self._run_activity(work)
+                self._released = None
+        except Exception as error:  # of a store, or a bug of ours; both end this node
+            self._node.fail(error)
+        else:
+            self._job = None
+            self._let_others_go()
 
     async def _run_activity(self, activity: ScheduledActivity) -> None:
         node = self._node
@@ -83,18 +130,16 @@ class Suspects:
         if activity.deliveries >= node.hub.limits.deliveries_max:
             node.park(instance, _guilty(f"activity {activity.name!r}", activity.deliveries))
             return
-        self._done.clear()
         self._released = activity.key
-        transition = node.hub.count_delivery(instance, activity, node.clock.now())
-        node.append(transition)
-        await self._done.wait()
-        self._released = None
-        await node.journal.durable(node.hub.lsn)
+        self._done.clear()
+        node.append(node.hub.count_delivery(instance, activity, node.clock.now()))
+        await self._alone()
+        await self._consumed(instance, activity.sequence)
 
     async def _run_instance(self, instance_id: str) -> None:
         node = self._node
         instance = await self._instance(instance_id)
-        if instance is None or instance.is_terminal:
+        if instance is None or instance.is_terminal or not instance.inbox:
             return
         if instance.deliveries >= node.hub.limits.deliveries_max:
             node.park(instance, _guilty("an episode of its orchestrator or entity", instance.deliveries))
@@ -103,11 +148,29 @@ class Suspects:
         node.append(transition)
         await node.journal.durable(transition.lsn)
         self._released = instance_id
+        self._done.clear()
         node.make_runnable(instance)
-        while instance.deliveries and not instance.is_terminal and instance.parked is None:  # noqa: ASYNC110 - rare
-            await asyncio.sleep(0.001)
-        self._released = None
-        await node.journal.durable(node.hub.lsn)
+        await self._alone()
+
+    async def _alone(self) -> None:
+        """Wait until the suspect has done its work, and that is durable."""
+        try:
+            async with asyncio.timeout(_ALONE_S):
+                await self._done.wait()
+        except TimeoutError:
+            return
+        await self._node.journal.durable(self._node.hub.lsn)
+
+    async def _consumed(self, instance: Instance, sequence: int) -> None:
+        """Wait a moment until the outcome of a suspect is stored: the next one may kill the process.
+
+        Only a moment, because its orchestration may be a suspect too, and wait for its turn.
+        """
+        with suppress(TimeoutError):
+            async with asyncio.timeout(_CONSUMED_S):
+                while sequence in instance.answered:  # noqa: ASYNC110 - rare
+                    await asyncio.sleep(0.001)
+        await self._node.journal.durable(self._node.hub.lsn)
 
     async def _instance(self, instance_id: str) -> Instance | None:
         found: asyncio.Future[Instance | None] = asyncio.get_running_loop().create_future()
@@ -122,5 +185,5 @@ class Suspects:
 def _guilty(what: str, deliveries: int) -> FailureDetails:
     return FailureDetails(
         "holdfast.errors.InstanceParkedError",
-        f"The process died {deliveries} times while {what} was running, the last times while nothing else was.",
+        f"The process died {deliveries} times while {what} was running, the last times while it ran alone.",
     )

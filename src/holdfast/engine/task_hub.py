@@ -85,7 +85,7 @@ class LocalTaskHub:
             if resident is None:
                 raise InstanceNotFoundError(instance_id)
             _check_receives(resident, event)
-            transition = node.hub.post(resident.instance, instance_id, (event,), node.clock.now())
+            transition = node.hub.post(resident.instance, instance_id, event, node.clock.now())
             node.append(transition)
             return transition.lsn
 
@@ -110,7 +110,7 @@ class LocalTaskHub:
                 input=input,
             )
             instance = resident.instance if resident else None
-            transition = node.hub.post(instance, entity_id.instance_id, (event,), node.clock.now())
+            transition = node.hub.post(instance, entity_id.instance_id, event, node.clock.now())
             node.append(transition)
             return transition.lsn
 
@@ -125,6 +125,9 @@ class LocalTaskHub:
         if row is None:
             raise InstanceNotFoundError(instance_id)
         episodes = await self._engine.store.load_history(row.execution_id)
+        again = await self._engine.store.read_instance(instance_id)
+        if again is not None and again.execution_id != row.execution_id:
+            return await self.get_history(instance_id)  # it was continued as new between the two reads
         return [event for text in episodes for event in decode_events(text)]
 
     async def get_entity(self, instance_id: str) -> EntityState | None:
@@ -175,15 +178,16 @@ class LocalTaskHub:
         self, node: Node, instance_id: str, change: Callable[[Resident | None], int], *, is_new: bool = False
     ) -> None:
         """Make a change to an instance once it is in memory, and wait until that is durable."""
-        changed: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+        changed: asyncio.Future[tuple[int, HoldfastError | None]] = asyncio.get_running_loop().create_future()
 
         def arrived(resident: Resident | None) -> None:
             if changed.done():
                 return  # the caller has given up; nothing was changed
             try:
-                changed.set_result(change(resident))
+                changed.set_result((change(resident), None))
             except HoldfastError as error:
-                changed.set_exception(error)
+                # A refusal tells of the instance as it is in memory: it must be true in the store before it is told.
+                changed.set_result((resident.instance.lsn if resident else 0, error))
             except Exception as error:
                 changed.set_exception(CommitFailedError(f"An internal error; nothing was stored: {error!r}"))
                 raise
@@ -193,7 +197,10 @@ class LocalTaskHub:
                 changed.set_exception(error)
 
         node.guarded(instance_id, lambda: node.loader.with_resident(instance_id, arrived, refused, is_new=is_new))
-        await node.journal.durable(await changed)
+        lsn, refusal = await changed
+        await node.journal.durable(lsn)
+        if refusal is not None:
+            raise refusal
 
 
 def _check_receives(resident: Resident, event: MessageEvent) -> None:

@@ -31,6 +31,10 @@ class Turns:
         self._runnable[instance.instance_id] = instance
         self.schedule()
 
+    @property
+    def is_idle(self) -> bool:
+        return not self._order
+
     def clear(self) -> None:
         self._runnable.clear()
         self._order.clear()

@@ -30,12 +30,15 @@ class Waiters:
             if not future.done():
                 future.set_result(state)
 
+    def fail(self, instance_id: str, error: Exception) -> None:
+        """Tell whoever waits for an instance that there is nothing to wait for."""
+        for future in self._by_id.pop(instance_id, ()):
+            if not future.done():
+                future.set_exception(error)
+
     def instance_ids(self) -> list[str]:
         return list(self._by_id)
 
     def fail_all(self, error: Exception) -> None:
-        waiting, self._by_id = self._by_id, {}
-        for futures in waiting.values():
-            for future in futures:
-                if not future.done():
-                    future.set_exception(error)
+        for instance_id in self.instance_ids():
+            self.fail(instance_id, error)

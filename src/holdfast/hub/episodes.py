@@ -5,7 +5,7 @@ from __future__ import annotations
 import msgspec
 
 from holdfast.hub.instance import CriticalSectionState, DurableTimer, Instance, ScheduledActivity
-from holdfast.hub.lifecycle import Trigger, continue_as_new, end_instance, move, resume
+from holdfast.hub.lifecycle import Trigger, continue_as_new, end_instance, keep_answers, move, resume
 from holdfast.hub.transition import StartActivity, Transition
 from holdfast.model.actions import (
     CancelTimer,
@@ -63,6 +63,7 @@ def apply_control(transition: Transition, instance: Instance, message: Message) 
         case ExecutionSuspended() as event:
             if instance.status is not OrchestrationStatus.SUSPENDED:
                 move(instance, Trigger.SUSPEND)
+                keep_answers(transition, instance)
         case ExecutionResumed() as event:
             if instance.status is OrchestrationStatus.SUSPENDED:
                 resume(transition, instance)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from datetime import datetime
 
 import msgspec
@@ -83,22 +82,21 @@ class Hub:
         transition.send(instance_id, started)
         return instance, transition
 
-    def post(
-        self, instance: Instance | None, instance_id: str, events: Iterable[MessageEvent], now: datetime
-    ) -> Transition:
-        """Accept messages from a client; what they lead to is decided when they are delivered.
+    def post(self, instance: Instance | None, instance_id: str, event: MessageEvent, now: datetime) -> Transition:
+        """Accept a message from a client; what it leads to is decided when it is delivered.
 
         Raises:
             OverloadedError: if the inbox is full.
         """
         waiting = len(instance.inbox) + len(instance.held) if instance else 0
+        if isinstance(event, CONTROL):  # a full inbox must not keep anybody from ending what fills it
+            waiting = len(instance.controls) if instance else 0
         if waiting >= self.limits.inbox_messages_max:
             raise OverloadedError(
                 f"Instance {instance_id!r} has {waiting} messages waiting, which is the limit. Try again later."
             )
         transition = self._begin(instance_id, now)
-        for event in events:
-            transition.send(instance_id, event)
+        transition.send(instance_id, event)
         return transition
 
     # Arrivals
@@ -218,19 +216,25 @@ class Hub:
 
     # Work
 
-    def step(self, instance: Instance, now: datetime) -> Transition | PendingEpisode | PendingBatch | None:
-        """Return what an instance does next: a transition of its own accord, or work for user code, or nothing."""
-        if instance.controls and not instance.is_working:
+    def step(self, instance: Instance, now: datetime) -> Transition | None:
+        """Return the next step of an instance that needs no user code, if there is one."""
+        if instance.is_working:
+            return None
+        if instance.controls:
             transition = self._begin(instance.instance_id, now)
             apply_control(transition, instance, instance.controls.popleft())
             return transition
+        change = next_lock_change(instance) if instance.is_entity else None
+        if change is None:
+            return None
+        transition = self._begin(instance.instance_id, now)
+        apply_lock_change(transition, instance, change)
+        return transition
+
+    def next_work(self, instance: Instance, now: datetime) -> PendingEpisode | PendingBatch | None:
+        """Take the work that waits for the user code of an instance, if it may run."""
         if instance.is_entity:
-            change = next_lock_change(instance)
-            if change is None:
-                return next_batch(instance, self.limits)
-            transition = self._begin(instance.instance_id, now)
-            apply_lock_change(transition, instance, change)
-            return transition
+            return next_batch(instance, self.limits)
         return next_episode(instance, OrchestratorStarted(timestamp=now), self.limits)
 
     def complete_episode(

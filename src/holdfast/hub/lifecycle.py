@@ -9,7 +9,7 @@ import msgspec
 from holdfast.errors import InstanceNotRunningError
 from holdfast.hub.activities import replace_activity
 from holdfast.hub.instance import Instance
-from holdfast.hub.transition import InstanceStopped, Transition
+from holdfast.hub.transition import InstanceStopped, StartActivity, Transition
 from holdfast.model.failure import FailureDetails
 from holdfast.model.history import (
     EntityUnlockSent,
@@ -77,6 +77,7 @@ def begin_execution(transition: Transition, instance: Instance, started: Executi
         transition.is_new_execution = True
         move(instance, Trigger.RESTART)
         instance.created_at = transition.now
+        instance.custom_status = None
     transition.change(instance)
     _reset(instance, started)
 
@@ -109,6 +110,8 @@ def end_instance(
     waits for it is told: the parent by a message, clients by an output.
     """
     move(instance, trigger)
+    # What was asked for with the last breath has nobody who waits for it: it does not start.
+    transition.outputs = [each for each in transition.outputs if not isinstance(each, StartActivity)]
     instance.output = output
     instance.failure = failure
     instance.parked = None
@@ -174,6 +177,7 @@ def continue_as_new(
     their order is the order of their ids; the others can concern nobody any more.
     """
     move(instance, Trigger.CONTINUE_AS_NEW)
+    transition.outputs = [each for each in transition.outputs if not isinstance(each, StartActivity)]
     release_locks(transition, instance)
     transition.remove_all_work(instance)
     transition.removed_execution = (instance.execution_id, instance.episodes)
@@ -197,8 +201,20 @@ def park(transition: Transition, instance: Instance, details: FailureDetails) ->
     """Set an instance aside for an operator, unharmed: its messages, activities and timers stay as they are."""
     transition.change(instance)
     move(instance, Trigger.PARK)
+    keep_answers(transition, instance)
     instance.parked = details
     transition.outputs.append(InstanceStopped(instance.snapshot()))
+
+
+def keep_answers(transition: Transition, instance: Instance) -> None:
+    """Store the results of activities that wait for an instance: it may not run for long, and they must not run again.
+
+    Until now they are in memory only, with the rows of their activities to fall back on.
+    """
+    for message in [message for message in instance.inbox if message.activity is not None]:
+        instance.inbox.remove(message)
+        transition.consume(instance, (message,))
+        transition.send(instance.instance_id, message.event, message.execution_id)
 
 
 def resume(transition: Transition, instance: Instance) -> None:

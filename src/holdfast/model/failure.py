@@ -108,8 +108,11 @@ def exception_from_failure(details: FailureDetails) -> TaskFailedError:
             error = _both(cls).__new__(_both(cls), details.error_message)
         except TypeError:  # a class whose instances cannot be laid out beside another exception's
             error = TaskFailedError(details)
-    error.args = (details.error_message,)
-    error.details = details
+    try:
+        error.args = (details.error_message,)
+        error.details = details
+    except AttributeError:  # a class with read-only properties of these names
+        error = TaskFailedError(details)
     if details.inner_failure is not None:
         error.__cause__ = exception_from_failure(details.inner_failure)
     return error

@@ -153,6 +153,17 @@ def validate_event_name(name: str) -> str:
     return name
 
 
+def validate_name(name: str) -> str:
+    """Return the name of a function unchanged, if it can be one: 1 to 256 printable characters.
+
+    Raises:
+        InvalidInputError: otherwise.
+    """
+    if not name or len(name) > 256 or not name.isprintable():
+        raise InvalidInputError(f"{name[:40]!r} cannot name a function; use 1 to 256 printable characters.")
+    return name
+
+
 class Operation(FunctionReference):
     """One operation of an entity class: a public method."""
 

@@ -12,7 +12,14 @@ from holdfast.errors import InvalidInputError, OrchestratorMisuseError, PayloadT
 from holdfast.model.actions import CreateSubOrchestration, ScheduleTask, SendEntityMessage, SendEvent
 from holdfast.model.history import EntityOperationCalled, EntityOperationSignaled
 from holdfast.model.ids import EntityId, validate_instance_id
-from holdfast.model.refs import Activity, ExternalEvent, Orchestrator, operation_name, validate_event_name
+from holdfast.model.refs import (
+    Activity,
+    ExternalEvent,
+    Orchestrator,
+    operation_name,
+    validate_event_name,
+    validate_name,
+)
 from holdfast.model.retry import RetryPolicy
 from holdfast.replay.deterministic import deterministic_random, deterministic_uuid
 from holdfast.replay.locks import CriticalSection, Locks
@@ -90,7 +97,7 @@ class OrchestrationContext:
     def new_uuid(self) -> uuid.UUID:
         """Return a UUID (version 5) that is the same on every replay."""
         self._uuids += 1
-        return deterministic_uuid(self.instance_id, self.current_utc_datetime, self._uuids - 1)
+        return deterministic_uuid(self.instance_id, self.execution_id, self.current_utc_datetime, self._uuids - 1)
 
     def create_replay_safe_logger(self, logger: logging.Logger) -> ReplaySafeLogger:
         """Return a logger that is silent while the code replays, so that each line is logged once."""
@@ -132,7 +139,7 @@ class OrchestrationContext:
         The task raises `TaskFailedError`, which is also an instance of the original class where that is loaded.
         """
         self._check_alive()
-        name, speculative = activity if isinstance(activity, str) else activity.name, False
+        name, speculative = validate_name(activity) if isinstance(activity, str) else activity.name, False
         if not isinstance(activity, str):
             retry, timeout = retry or activity.retry, timeout or activity.timeout
             speculative = activity.speculative
@@ -171,7 +178,7 @@ class OrchestrationContext:
                     "A sub-orchestration cannot have the instance id of its caller or that one's caller: "
                     f"{instance_id!r}."
                 )
-        name = orchestrator if isinstance(orchestrator, str) else orchestrator.name
+        name = validate_name(orchestrator) if isinstance(orchestrator, str) else orchestrator.name
         payload = self._payload(orchestrator, input)
         execution_id = self.execution_id
         return self._execution.schedule(

@@ -6,13 +6,14 @@ import random
 import uuid
 from datetime import datetime
 
-# The namespace and the shape of the name are those of the Durable Functions SDKs for Python.
+# The namespace is that of the Durable Functions SDKs; the name has the execution id as well, since a clock that does
+# not tick would otherwise repeat the UUIDs of one execution in the next.
 _NAMESPACE = uuid.uuid5(uuid.NAMESPACE_OID, "9e952958-5e33-4daf-827f-2fa12937b875")
 
 
-def deterministic_uuid(instance_id: str, now: datetime, counter: int) -> uuid.UUID:
-    """Return the `counter`-th UUID (version 5) of an instance at an instant of its own clock."""
-    return uuid.uuid5(_NAMESPACE, f"{instance_id}_{now:%Y-%m-%dT%H:%M:%S.%fZ}_{counter}")
+def deterministic_uuid(instance_id: str, execution_id: str, now: datetime, counter: int) -> uuid.UUID:
+    """Return the `counter`-th UUID (version 5) of an execution at an instant of its own clock."""
+    return uuid.uuid5(_NAMESPACE, f"{instance_id}_{execution_id}_{now:%Y-%m-%dT%H:%M:%S.%fZ}_{counter}")
 
 
 def deterministic_random(instance_id: str, execution_id: str) -> random.Random:

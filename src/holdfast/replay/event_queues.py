@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
+from operator import itemgetter
 from typing import Any, TypeVar
 
 import msgspec
@@ -25,11 +26,13 @@ class EventQueues:
 
     def __init__(self) -> None:
         self._waits: dict[str, deque[Wait]] = {}
-        self._buffered: dict[str, deque[EventRaised]] = {}
+        self._buffered: dict[str, deque[tuple[int, EventRaised]]] = {}
+        self._arrived = 0
 
     def take(self, name: str) -> EventRaised | None:
         """Return the oldest event that came before anybody waited for it."""
-        return _popleft(self._buffered, name.casefold())
+        first = _popleft(self._buffered, name.casefold())
+        return None if first is None else first[1]
 
     def add(self, name: str, wait: Wait) -> None:
         self._waits.setdefault(name.casefold(), deque()).append(wait)
@@ -45,13 +48,18 @@ class EventQueues:
         """Return the wait that an event satisfies; without one the event is kept."""
         wait = _popleft(self._waits, event.name.casefold())
         if wait is None:
-            self._buffered.setdefault(event.name.casefold(), deque()).append(event)
+            self.keep(event)
         return wait
 
+    def keep(self, event: EventRaised) -> None:
+        """Keep an event for a later wait."""
+        self._arrived += 1
+        self._buffered.setdefault(event.name.casefold(), deque()).append((self._arrived, event))
+
     def unprocessed(self) -> tuple[EventRaised, ...]:
-        """Return the events that nobody has waited for, oldest first."""
-        events = [event for queue in self._buffered.values() for event in queue]
-        return tuple(sorted(events, key=lambda event: event.timestamp))
+        """Return the events that nobody has waited for, in the order of their arrival."""
+        arrivals = sorted((arrival for queue in self._buffered.values() for arrival in queue), key=itemgetter(0))
+        return tuple(event for _, event in arrivals)
 
 
 def _popleft(queues: dict[str, deque[T]], key: str) -> T | None:

@@ -82,6 +82,7 @@ class Execution:
         self._events = EventQueues()
         self._custom_status: str | None = None
         self._continue_as_new: tuple[str | None, bool] | None = None
+        self._outcome: Returned | Raised | None = None
         self._end_action: CompleteOrchestration | None = None
 
     # What the engine calls
@@ -199,9 +200,16 @@ class Execution:
         self._asked.clear()
         self.episodes += 1
         for event in events:
+            if self._outcome is not None:
+                if isinstance(event, EventRaised):
+                    self._events.keep(event)  # it came with the last episode, but for the next execution
+                continue
             handler = self._handlers.get(type(event))
-            if handler is not None and self._end_action is None:
+            if handler is not None:
                 handler(self, event)
+        if self._outcome is not None and self._end_action is None:
+            self._end_action = self._completion(self._outcome)
+            self._asked.append(self._end_action)
 
     def _on_orchestrator_started(self, event: OrchestratorStarted) -> None:
         self.now = event.timestamp
@@ -212,7 +220,7 @@ class Execution:
         try:
             body = self._call_orchestrator(event.input)
         except Exception as error:
-            self._end(Raised(error))
+            self._outcome = Raised(error)
             return
         if body is not None:
             self._stepper = Stepper(body, self)
@@ -226,23 +234,17 @@ class Execution:
         result = self.orchestrator.function(*arguments)
         if hasattr(result, "send") and hasattr(result, "throw"):
             return result
-        self._end(Returned(result))
+        self._outcome = Returned(result)
         return None
 
     def _advance(self) -> None:
         """Run the body for as long as what it waits for is completed."""
         stepper = self._stepper
-        while stepper is not None and self._end_action is None:
+        while stepper is not None and self._outcome is None:
             waiting_for = stepper.waiting_for
             if waiting_for is not None and not waiting_for.is_completed:
                 return
-            outcome = stepper.step()
-            if outcome is not None:
-                self._end(outcome)
-
-    def _end(self, outcome: Returned | Raised) -> None:
-        self._end_action = self._completion(outcome)
-        self._asked.append(self._end_action)
+            self._outcome = stepper.step()
 
     def _completion(self, outcome: Returned | Raised) -> CompleteOrchestration:
         if isinstance(outcome, Raised):

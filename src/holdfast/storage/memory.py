@@ -17,6 +17,7 @@ from holdfast.storage.port import (
     InboxRow,
     InstanceRow,
     Ownership,
+    PageKey,
     StoredInstance,
     TimerRow,
     WriteSet,
@@ -168,13 +169,13 @@ class MemoryStore:
             :limit
         ]
 
-    async def activities_visible(self, until: int, limit: int, skip: int = 0) -> list[ActivityRow]:
-        rows = sorted(self._open_data().activities.values(), key=lambda row: (row.visible_at, row.key))
-        return [row for row in rows if row.visible_at <= until][skip : skip + limit]
+    async def activities_visible(self, until: int, limit: int, after: PageKey | None = None) -> list[ActivityRow]:
+        rows = {(row.visible_at, *row.key): row for row in self._open_data().activities.values()}
+        return [rows[key] for key in sorted(rows) if key[0] <= until and (after is None or key > after)][:limit]
 
-    async def timers_due(self, until: int, limit: int, skip: int = 0) -> list[TimerRow]:
-        rows = [row for row in self._open_data().timers.values() if row.due_at <= until]
-        return sorted(rows, key=lambda row: (row.due_at, row.key))[skip : skip + limit]
+    async def timers_due(self, until: int, limit: int, after: PageKey | None = None) -> list[TimerRow]:
+        rows = {(row.due_at, *row.key): row for row in self._open_data().timers.values()}
+        return [rows[key] for key in sorted(rows) if key[0] <= until and (after is None or key > after)][:limit]
 
     def _open_data(self) -> MemoryData:
         if self._closed:

@@ -6,7 +6,7 @@ An adapter never decides: it writes a group whole or not at all, and refuses one
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import Protocol, TypeAlias
 
 import msgspec
 
@@ -153,6 +153,10 @@ class StoredInstance(msgspec.Struct, frozen=True):
     timers: list[TimerRow]
 
 
+PageKey: TypeAlias = tuple[int, str, int]
+"""The last row of a page: its time, execution id and sequence. Rows that go away meanwhile do not shift the pages."""
+
+
 class Store(Protocol):
     """A task hub in some database.
 
@@ -206,10 +210,10 @@ class Store(Protocol):
         """Return ids, greater than `after` and ascending, of instances with inbox rows."""
         ...
 
-    async def activities_visible(self, until: int, limit: int, skip: int = 0) -> list[ActivityRow]:
-        """Return activities with `visible_at <= until`, by (visible_at, execution_id, sequence), from the `skip`-th."""
+    async def activities_visible(self, until: int, limit: int, after: PageKey | None = None) -> list[ActivityRow]:
+        """Return activities with `visible_at <= until`, by (visible_at, execution_id, sequence), after that key."""
         ...
 
-    async def timers_due(self, until: int, limit: int, skip: int = 0) -> list[TimerRow]:
-        """Return timers with `due_at <= until`, by (due_at, execution_id, sequence), from the `skip`-th."""
+    async def timers_due(self, until: int, limit: int, after: PageKey | None = None) -> list[TimerRow]:
+        """Return timers with `due_at <= until`, by (due_at, execution_id, sequence), after that key."""
         ...

@@ -140,8 +140,10 @@ SELECT DISTINCT instance_id FROM inbox WHERE instance_id > ? ORDER BY instance_i
 
 -- name: activities_visible
 -- A page of the activities that may run.
-SELECT * FROM activity WHERE visible_at <= ? ORDER BY visible_at, execution_id, sequence LIMIT ? OFFSET ?;
+SELECT * FROM activity WHERE visible_at <= ? AND (visible_at, execution_id, sequence) > (?, ?, ?)
+ORDER BY visible_at, execution_id, sequence LIMIT ?;
 
 -- name: timers_due
 -- A page of the timers that are due.
-SELECT * FROM timer WHERE due_at <= ? ORDER BY due_at, execution_id, sequence LIMIT ? OFFSET ?;
+SELECT * FROM timer WHERE due_at <= ? AND (due_at, execution_id, sequence) > (?, ?, ?)
+ORDER BY due_at, execution_id, sequence LIMIT ?;

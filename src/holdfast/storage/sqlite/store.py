@@ -7,7 +7,7 @@ import sqlite3
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
 
 import msgspec
 
@@ -18,6 +18,7 @@ from holdfast.storage.port import (
     InboxRow,
     InstanceRow,
     Ownership,
+    PageKey,
     StoredInstance,
     TimerRow,
     WriteSet,
@@ -30,6 +31,9 @@ from holdfast.storage.sqlite.writes import apply
 
 _T = TypeVar("_T")
 _READERS = 2
+
+
+_FIRST_PAGE: Final[PageKey] = (-(2**63), "", 0)
 
 
 class SqliteStore:
@@ -74,11 +78,12 @@ class SqliteStore:
     async def instances_with_messages(self, after: str, limit: int) -> list[str]:
         return [row[0] for row in await self._select("instances_with_messages", after, limit)]
 
-    async def activities_visible(self, until: int, limit: int, skip: int = 0) -> list[ActivityRow]:
-        return [ActivityRow(*row) for row in await self._select("activities_visible", until, limit, skip)]
+    async def activities_visible(self, until: int, limit: int, after: PageKey | None = None) -> list[ActivityRow]:
+        rows = await self._select("activities_visible", until, *(after or _FIRST_PAGE), limit)
+        return [ActivityRow(*row) for row in rows]
 
-    async def timers_due(self, until: int, limit: int, skip: int = 0) -> list[TimerRow]:
-        return [TimerRow(*row) for row in await self._select("timers_due", until, limit, skip)]
+    async def timers_due(self, until: int, limit: int, after: PageKey | None = None) -> list[TimerRow]:
+        return [TimerRow(*row) for row in await self._select("timers_due", until, *(after or _FIRST_PAGE), limit)]
 
     async def _on_writer(self, work: Callable[[], _T]) -> _T:
         self._check_open()
