@@ -21,7 +21,7 @@ soak: $(READY)  ## the long tests
 	$(BIN)/python -m pytest -m soak
 
 bench: $(READY)  ## measure; prints a table, writes benchmarks/results/latest.json
-	$(BIN)/python -m benchmarks
+	$(BIN)/python -m benchmarks $(ARGS)
 
 lint: $(READY)  ## format, style, types, layers
 	$(BIN)/ruff format --check .
@@ -34,7 +34,8 @@ fmt: $(READY)  ## put everything into shape
 	$(BIN)/ruff check --fix .
 
 $(READY): pyproject.toml constraints.txt
-	$(PYTHON) -m venv $(VENV)
+	@$(PYTHON) -c 'import sys; sys.exit("Python 3.11 or later is needed: make PYTHON=python3.12" if sys.version_info < (3, 11) else 0)'
+	$(PYTHON) -m venv --clear $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --upgrade "pip>=25.1"
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e . --group dev
 	touch $(READY)

@@ -9,9 +9,9 @@ from typing import Any, Protocol, TypeVar, cast, overload
 
 from holdfast.engine.clock import Clock
 from holdfast.engine.config import HostConfig
-from holdfast.errors import ConfigurationError
+from holdfast.errors import ConfigurationError, InvalidInputError
 from holdfast.host import Host
-from holdfast.model.refs import Activity, AsyncActivity, Body, Entity, Orchestrator, RunsIn, SyncActivity
+from holdfast.model.refs import Activity, AsyncActivity, Body, Entity, Orchestrator, RunsIn, SyncActivity, check_options
 from holdfast.model.retry import RetryPolicy
 from holdfast.registry.registry import Registry
 from holdfast.registry.routes import Handler, Route
@@ -115,8 +115,10 @@ class App:
                 raise ConfigurationError(f"Activity {chosen!r} is `async def`; process=True is for plain `def`.")
             if process:
                 check_importable(function, chosen)
-            if timeout is not None and timeout <= timedelta(0):
-                raise ConfigurationError(f"The timeout of activity {chosen!r} is {timeout}; it must be more than zero.")
+            try:
+                check_options(chosen, retry, timeout)
+            except InvalidInputError as error:
+                raise ConfigurationError(str(error)) from None
             runs_in: RunsIn = "loop" if is_async else "process" if process else "thread"
             cls = AsyncActivity[Any, Any] if is_async else SyncActivity[Any, Any]
             activity = cls(
@@ -186,9 +188,11 @@ class App:
         """
         if not path.startswith("/"):
             raise ConfigurationError(f"The route {path!r} must begin with a slash.")
+        if isinstance(methods, str):
+            raise ConfigurationError(f"methods of route {path!r} is one text; write methods=[{methods!r}].")
 
         def register(handler: H) -> H:
-            if not inspect.iscoroutinefunction(handler):
+            if not inspect.iscoroutinefunction(handler) or len(inspect.signature(handler).parameters) != 2:
                 raise ConfigurationError(f"The handler of route {path!r} must be `async def handler(request, client)`.")
             verbs = tuple(method.upper() for method in methods)
             self.routes.append(Route(path, verbs, cast(Callable[[Any, Any], Awaitable[Any]], handler)))

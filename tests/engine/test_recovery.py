@@ -457,8 +457,8 @@ def test_work_that_kills_the_process_is_parked_and_the_innocent_finish(tmp_path:
         codes.append(run.returncode)
         output = run.stdout + run.stderr
     assert codes[-1] == 0, output
-    assert codes.count(7) == 5, codes
-    assert 1 <= codes.count(8) <= 6, codes
+    assert set(codes[:-1]) == {7, 8}, codes
+    assert 6 <= len(codes) <= 12, codes
     assert "doomed The process died 5 times while activity 'kill' was running" in output
     assert "deadly The process died 5 times while an episode" in output
 

@@ -25,7 +25,7 @@ from holdfast.errors import HoldfastError, NotRegisteredError
 from holdfast.model.converter import DataConverter
 from holdfast.model.failure import FailureDetails, failure_from_exception
 from holdfast.model.messages import DurableKey
-from holdfast.model.refs import Activity
+from holdfast.model.refs import Activity, decode_input
 from holdfast.model.work_items import ActivityWorkItem, Failed, Outcome, Succeeded
 from holdfast.registry.registry import Registry
 
@@ -168,14 +168,13 @@ class ActivityRunner:
             return await self._call_in_process(activity, work_item, context)
         arguments: list[Any] = []
         if activity.has_input:
-            text = "null" if work_item.input is None else work_item.input
-            arguments.append(self._converter.decode(text, activity.input_type))
+            arguments.append(decode_input(self._converter, activity, work_item.input))
         CURRENT.set(context)
         if activity.runs_in == "loop":
             result = await activity.function(*arguments)
         else:
             copied = contextvars.copy_context()
-            call = functools.partial(copied.run, activity.function, *arguments)
+            call = functools.partial(copied.run, _without_stop_iteration, activity.function, *arguments)
             result = await asyncio.get_running_loop().run_in_executor(self._thread_pool(), call)
         return Succeeded(self._converter.encode(result))
 
@@ -211,6 +210,14 @@ class ActivityRunner:
                 self._config.processes_max, mp_context=spawn, initializer=follow_parent
             )
         return self._processes
+
+
+def _without_stop_iteration(function: Callable[..., Any], *arguments: Any) -> Any:
+    """Call a function; a future cannot carry a StopIteration, so it becomes what a coroutine makes of it."""
+    try:
+        return function(*arguments)
+    except StopIteration as error:
+        raise RuntimeError(f"{getattr(function, '__name__', function)!r} raised StopIteration") from error
 
 
 def _timed_out(work_item: ActivityWorkItem) -> FailureDetails:
@@ -249,7 +256,7 @@ def run_in_process(
         CURRENT.set(decode_record(context, ActivityContext))
         arguments: list[Any] = []
         if found.has_input:
-            arguments.append(converter.decode("null" if input is None else input, found.input_type))
+            arguments.append(decode_input(converter, found, input))
         return True, converter.encode(found.function(*arguments))
     except Exception as error:
         return False, encode_record(failure_from_exception(error))

@@ -37,10 +37,20 @@ class HostConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     limits: Limits = Limits()
 
     def __post_init__(self) -> None:
-        for field in msgspec.structs.fields(self):
-            value = getattr(self, field.name)
-            if isinstance(value, int | float) and value <= 0:
-                raise ConfigurationError(f"{field.name} is {value}; it must be more than zero.")
+        check_settings(self)
+
+
+def check_settings(settings: HostConfig | Limits) -> None:
+    """Raise ConfigurationError for a value of the wrong type, or a number that is not more than zero."""
+    for field in msgspec.structs.fields(settings):
+        value = getattr(settings, field.name)
+        if isinstance(value, Limits) and isinstance(field.default, Limits):
+            check_settings(value)
+        elif isinstance(value, bool) or not isinstance(value, int | float) or isinstance(field.default, Limits):
+            kind = type(field.default).__name__
+            raise ConfigurationError(f"{field.name} is {value!r}; it must be of type {kind}.")
+        elif value <= 0:
+            raise ConfigurationError(f"{field.name} is {value}; it must be more than zero.")
 
 
 def config_from_mapping(settings: Mapping[str, object]) -> HostConfig:

@@ -19,6 +19,7 @@ from holdfast.engine.waiters import Waiters
 from holdfast.engine.worker import Worker
 from holdfast.errors import (
     CommitFailedError,
+    ConfigurationError,
     HostStoppedError,
     InstanceNotFoundError,
     OverloadedError,
@@ -29,7 +30,7 @@ from holdfast.errors import (
 )
 from holdfast.model.converter import DataConverter
 from holdfast.model.failure import failure_from_exception
-from holdfast.model.refs import FunctionReference
+from holdfast.model.refs import FunctionReference, decode_input
 from holdfast.model.work_items import ActivityWorkItem, Outcome
 from holdfast.registry.registry import Registry
 from holdfast.storage.port import Store
@@ -94,7 +95,7 @@ class Engine:
             if input not in (None, "null"):
                 raise PayloadError(f"{function!r} takes no input; it got {input[:80]}.")
         elif input is not None or function.input_required:
-            self._converter.decode("null" if input is None else input, function.input_type)
+            decode_input(self._converter, function, input)
 
     async def start(self) -> None:
         """Take the store and begin to work.
@@ -103,6 +104,8 @@ class Engine:
             StoreInUseError: if another process owns it.
             StorageError: if it cannot be opened.
         """
+        if self._stopped is not None or self._is_stopping:
+            raise ConfigurationError("A host runs once; make a new one with app.host(...).")
         self._stopped = asyncio.get_running_loop().create_future()
         try:
             await self._begin(after_crash=None)

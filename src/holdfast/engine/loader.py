@@ -8,6 +8,7 @@ import logging
 from collections.abc import Awaitable, Callable
 from typing import TypeAlias
 
+from holdfast.engine.journal import Journal
 from holdfast.engine.residents import Resident, Residents
 from holdfast.errors import CommitFailedError, CorruptRecordError, StorageError
 from holdfast.storage.port import Store, StoredInstance
@@ -30,11 +31,11 @@ class Loader:
     def __init__(
         self,
         store: Store,
+        journal: Journal,
         residents: Residents,
         left_alone: set[str],
         loaded: Callable[[StoredInstance], None],
         failed: Callable[[Exception, str | None], None],
-        durable_lsn: Callable[[], int],
     ) -> None:
         self._store = store
         self._residents = residents
@@ -42,7 +43,7 @@ class Loader:
         self._loaded = loaded
         self._failed = failed
         self._wanted: dict[str, list[tuple[Arrived, Refused | None, int | None]]] = {}
-        self._durable_lsn = durable_lsn
+        self._journal = journal
         self._reading: set[str] = set()
         self._reads: dict[int, int] = {}
         """By number, the reads that are open, with what was durable when they began."""
@@ -64,9 +65,9 @@ class Loader:
     def is_idle(self) -> bool:
         return not self._wanted and not self._jobs
 
-    def known_lsn(self, durable_lsn: int) -> int:
+    def known_lsn(self) -> int:
         """Return up to where every open read sees what is durable."""
-        return min([durable_lsn, *self._reads.values()])
+        return min([self._journal.durable_lsn, *self._reads.values()])
 
     def with_resident(
         self,
@@ -127,7 +128,7 @@ class Loader:
     async def _read(self, instance_ids: list[str]) -> None:
         self._reads_begun += 1
         number = self._reads_begun
-        self._reads[number] = self._durable_lsn()
+        self._reads[number] = self._journal.durable_lsn
         try:
             found = {stored.instance_id: stored for stored in await self._store.load(instance_ids)}
             self._arrive_all(instance_ids, found)

@@ -14,10 +14,11 @@ from holdfast.engine.activity_runner import ActivityRunner
 from holdfast.engine.activity_starts import ActivityStarts
 from holdfast.engine.clock import Clock
 from holdfast.engine.config import HostConfig
+from holdfast.engine.dropped import Dropped
 from holdfast.engine.journal import Journal
 from holdfast.engine.loader import Loader
 from holdfast.engine.residents import Resident, Residents
-from holdfast.engine.rows import decode_instance, decode_messages
+from holdfast.engine.rows import decode_instance, decode_messages, decode_work
 from holdfast.engine.suspects import Suspects
 from holdfast.engine.timers import DueTimes
 from holdfast.engine.turns import Turns
@@ -65,18 +66,18 @@ class Node:
         self.residents = Residents(config.cache_bytes_max)
         self.timers: DueTimes[DurableTimer | ScheduledActivity] = DueTimes(clock, config.timer_horizon_s, self._due)
         self.left_alone = left_alone
-        self.loader = Loader(store, self.residents, left_alone, self._loaded, self.fail, self._durable_lsn)
+        self.loader = Loader(store, self.journal, self.residents, left_alone, self._loaded, self.fail)
         self.suspects = Suspects(self)
         self.starts = ActivityStarts(clock, self.timers, self.suspects, runner, config.activity_queue_max)
         self._store = store
         self._worker = worker
         self._waiters = waiters
         self._failed = failed
-        self._turns = Turns(self._take_turn, lambda: not self.journal.is_full, self._shrink)
+        self._turns = Turns(self._take_turn, self.journal, self.residents)
         self._sent: deque[Message] = deque()
         self._is_pumping = False
         self._is_abandoned = False
-        self._dropped: dict[int, int] = {}
+        self._dropped = Dropped()
         self._to_park: dict[str, FailureDetails] = {}
 
     @property
@@ -106,8 +107,7 @@ class Node:
         for key in transition.activities_removed:
             self.starts.forget(key)
         if transition.instance is None and transition.instance_id not in self.residents:
-            # Dropped messages of an instance that does not exist: until their rows are gone, a load finds them again.
-            self._dropped.update(dict.fromkeys(transition.consumed, transition.lsn))
+            self._dropped.add(transition.consumed, transition.lsn)
         for output in transition.outputs:
             if isinstance(output, StartActivity) and output.activity.speculative:
                 self.starts.start_speculatively(output.activity, transition.lsn)
@@ -153,12 +153,6 @@ class Node:
         if resident is not None and resident.instance is instance:
             self.guarded(instance.instance_id, lambda: self._step(resident))
 
-    def _durable_lsn(self) -> int:
-        return self.journal.durable_lsn
-
-    def _shrink(self) -> None:
-        self.residents.shrink(self.journal.durable_lsn)
-
     def guarded(self, instance_id: str, work: Callable[[], None]) -> None:
         """Do something to an instance. An error here is a bug of ours: the node is given up, the instance suspected."""
         if self._is_abandoned:
@@ -184,7 +178,7 @@ class Node:
                 case None:
                     self.suspects.has_worked(instance)
                 case PendingBatch():
-                    self._complete_batch(resident, work, self._worker.run_batch(work.work_item))
+                    self._complete(resident, work, self._worker.run_batch(work.work_item))
                 case PendingEpisode():
                     self._run_episode(resident, work)
 
@@ -207,7 +201,7 @@ class Node:
             live = resident.execution = None
         if live is not None or work_item.past_episodes == 0:
             result, resident.execution = self._worker.run_episode(work_item, live, None)
-            self._complete_episode(resident, pending, result)
+            self._complete(resident, pending, result)
         else:
             self.loader.with_history(
                 work_item.execution_id,
@@ -219,27 +213,28 @@ class Node:
 
     def _replay_episode(self, resident: Resident, pending: PendingEpisode, history: list[str]) -> None:
         result, resident.execution = self._worker.run_episode(pending.work_item, None, history)
-        self._complete_episode(resident, pending, result)
+        self._complete(resident, pending, result)
 
-    def _complete_episode(self, resident: Resident, pending: PendingEpisode, result: Episode | Blocked) -> None:
-        instance = resident.instance
-        guilty = self._to_park.pop(instance.instance_id, None)
+    def _complete(
+        self, resident: Resident, pending: PendingEpisode | PendingBatch, result: Episode | EntityBatch | Blocked
+    ) -> None:
+        guilty = self._to_park.pop(resident.instance.instance_id, None)
         if guilty is not None:
             result = Blocked(guilty)
-        if isinstance(result, Blocked):
-            if resident.execution is not None:
-                resident.execution.unload()  # what it has just done does not count
-                resident.execution = None
-            self._park(resident, pending, result.details)
-        else:
-            self._finish_step(resident, self.hub.complete_episode(instance, pending, result, self.clock.now()))
-
-    def _complete_batch(self, resident: Resident, pending: PendingBatch, result: EntityBatch | Blocked) -> None:
-        instance = resident.instance
-        if isinstance(result, Blocked):
-            self._park(resident, pending, result.details)
-        else:
-            self._finish_step(resident, self.hub.complete_batch(instance, pending, result, self.clock.now()))
+        match pending, result:
+            case PendingEpisode(), Episode():
+                complete = self.hub.complete_episode(resident.instance, pending, result, self.clock.now())
+                self._finish_step(resident, complete)
+            case PendingBatch(), EntityBatch():
+                complete = self.hub.complete_batch(resident.instance, pending, result, self.clock.now())
+                self._finish_step(resident, complete)
+            case _, Blocked():
+                if resident.execution is not None:
+                    resident.execution.unload()  # what it has just done does not count
+                    resident.execution = None
+                self._park(resident, pending, result.details)
+            case _:
+                raise AssertionError(f"{result!r} is no result of {pending!r}")
 
     def _park(self, resident: Resident, pending: PendingEpisode | PendingBatch | None, details: FailureDetails) -> None:
         instance = resident.instance
@@ -248,12 +243,7 @@ class Node:
 
     def park_by_id(self, instance_id: str, details: FailureDetails) -> None:
         """Set an instance aside for an operator, once it is in memory."""
-
-        def arrived(resident: Resident | None) -> None:
-            if resident is not None:
-                self.park(resident.instance, details)
-
-        self.loader.with_resident(instance_id, arrived)
+        self._when_present(instance_id, lambda resident: self.park(resident.instance, details))
 
     def park(self, instance: Instance, details: FailureDetails) -> None:
         """Set an instance aside for an operator."""
@@ -270,7 +260,7 @@ class Node:
     def _loaded(self, stored: StoredInstance) -> None:
         """Take in what the loader read.
 
-        An instance with a message that cannot be read is parked, and its other messages wait with it.
+        An instance with a message, activity or timer that cannot be read is parked, and the others wait with it.
 
         Raises:
             CorruptRecordError: if the instance itself cannot be read; it is left alone then.
@@ -278,6 +268,7 @@ class Node:
         messages, errors = decode_messages(stored)
         if stored.row is not None:
             instance = decode_instance(stored)
+            errors += decode_work(stored, instance)
             self.residents.add(instance)
             for timer in instance.timers.values():
                 self.timers.add(timer.key, timer.due_at, timer)
@@ -290,24 +281,17 @@ class Node:
 
     def wake(self, instance_id: str) -> None:
         """Bring an instance into memory, and let it go on with whatever waits for it."""
+        self._when_present(instance_id, lambda resident: self.make_runnable(resident.instance))
 
-        def arrived(resident: Resident | None) -> None:
-            if resident is not None:
-                self.make_runnable(resident.instance)
-
-        self.loader.with_resident(instance_id, arrived)
+    def _when_present(self, instance_id: str, then: Callable[[Resident], None]) -> None:
+        self.loader.with_resident(instance_id, lambda resident: then(resident) if resident else None)
 
     def add_timer(self, timer: DurableTimer) -> None:
         self.timers.add(timer.key, timer.due_at, timer)
 
     def recover_activity(self, activity: ScheduledActivity) -> None:
         """Start an activity found in the store, if its instance, as it is once it is in memory, still waits for it."""
-
-        def arrived(resident: Resident | None) -> None:
-            if resident is not None:
-                self.starts.recover(activity, resident.instance)
-
-        self.loader.with_resident(activity.instance_id, arrived)
+        self._when_present(activity.instance_id, lambda resident: self.starts.recover(activity, resident.instance))
 
     # Outputs
 
@@ -315,9 +299,7 @@ class Node:
         """Act on outputs whose transitions are durable now."""
         if self._is_abandoned:
             return
-        known_to_reads = self.loader.known_lsn(self.journal.durable_lsn)
-        while self._dropped and next(iter(self._dropped.values())) <= known_to_reads:
-            del self._dropped[next(iter(self._dropped))]
+        self._dropped.forget(self.loader.known_lsn())
         for output in outputs:
             match output:
                 case StartActivity():

@@ -241,7 +241,7 @@ def _remove_execution(
 
 
 def decode_instance(stored: StoredInstance) -> Instance:
-    """Return an instance as the hub holds it, without its messages.
+    """Return an instance as the hub holds it, without its messages, activities and timers.
 
     Raises:
         CorruptRecordError: if one of its rows cannot be read.
@@ -259,9 +259,23 @@ def decode_instance(stored: StoredInstance) -> Instance:
     instance.lock = None if row.lock is None else decode_record(row.lock, CriticalSectionState)
     instance.state = row.state
     instance.episodes, instance.history_events, instance.deliveries = row.episodes, row.history_events, row.deliveries
-    instance.activities = {each.sequence: decode_activity(each) for each in stored.activities}
-    instance.timers = {each.sequence: decode_timer(each) for each in stored.timers}
     return instance
+
+
+def decode_work(stored: StoredInstance, instance: Instance) -> list[CorruptRecordError]:
+    """Give an instance its open activities and timers; return an error for each that cannot be read."""
+    errors: list[CorruptRecordError] = []
+    for row in stored.activities:
+        try:
+            instance.activities[row.sequence] = decode_activity(row)
+        except CorruptRecordError as error:
+            errors.append(CorruptRecordError(f"Activity {row.sequence} cannot be read: {error}"))
+    for row in stored.timers:
+        try:
+            instance.timers[row.sequence] = decode_timer(row)
+        except CorruptRecordError as error:
+            errors.append(CorruptRecordError(f"Timer {row.sequence} cannot be read: {error}"))
+    return errors
 
 
 def decode_messages(stored: StoredInstance) -> tuple[list[Message], list[CorruptRecordError]]:

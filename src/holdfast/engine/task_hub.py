@@ -211,4 +211,5 @@ def _check_receives(resident: Resident, event: MessageEvent) -> None:
     for control in instance.controls:  # accepted, but not applied yet
         status = TRANSITIONS.get((status, _TRIGGERS[type(control.event)]), status)
     if (status, trigger) not in TRANSITIONS and (trigger is not Trigger.RUN or status.is_terminal):
-        raise InstanceNotRunningError(instance.instance_id, status.value, trigger.value)
+        request = "raise an event for" if trigger is Trigger.RUN else trigger.value
+        raise InstanceNotRunningError(instance.instance_id, status.value, request)

@@ -6,20 +6,20 @@ import asyncio
 from collections import deque
 from collections.abc import Callable
 
+from holdfast.engine.journal import Journal
+from holdfast.engine.residents import Residents
 from holdfast.hub.instance import Instance
 
 _STEPS_PER_TURN = 256  # then the loop gets a chance to do something else
 
 
 class Turns:
-    """A queue of runnable instances, each at most once, worked off on the event loop while `may_run` allows it."""
+    """A queue of runnable instances, each at most once, worked off on the event loop while the journal has room."""
 
-    def __init__(
-        self, step: Callable[[Instance], None], may_run: Callable[[], bool], finished: Callable[[], None]
-    ) -> None:
+    def __init__(self, step: Callable[[Instance], None], journal: Journal, residents: Residents) -> None:
         self._step = step
-        self._may_run = may_run
-        self._finished = finished
+        self._journal = journal
+        self._residents = residents
         self._runnable: dict[str, Instance] = {}
         self._order: deque[str] = deque()
         self._is_scheduled = False
@@ -40,16 +40,16 @@ class Turns:
         self._order.clear()
 
     def schedule(self) -> None:
-        """Go on if there is something to do; called again when what `may_run` waits for may have come."""
-        if self._order and not self._is_scheduled and self._may_run():
+        """Go on if there is something to do; called again when the journal may have room."""
+        if self._order and not self._is_scheduled and not self._journal.is_full:
             self._is_scheduled = True
             asyncio.get_running_loop().call_soon(self._run)
 
     def _run(self) -> None:
         self._is_scheduled = False
         for _ in range(_STEPS_PER_TURN):
-            if not self._order or not self._may_run():
+            if not self._order or self._journal.is_full:
                 break
             self._step(self._runnable.pop(self._order.popleft()))
-        self._finished()
+        self._residents.shrink(self._journal.durable_lsn)
         self.schedule()

@@ -14,6 +14,8 @@ E = TypeVar("E")
 
 
 def _check_text(text: str, what: str) -> None:
+    if not isinstance(text, str):  # pyright: ignore[reportUnnecessaryIsInstance] - callers may be untyped
+        raise InvalidInstanceIdError(f"{what} is {text!r}; it must be a text.")
     if not text:
         raise InvalidInstanceIdError(f"{what} is empty; give it at least one character.")
     if len(text) > INSTANCE_ID_CHARS_MAX:

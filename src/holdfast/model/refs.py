@@ -7,7 +7,8 @@ from collections.abc import Callable, Coroutine, Generator, Mapping
 from datetime import timedelta
 from typing import Any, ClassVar, Generic, Literal, TypeAlias, TypeVar, overload
 
-from holdfast.errors import ConfigurationError, InvalidInputError
+from holdfast.errors import ConfigurationError, InvalidInputError, PayloadError
+from holdfast.model.converter import DataConverter
 from holdfast.model.retry import RetryPolicy
 
 I_contra = TypeVar("I_contra", contravariant=True)
@@ -148,9 +149,30 @@ def validate_event_name(name: str) -> str:
     Raises:
         InvalidInputError: otherwise.
     """
-    if not name or len(name) > 256 or not name.isprintable():
-        raise InvalidInputError(f"{name[:40]!r} cannot name an external event; use 1 to 256 printable characters.")
+    if not isinstance(name, str) or not name or len(name) > 256 or not name.isprintable():  # pyright: ignore[reportUnnecessaryIsInstance] - callers may be untyped
+        raise InvalidInputError(f"{name!r} cannot name an external event; use 1 to 256 printable characters.")
     return name
+
+
+def decode_input(converter: DataConverter, function: FunctionReference, input: str | None) -> Any:
+    """Return the input of a function as a value of the type that it declares; a missing input counts as null.
+
+    Raises:
+        PayloadError: naming the function.
+    """
+    try:
+        return converter.decode("null" if input is None else input, function.input_type)
+    except PayloadError as error:
+        what = "needs an input" if input is None else "got an input that it cannot take"
+        raise PayloadError(f"{function.name!r} {what}. {error}") from error
+
+
+def check_options(name: str, retry: object, timeout: object) -> None:
+    """Raise InvalidInputError for a retry policy or a timeout that is none."""
+    if not isinstance(retry, RetryPolicy | None):
+        raise InvalidInputError(f"retry={retry!r} of activity {name!r} is no RetryPolicy; write RetryPolicy(...).")
+    if timeout is not None and not (isinstance(timeout, timedelta) and timeout > timedelta(0)):
+        raise InvalidInputError(f"timeout={timeout!r} of activity {name!r} must be a timedelta of more than zero.")
 
 
 def validate_name(name: str) -> str:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from datetime import timedelta
+from types import MappingProxyType
+from typing import Any
 
 import msgspec
 
@@ -30,6 +33,9 @@ class RetryPolicy(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True)
 
     def __post_init__(self) -> None:
         zero = timedelta(0)
+        for name, types in _TYPES.items():
+            if not isinstance(getattr(self, name), types):
+                raise ConfigurationError(f"{name} is {getattr(self, name)!r}; it must be of type {types}.")
         if self.max_attempts < 1:
             raise ConfigurationError(
                 f"max_attempts is {self.max_attempts}; it counts the first attempt, so at least 1."
@@ -40,6 +46,18 @@ class RetryPolicy(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True)
             raise ConfigurationError(f"backoff_coefficient is {self.backoff_coefficient}; it must be at least 1.")
         if self.retry_timeout is not None and self.retry_timeout <= zero:
             raise ConfigurationError("retry_timeout must be more than zero; leave it out for no limit.")
+
+
+_TYPES: Mapping[str, Any] = MappingProxyType(
+    {
+        "max_attempts": int,
+        "first_retry_interval": timedelta,
+        "backoff_coefficient": int | float,
+        "max_retry_interval": timedelta,
+        "retry_timeout": timedelta | None,
+        "non_retriable": tuple,
+    }
+)
 
 
 def next_delay(policy: RetryPolicy, attempts_made: int, elapsed: timedelta) -> timedelta | None:

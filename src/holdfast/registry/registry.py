@@ -91,7 +91,7 @@ def _add(functions: dict[str, R], kind: str, added: R) -> None:
         raise ConfigurationError(f"An {kind} needs a name under which it is found after a restart; '<lambda>' is none.")
     if added.name.casefold() in functions:
         raise ConfigurationError(
-            f"The app has an {kind} {added.name!r} already (names differ by more than case); "
+            f"The app has an {kind} {added.name!r} already (names must differ by more than case); "
             "pass another name=... to the decorator."
         )
     functions[added.name.casefold()] = added

@@ -18,6 +18,8 @@ def activity_input(function: Callable[..., Any], name: str) -> str | None:
     Raises:
         ConfigurationError: for more than one parameter, and for what is no function.
     """
+    if inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function):
+        raise ConfigurationError(f"Activity {name!r} yields; an activity returns its result, as a list for example.")
     return _input_parameter(function, f"Activity {name!r}", leading=0)
 
 

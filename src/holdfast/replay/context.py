@@ -16,6 +16,7 @@ from holdfast.model.refs import (
     Activity,
     ExternalEvent,
     Orchestrator,
+    check_options,
     operation_name,
     validate_event_name,
     validate_name,
@@ -139,12 +140,13 @@ class OrchestrationContext:
         The task raises `TaskFailedError`, which is also an instance of the original class where that is loaded.
         """
         self._check_alive()
+        if not isinstance(activity, Activity | str):  # pyright: ignore[reportUnnecessaryIsInstance] - callers may be untyped
+            raise InvalidInputError(f"{activity!r} is no activity; decorate the function with @app.activity.")
         name, speculative = validate_name(activity) if isinstance(activity, str) else activity.name, False
         if not isinstance(activity, str):
             retry, timeout = retry or activity.retry, timeout or activity.timeout
             speculative = activity.speculative
-        if timeout is not None and timeout <= timedelta(0):
-            raise InvalidInputError(f"The timeout of activity {name!r} is {timeout}; it must be more than zero.")
+        check_options(name, retry, timeout)
         payload = self._payload(activity, input)
         return self._execution.schedule(
             lambda number: ScheduleTask(number, name, payload, retry, timeout, speculative), _output_type(activity)
@@ -171,6 +173,8 @@ class OrchestrationContext:
         """
         self._check_alive()
         self._locks.check_sub_orchestration()
+        if not isinstance(orchestrator, Orchestrator | str):  # pyright: ignore[reportUnnecessaryIsInstance] - callers may be untyped
+            raise InvalidInputError(f"{orchestrator!r} is no orchestrator; decorate it with @app.orchestrator.")
         if instance_id is not None:
             validate_instance_id(instance_id)
             if instance_id in (self.instance_id, self.parent_instance_id):
@@ -189,7 +193,7 @@ class OrchestrationContext:
     def create_timer(self, due: timedelta | datetime, /) -> TimerTask:
         """Return a task that is completed after a duration or at an aware instant; one in the past fires at once."""
         self._check_alive()
-        return self._execution.create_timer(self._instant(due))
+        return self._execution.create_timer(_instant(self.current_utc_datetime, due))
 
     @overload
     def wait_for_external_event(
@@ -208,7 +212,7 @@ class OrchestrationContext:
         self._check_alive()
         name = validate_event_name(event) if isinstance(event, str) else event.name
         expected_type = Any if isinstance(event, str) else event.payload_type
-        fire_at = None if timeout is None else self._instant(timeout)
+        fire_at = None if timeout is None else _instant(self.current_utc_datetime, timeout)
         return self._execution.wait_for_event(name, expected_type, fire_at)
 
     @overload
@@ -315,17 +319,6 @@ class OrchestrationContext:
             )
         self._execution.set_custom_status(text)
 
-    def _instant(self, due: timedelta | datetime) -> datetime:
-        try:
-            fire_at = self.current_utc_datetime + due if isinstance(due, timedelta) else due
-        except OverflowError:
-            raise InvalidInputError(f"A timer cannot be due after {due}: the calendar ends before that.") from None
-        if fire_at.tzinfo is None:
-            raise InvalidInputError(
-                f"The instant {due} has no time zone; use an aware datetime, such as ctx.current_utc_datetime + delay."
-            )
-        return fire_at.astimezone(self.current_utc_datetime.tzinfo)
-
     def _payload(self, function: Activity[Any, Any] | Orchestrator[Any, Any] | str, input: Any) -> str | None:
         if isinstance(function, str):
             return None if isinstance(input, _NoInput) else self._execution.converter.encode(input)
@@ -347,3 +340,18 @@ class OrchestrationContext:
 
 def _output_type(function: Activity[Any, Any] | Orchestrator[Any, Any] | str) -> Any:
     return Any if isinstance(function, str) else function.output_type
+
+
+def _instant(now: datetime, due: timedelta | datetime) -> datetime:
+    """Return an instant in UTC."""
+    if not isinstance(due, timedelta | datetime):  # pyright: ignore[reportUnnecessaryIsInstance] - callers may be untyped
+        raise InvalidInputError(f"{due!r} is no time to wait for; use timedelta(seconds=...) or an aware datetime.")
+    try:
+        fire_at = now + due if isinstance(due, timedelta) else due
+    except OverflowError:
+        raise InvalidInputError(f"A timer cannot be due after {due}: the calendar ends before that.") from None
+    if fire_at.tzinfo is None:
+        raise InvalidInputError(
+            f"The instant {due} has no time zone; use an aware datetime, such as ctx.current_utc_datetime + delay."
+        )
+    return fire_at.astimezone(now.tzinfo)

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import msgspec
 
 from holdfast.errors import NonDeterminismError
+from holdfast.model.failure import FailureDetails
 from holdfast.model.history import ScheduledEvent
 
 _TEXT_CHARS_MAX = 200
@@ -46,8 +47,9 @@ def check_episode(
         raise NonDeterminismError(_message(subject, episode, missing, "nothing more in this episode", _CHANGED_CODE))
 
 
-def ended_early(subject: str, episode: int, how: str) -> NonDeterminismError:
-    """Return the error for code that ends in an episode after which its history goes on."""
+def ended_early(subject: str, episode: int, failure: FailureDetails | None) -> NonDeterminismError:
+    """Return the error for code that ends, with a failure or not, in an episode after which its history goes on."""
+    how = "it returned" if failure is None else f"it raised {failure.error_type}: {failure.error_message}"
     return NonDeterminismError(_message(subject, episode, "the orchestration goes on", how, _CHANGED_CODE))
 
 

@@ -35,7 +35,7 @@ from holdfast.model.history import (
     TimerFired,
 )
 from holdfast.model.limits import Limits
-from holdfast.model.refs import Orchestrator
+from holdfast.model.refs import Orchestrator, decode_input
 from holdfast.model.status import OrchestrationStatus
 from holdfast.model.work_items import Episode
 from holdfast.replay.asked import Asked
@@ -97,7 +97,7 @@ class Execution:
         for events in episodes:
             self._run(events)
             if self._end_action is not None:
-                raise ended_early(self._subject(), self.episodes - 1, self._how_it_ended())
+                raise ended_early(self._subject(), self.episodes - 1, self._end_action.failure)
             recorded = [event for event in events if isinstance(event, ScheduledEvent)]
             check_episode(self._subject(), self.episodes - 1, recorded, self._asked.events(self.clock()))
         self.is_replaying = self._asked.with_lines = False
@@ -230,7 +230,7 @@ class Execution:
         """Call the user's function; return its body, or None if it was a plain function and is finished already."""
         arguments: list[Any] = [self._context]
         if self.orchestrator.has_input:
-            arguments.append(self.converter.decode("null" if input is None else input, self.orchestrator.input_type))
+            arguments.append(decode_input(self.converter, self.orchestrator, input))
         result = self.orchestrator.function(*arguments)
         if hasattr(result, "send") and hasattr(result, "throw"):
             return result
@@ -263,10 +263,6 @@ class Execution:
 
     def _subject(self) -> str:
         return f"Instance {self.instance_id!r} of orchestrator {self.orchestrator.name!r}"
-
-    def _how_it_ended(self) -> str:
-        failure = self._end_action.failure if self._end_action else None
-        return "it returned" if failure is None else f"it raised {failure.error_type}: {failure.error_message}"
 
     # Completions
 

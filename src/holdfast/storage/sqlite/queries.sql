@@ -47,9 +47,9 @@ UPDATE node SET released = 1 WHERE node_id = ? AND incarnation = ? AND released 
 
 -- name: advance_watermark
 -- The fence of a commit: one row changes, or the writer is not the owner, or the group does not follow.
-UPDATE node SET lsn = ?1
-WHERE node_id = ?2 AND incarnation = ?3 AND lsn = ?4 AND released = 0
-  AND EXISTS (SELECT 1 FROM partition WHERE partition = 0 AND node_id = ?2 AND epoch = ?5);
+UPDATE node SET lsn = ?
+WHERE node_id = ? AND incarnation = ? AND lsn = ? AND released = 0
+  AND EXISTS (SELECT 1 FROM partition WHERE partition = 0 AND partition.node_id = node.node_id AND epoch = ?);
 
 -- name: diagnose_fence
 -- Why a fence did not hold: the watermark, if the writer is still the owner.
@@ -73,22 +73,22 @@ DELETE FROM activity WHERE partition = 0 AND execution_id = ? AND sequence = ?;
 DELETE FROM timer WHERE partition = 0 AND execution_id = ? AND sequence = ?;
 
 -- name: update_instance
--- The new image within an execution; parameters are the whole row, then the version that must be stored.
-UPDATE instance SET version = ?4, status = ?6, updated_at = ?8, output = ?10, custom_status = ?11, failure = ?12,
-    parked = ?13, state = ?15, lock = ?16, episodes = ?17, history_events = ?18, deliveries = ?19
-WHERE partition = ?1 AND instance_id = ?2 AND version = ?20;
+-- The new image within an execution; the last parameter is the version that must be stored.
+UPDATE instance SET version = ?, status = ?, updated_at = ?, output = ?, custom_status = ?, failure = ?, parked = ?,
+    state = ?, lock = ?, episodes = ?, history_events = ?, deliveries = ?
+WHERE partition = ? AND instance_id = ? AND version = ?;
 
 -- name: restart_instance
--- The new image with another execution; parameters as above.
-UPDATE instance SET execution_id = ?3, version = ?4, name = ?5, status = ?6, created_at = ?7, updated_at = ?8,
-    input = ?9, output = ?10, custom_status = ?11, failure = ?12, parked = ?13, parent = ?14, state = ?15, lock = ?16,
-    episodes = ?17, history_events = ?18, deliveries = ?19
-WHERE partition = ?1 AND instance_id = ?2 AND version = ?20;
+-- The new image with another execution: what is fixed within one, then the parameters as above.
+UPDATE instance SET execution_id = ?, name = ?, created_at = ?, input = ?, parent = ?,
+    version = ?, status = ?, updated_at = ?, output = ?, custom_status = ?, failure = ?, parked = ?,
+    state = ?, lock = ?, episodes = ?, history_events = ?, deliveries = ?
+WHERE partition = ? AND instance_id = ? AND version = ?;
 
 -- name: update_activity
--- What changes when an activity is tried again; parameters are the whole row.
-UPDATE activity SET attempt = ?8, deliveries = ?9, visible_at = ?11
-WHERE partition = ?1 AND execution_id = ?2 AND sequence = ?3;
+-- What changes when an activity is tried again.
+UPDATE activity SET attempt = ?, deliveries = ?, visible_at = ?
+WHERE partition = ? AND execution_id = ? AND sequence = ?;
 
 -- name: insert_instance
 -- A new orchestration or entity.

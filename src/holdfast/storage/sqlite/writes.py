@@ -5,6 +5,7 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Sequence
 from itertools import chain
+from operator import attrgetter
 
 import msgspec
 from msgspec.structs import astuple
@@ -12,6 +13,14 @@ from msgspec.structs import astuple
 from holdfast.errors import CommitFailedError, OwnershipLostError
 from holdfast.storage.port import Fence, WriteSet
 from holdfast.storage.sqlite.queries import QUERIES
+
+# The parameters of the update statements, in their order.
+_FIXED = attrgetter("execution_id", "name", "created_at", "input", "parent")
+_IMAGE = attrgetter(
+    *("version", "status", "updated_at", "output", "custom_status", "failure", "parked", "state", "lock"),
+    *("episodes", "history_events", "deliveries", "partition", "instance_id"),
+)
+_ATTEMPT = attrgetter("attempt", "deliveries", "visible_at", "partition", "execution_id", "sequence")
 
 _PARTITION = 0
 """The only one: see `queries.sql`."""
@@ -38,15 +47,15 @@ def apply(connection: sqlite3.Connection, fence: Fence, writes: WriteSet) -> Non
         connection,
         "instance",
         "update_instance",
-        [(*astuple(update.row), update.version_before) for update in updates if not update.new_execution],
+        [(*_IMAGE(each.row), each.version_before) for each in updates if not each.new_execution],
     )
     _change(
         connection,
         "instance",
         "restart_instance",
-        [(*astuple(update.row), update.version_before) for update in updates if update.new_execution],
+        [(*_FIXED(each.row), *_IMAGE(each.row), each.version_before) for each in updates if each.new_execution],
     )
-    _change(connection, "activity", "update_activity", [astuple(row) for row in writes.activities_updated])
+    _change(connection, "activity", "update_activity", [_ATTEMPT(row) for row in writes.activities_updated])
     _insert(connection, "instance", "insert_instance", writes.instances_inserted)
     _insert(connection, "history", "insert_history", writes.history_inserted)
     _insert(connection, "inbox", "insert_message", writes.messages_inserted)
