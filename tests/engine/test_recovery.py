@@ -561,7 +561,7 @@ def test_what_is_terminated_does_not_start_any_more(make_store: MakeStore) -> No
         world.calls.append("waits")
         await world.gate.wait()
 
-    soon = RetryPolicy(first_retry_interval=timedelta(milliseconds=50), max_attempts=10)
+    soon = RetryPolicy(first_retry_interval=timedelta(milliseconds=800), max_attempts=10)
 
     @app.orchestrator
     async def retries(ctx: OrchestrationContext) -> None:
@@ -588,7 +588,7 @@ def test_what_is_terminated_does_not_start_any_more(make_store: MakeStore) -> No
 
     @app.orchestrator
     async def sleeper(ctx: OrchestrationContext) -> None:
-        await ctx.create_timer(timedelta(milliseconds=150))
+        await ctx.create_timer(timedelta(milliseconds=1_000))
 
     on(make_store(), app, scenario, HostConfig(activities_max=1, drain_s=0.2))
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from holdfast.engine.activity_runner import ActivityRunner
+from holdfast.engine.answers import Answers
 from holdfast.engine.clock import Clock
 from holdfast.engine.suspects import Suspects
 from holdfast.engine.timers import DueTimes
@@ -18,6 +19,7 @@ class ActivityStarts:
         timers: DueTimes[DurableTimer | ScheduledActivity],
         suspects: Suspects,
         runner: ActivityRunner,
+        answers: Answers,
         queue_max: int,
     ) -> None:
         self.has_overflowed = False
@@ -26,6 +28,7 @@ class ActivityStarts:
         self._timers = timers
         self._suspects = suspects
         self._runner = runner
+        self._answers = answers
         self._queue_max = queue_max
         self._speculative: dict[DurableKey, int] = {}
 
@@ -56,12 +59,16 @@ class ActivityStarts:
     def recover(self, activity: ScheduledActivity, instance: Instance) -> None:
         """Start an activity found in the store, unless it runs, or its completion came in meanwhile."""
         known = instance.activities.get(activity.sequence)
-        if known == activity and activity.sequence not in instance.answered and not self._runner.knows(activity.key):
+        is_going_on = self._runner.knows(activity.key) or activity.key in self._answers
+        if known == activity and activity.sequence not in instance.answered and not is_going_on:
             self.start(activity)
 
     def abandon(self, durable_lsn: int) -> None:
         """Give up what has started without a durable cause, and what has not started."""
-        self._runner.cancel({key for key, lsn in self._speculative.items() if lsn > durable_lsn})
+        lost = {key for key, lsn in self._speculative.items() if lsn > durable_lsn}
+        self._runner.cancel(lost)
+        for key in lost:
+            self._answers.discard(key)
         self._runner.forget_queued()
 
 

@@ -9,6 +9,7 @@ from collections.abc import Awaitable, Callable
 import msgspec
 
 from holdfast.engine.activity_runner import ActivityRunner
+from holdfast.engine.answers import Answers
 from holdfast.engine.clock import Clock, SystemClock, to_microseconds
 from holdfast.engine.config import HostConfig
 from holdfast.engine.culprits import Culprits
@@ -60,7 +61,7 @@ class Engine:
         self._node: Node | None = None
         self._first_lsn = 0
         self._jobs: set[asyncio.Task[None]] = set()
-        self._late: list[tuple[ActivityWorkItem, Outcome]] = []
+        self._answers = Answers()
         self._culprits = Culprits()
         self._is_stopping = False
         self._stopped: asyncio.Future[None] | None = None
@@ -168,6 +169,7 @@ class Engine:
             ownership,
             self._worker,
             self._runner,
+            self._answers,
             self.waiters,
             self.clock,
             msgspec.structs.replace(self.config, group_transitions_max=group_max),
@@ -179,8 +181,7 @@ class Engine:
         self._start_job(node, lambda: recover(node, self.store, self._runner))
         self._start_job(node, lambda: keep_filled(node, self.store, self._runner))
         self._start_job(node, self._wake_waiters)
-        late, self._late = self._late, []
-        for work_item, outcome in late:
+        for work_item, outcome in self._answers.offer_again():
             node.finish_activity(work_item, outcome)
         self._park_guilty(node)
         if self._culprits.is_isolating:
@@ -268,9 +269,8 @@ class Engine:
                 return
 
     def _activity_finished(self, work_item: ActivityWorkItem, outcome: Outcome) -> None:
-        if self._node is None:
-            self._late.append((work_item, outcome))
-        else:
+        self._answers.add(work_item, outcome)
+        if self._node is not None:
             self._node.finish_activity(work_item, outcome)
 
 

@@ -12,6 +12,7 @@ from collections.abc import Callable
 
 from holdfast.engine.activity_runner import ActivityRunner
 from holdfast.engine.activity_starts import ActivityStarts
+from holdfast.engine.answers import Answers
 from holdfast.engine.clock import Clock
 from holdfast.engine.config import HostConfig
 from holdfast.engine.dropped import Dropped
@@ -52,6 +53,7 @@ class Node:
         ownership: Ownership,
         worker: Worker,
         runner: ActivityRunner,
+        answers: Answers,
         waiters: Waiters,
         clock: Clock,
         config: HostConfig,
@@ -68,9 +70,10 @@ class Node:
         self.left_alone = left_alone
         self.loader = Loader(store, self.journal, self.residents, left_alone, self._loaded, self.fail)
         self.suspects = Suspects(self)
-        self.starts = ActivityStarts(clock, self.timers, self.suspects, runner, config.activity_queue_max)
+        self.starts = ActivityStarts(clock, self.timers, self.suspects, runner, answers, config.activity_queue_max)
         self._store = store
         self._worker = worker
+        self._answers = answers
         self._waiters = waiters
         self._failed = failed
         self._turns = Turns(self._take_turn, self.journal, self.residents)
@@ -106,6 +109,9 @@ class Node:
             self.timers.discard(key)
         for key in transition.activities_removed:
             self.starts.forget(key)
+            self._answers.consumed(key, transition.lsn)
+        for activity in transition.activities_updated:
+            self._answers.consumed(activity.key, transition.lsn)
         if transition.instance is None and transition.instance_id not in self.residents:
             self._dropped.add(transition.consumed, transition.lsn)
         for output in transition.outputs:
@@ -286,9 +292,6 @@ class Node:
     def _when_present(self, instance_id: str, then: Callable[[Resident], None]) -> None:
         self.loader.with_resident(instance_id, lambda resident: then(resident) if resident else None)
 
-    def add_timer(self, timer: DurableTimer) -> None:
-        self.timers.add(timer.key, timer.due_at, timer)
-
     def recover_activity(self, activity: ScheduledActivity) -> None:
         """Start an activity found in the store, if its instance, as it is once it is in memory, still waits for it."""
         self._when_present(activity.instance_id, lambda resident: self.starts.recover(activity, resident.instance))
@@ -300,6 +303,7 @@ class Node:
         if self._is_abandoned:
             return
         self._dropped.forget(self.loader.known_lsn())
+        self._answers.stored(self.journal.durable_lsn)
         for output in outputs:
             match output:
                 case StartActivity():
@@ -311,18 +315,19 @@ class Node:
     def finish_activity(self, work_item: ActivityWorkItem, outcome: Outcome) -> None:
         """Take in the outcome of an attempt."""
 
+        key = (work_item.execution_id, work_item.sequence)
+
         def finish(resident: Resident | None) -> None:
-            self.suspects.finished((work_item.execution_id, work_item.sequence))
-            if resident is None:
-                return
-            result = self.hub.finish_activity(resident.instance, work_item, outcome, self.clock.now())
-            match result:
-                case None:
-                    return
-                case Transition():
-                    self._finish_step(resident, result)
-                case Message():
-                    self.deliver(resident, result)
+            self.suspects.finished(key)
+            result = None
+            if resident is not None:
+                result = self.hub.finish_activity(resident.instance, work_item, outcome, self.clock.now())
+            if isinstance(result, Message):
+                self.deliver(resident, result)
+            elif resident is not None and result is not None:
+                self._finish_step(resident, result)
+            else:
+                self._answers.discard(key)
 
         self.guarded(work_item.instance_id, lambda: self.loader.with_resident(work_item.instance_id, finish))
 

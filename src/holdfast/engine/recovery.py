@@ -64,7 +64,8 @@ async def _fill_timers(node: Node, store: Store) -> None:
         rows = await store.timers_due(until, _ROWS_PER_READ, after)
         for row in rows:
             try:
-                node.add_timer(decode_timer(row))
+                timer = decode_timer(row)
+                node.timers.add(timer.key, timer.due_at, timer)
             except CorruptRecordError as error:
                 node.park_by_id(row.instance_id, failure_from_exception(error))
         if len(rows) < _ROWS_PER_READ:
