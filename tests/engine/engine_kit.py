@@ -1,8 +1,9 @@
-"""What the engine tests share: an app with a bit of everything, hosts on a store, a store that fails on demand."""
+"""What the engine tests share: an app with a bit of everything, hosts on a store, stores that fail or wait on demand."""
 
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -11,9 +12,10 @@ from typing import Any
 
 from holdfast import App, Client, Entity, EntityId, HostConfig, OrchestrationContext, RetryPolicy, when_all
 from holdfast.codec.converter import JsonConverter
+from holdfast.engine.clock import Clock
 from holdfast.engine.engine import Engine
 from holdfast.engine.task_hub import LocalTaskHub
-from holdfast.errors import CommitFailedError
+from holdfast.errors import CommitFailedError, StorageError
 from holdfast.storage.port import Fence, Store, WriteSet
 
 SOON = timedelta(seconds=60)
@@ -28,10 +30,12 @@ class Run:
 
 
 @asynccontextmanager
-async def running(app: App, store: Store, config: HostConfig | None = None) -> AsyncIterator[Run]:
+async def running(
+    app: App, store: Store, config: HostConfig | None = None, clock: Clock | None = None
+) -> AsyncIterator[Run]:
     config = config or HostConfig(drain_s=0.2)
     converter = JsonConverter(payload_bytes_max=config.limits.payload_bytes_max)
-    engine = Engine(app.registry, store, converter, config)
+    engine = Engine(app.registry, store, converter, config, clock)
     await engine.start()
     try:
         yield Run(engine, Client(LocalTaskHub(engine), converter), store)
@@ -44,6 +48,15 @@ async def eventually(condition: Callable[[], Awaitable[bool]]) -> None:
     async with asyncio.timeout(SOON.total_seconds()):
         while not await condition():
             await asyncio.sleep(0.005)
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    """Wait until a condition holds that can be seen at once."""
+
+    async def holds() -> bool:
+        return condition()
+
+    await eventually(holds)
 
 
 class FailingStore:
@@ -68,6 +81,41 @@ class FailingStore:
         await self._store.commit(fence, writes)
         if how == "unknown, applied":
             raise CommitFailedError("planted: the answer got lost", outcome_unknown=True)
+
+
+class SlowStore:
+    """Passes everything on to a store; chosen methods wait before they do so, or before they answer."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self.before: dict[str, float | asyncio.Event] = {}
+        """Name of a method to seconds, or to an event that lets it go on."""
+        self.after: dict[str, float | asyncio.Event] = {}
+        self.calls: Counter[str] = Counter()
+        self.errors: list[StorageError] = []
+
+    def __getattr__(self, name: str) -> Any:
+        method = getattr(self._store, name)
+
+        async def call(*args: Any, **options: Any) -> Any:
+            self.calls[name] += 1
+            await _pause(self.before.get(name))
+            try:
+                answer = await method(*args, **options)
+            except StorageError as error:
+                self.errors.append(error)
+                raise
+            await _pause(self.after.get(name))
+            return answer
+
+        return call
+
+
+async def _pause(how: float | asyncio.Event | None) -> None:
+    if isinstance(how, asyncio.Event):
+        await how.wait()
+    elif how is not None:
+        await asyncio.sleep(how)
 
 
 @dataclass
