@@ -1,4 +1,4 @@
-"""What the engine tests share: an app with a bit of everything, hosts on a store, stores that fail or wait on demand."""
+"""What the engine tests share: an app with a bit of everything, hosts on stores, which fail or wait on demand."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import timedelta
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from holdfast import App, Client, Entity, EntityId, HostConfig, OrchestrationContext, RetryPolicy, when_all
 from holdfast.codec.converter import JsonConverter
@@ -59,7 +59,13 @@ async def until(condition: Callable[[], bool]) -> None:
     await eventually(holds)
 
 
-class FailingStore:
+if TYPE_CHECKING:
+    _Wrapper = Any
+else:
+    _Wrapper = object
+
+
+class FailingStore(_Wrapper):
     """Passes everything on to a store, except that chosen commits fail, before or after they were applied."""
 
     def __init__(self, store: Store) -> None:
@@ -83,7 +89,7 @@ class FailingStore:
             raise CommitFailedError("planted: the answer got lost", outcome_unknown=True)
 
 
-class SlowStore:
+class SlowStore(_Wrapper):
     """Passes everything on to a store; chosen methods wait before they do so, or before they answer."""
 
     def __init__(self, store: Store) -> None:

@@ -25,6 +25,7 @@ from holdfast import (
     Limits,
     OrchestrationContext,
     OrchestrationFailedError,
+    OrchestrationStatus,
     OverloadedError,
     RetryPolicy,
     StorageError,
@@ -494,6 +495,33 @@ def test_stopping_lets_short_activities_finish_and_long_ones_run_again(make_stor
         assert await run.client.wait_for_completion("t", timeout=SOON) == [0.05, 60.0]
         assert world.calls.count(("begin", 0.05)) == 1
         assert world.calls.count(("begin", 60.0)) == 2
+
+    on(make_store(), app, before)
+    on(make_store(), app, after)
+
+
+def test_an_orchestration_that_never_rests_does_not_keep_the_host(make_store: MakeStore) -> None:
+    """It is paused between two steps; the stop is a clean one, so nothing is counted against anybody."""
+    app = App()
+
+    @app.orchestrator
+    async def spins(ctx: OrchestrationContext, turns: int) -> int:
+        if turns < 0:
+            return turns
+        ctx.continue_as_new(turns + 1)
+        return 0
+
+    async def before(run: Run) -> None:
+        await run.client.start_new(spins, 0, instance_id="spins")
+
+    async def after(run: Run) -> None:
+        status = await run.client.get_status("spins")
+        assert status is not None
+        assert status.runtime_status is OrchestrationStatus.RUNNING
+        row = await run.store.read_instance("spins")
+        assert row is not None
+        assert row.deliveries == 0
+        await run.client.terminate("spins")
 
     on(make_store(), app, before)
     on(make_store(), app, after)

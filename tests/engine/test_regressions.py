@@ -1,4 +1,4 @@
-"""Results, events and answers that were once lost, doubled or told too soon: each test keeps one defect from returning."""
+"""Results, events and answers that were once lost, doubled or told too soon, and must not be again."""
 
 from __future__ import annotations
 
@@ -13,7 +13,6 @@ from test_orchestrations import MakeStore, on, result
 
 from holdfast import (
     App,
-    CommitFailedError,
     HostConfig,
     HostStoppedError,
     InstanceAlreadyExistsError,
@@ -27,6 +26,7 @@ from holdfast import (
     when_all,
 )
 from holdfast.engine import recovery
+from holdfast.errors import CommitFailedError
 from holdfast.storage.memory import MemoryData, MemoryStore
 
 TINY = HostConfig(cache_bytes_max=1, drain_s=0.2)
@@ -400,15 +400,13 @@ def test_a_wait_on_a_start_that_was_lost_ends() -> None:
     """It waited for ever for an instance that never existed."""
 
     async def scenario() -> None:
-        slow = SlowStore(MemoryStore())
-        store = FailingStore(slow)
-        async with running(make_orders(World()), SlowStore(store)) as run:
-            reads = slow.calls["read_instance"]
-            store.fail_at = {store.commits + 1: "before"}
-            gate = asyncio.Event()
-            run.engine.store.before["commit"] = gate  # pyright: ignore[reportAttributeAccessIssue]
+        failing = FailingStore(MemoryStore())
+        store = SlowStore(failing)
+        async with running(make_orders(World()), store) as run:
+            failing.fail_at = {failing.commits + 1: "before"}
+            store.before["commit"] = gate = asyncio.Event()
             start = asyncio.create_task(run.client.start_new("waits", instance_id="o"))
-            await until(lambda: run.engine.store.calls["commit"] > 0)  # pyright: ignore[reportAttributeAccessIssue]
+            await until(lambda: store.calls["commit"] > 0)
             wait = asyncio.create_task(run.client.wait_for_completion("o"))
             await asyncio.sleep(0.02)
             gate.set()
@@ -449,12 +447,12 @@ def test_a_full_inbox_lets_control_messages_pass(make_store: MakeStore, request_
 
     async def scenario(run: Run) -> None:
         handle = await run.client.start_new("waits")
-        await handle.suspend()
+        await run.client.suspend(handle.instance_id)
         for number in range(3):
             await handle.raise_event("e", str(number))
         with pytest.raises(OverloadedError):
             await handle.raise_event("e", "3")
-        await getattr(handle, request_name)()
+        await getattr(run.client, request_name)(handle.instance_id)
         if request_name == "resume":
             assert await handle.wait_for_completion(timeout=SOON) == "0"
         else:

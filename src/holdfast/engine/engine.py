@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 from collections.abc import Awaitable, Callable
 
@@ -21,6 +22,7 @@ from holdfast.engine.worker import Worker
 from holdfast.errors import (
     CommitFailedError,
     ConfigurationError,
+    CorruptRecordError,
     HostStoppedError,
     InstanceNotFoundError,
     OverloadedError,
@@ -40,7 +42,7 @@ logger = logging.getLogger("holdfast.engine")
 
 _BACK_OFF_S = (0.0, 0.1, 1.0, 5.0)
 _ISOLATION_S = 0.5
-_LEAVE_S = 30.0
+_LEAVE_S = 5.0
 _LOOK_AGAIN_S = 0.001
 
 
@@ -139,12 +141,15 @@ class Engine:
     async def _leave(self, node: Node) -> None:
         """Take in what has finished, make it durable, and mark the store as left in good order."""
         try:
-            async with asyncio.timeout(_LEAVE_S):
-                while not node.is_quiet:
-                    await node.journal.settled()
-                    await asyncio.sleep(_LOOK_AGAIN_S)
+            with contextlib.suppress(TimeoutError):  # some orchestrations never come to rest by themselves
+                async with asyncio.timeout(_LEAVE_S):
+                    while not node.is_quiet:
+                        await node.journal.settled()
+                        await asyncio.sleep(_LOOK_AGAIN_S)
+            node.pause()
+            await node.journal.settled()
             await self.store.release(node.fence)
-        except (StorageError, TimeoutError) as error:
+        except StorageError as error:
             logger.error("The store was not left in good order; nothing stored is lost: %r", error)  # noqa: TRY400
         node.journal.fail(CommitFailedError("The host stopped before this was stored.", outcome_unknown=True))
 
@@ -221,10 +226,14 @@ class Engine:
             row = await self.store.read_instance(instance_id)
             if row is None:
                 self.waiters.fail(instance_id, InstanceNotFoundError(instance_id))
-            else:
+                continue
+            try:
                 state = decode_state(row)
-                if state.runtime_status.is_terminal or state.parked is not None:
-                    self.waiters.stopped(state)
+            except CorruptRecordError as error:
+                self.waiters.fail(instance_id, error)
+                continue
+            if state.runtime_status.is_terminal or state.parked is not None:
+                self.waiters.stopped(state)
 
     def _node_failed(self, node: Node, error: Exception, instance_id: str | None) -> None:
         """Handle a failure as a crash: forget what is not durable, take the store anew, go on from there."""
@@ -262,8 +271,8 @@ class Engine:
                 logger.error("This host has lost its store and stops: %s", error)  # noqa: TRY400
                 await self._end(error)
                 return
-            except StorageError as error:
-                logger.error("The store cannot be taken again yet: %s", error)  # noqa: TRY400
+            except Exception as error:  # of the store, or a bug of ours: there is nothing better than to try again
+                logger.error("The store cannot be taken again yet: %r", error)  # noqa: TRY400
                 self._culprits.failures_in_a_row += 1
             else:
                 return

@@ -88,6 +88,10 @@ class Node:
         """Whether nothing is being read, stepped or stored at this moment."""
         return self.loader.is_idle and self._turns.is_idle and self.journal.is_settled
 
+    def pause(self) -> None:
+        """Take no more steps; what was begun can still become durable."""
+        self._turns.pause()
+
     def abandon(self) -> None:
         """Forget everything. Nothing of this node reaches the store or the outside any more."""
         self._is_abandoned = True
@@ -190,15 +194,13 @@ class Node:
 
     def _finish_step(self, resident: Resident, transition: Transition) -> None:
         self.append(transition)
-        self.suspects.has_worked(resident.instance)
-        if resident.execution is not None and resident.instance.execution_id != resident.execution.execution_id:
-            resident.execution.unload()
-            resident.execution = None
-        if resident.instance.is_terminal and resident.execution is not None:
-            resident.execution.unload()
+        instance, execution = resident.instance, resident.execution
+        self.suspects.has_worked(instance)
+        if execution is not None and (instance.is_terminal or instance.execution_id != execution.execution_id):
+            execution.unload()
             resident.execution = None
         self.residents.touch(resident)
-        self.make_runnable(resident.instance)
+        self.make_runnable(instance)
 
     def _run_episode(self, resident: Resident, pending: PendingEpisode) -> None:
         work_item, live = pending.work_item, resident.execution

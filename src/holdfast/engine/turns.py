@@ -23,6 +23,7 @@ class Turns:
         self._runnable: dict[str, Instance] = {}
         self._order: deque[str] = deque()
         self._is_scheduled = False
+        self._is_paused = False
 
     def add(self, instance: Instance) -> None:
         """Let an instance take its next step soon."""
@@ -35,20 +36,24 @@ class Turns:
     def is_idle(self) -> bool:
         return not self._order
 
+    def pause(self) -> None:
+        """Start no more steps."""
+        self._is_paused = True
+
     def clear(self) -> None:
         self._runnable.clear()
         self._order.clear()
 
     def schedule(self) -> None:
         """Go on if there is something to do; called again when the journal may have room."""
-        if self._order and not self._is_scheduled and not self._journal.is_full:
+        if self._order and not self._is_scheduled and not self._is_paused and not self._journal.is_full:
             self._is_scheduled = True
             asyncio.get_running_loop().call_soon(self._run)
 
     def _run(self) -> None:
         self._is_scheduled = False
         for _ in range(_STEPS_PER_TURN):
-            if not self._order or self._journal.is_full:
+            if not self._order or self._is_paused or self._journal.is_full:
                 break
             self._step(self._runnable.pop(self._order.popleft()))
         self._residents.shrink(self._journal.durable_lsn)
