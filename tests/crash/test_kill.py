@@ -24,7 +24,10 @@ def host(store: Path, log: Path, *arguments: str) -> subprocess.Popen[str]:
     command = [sys.executable, str(APP), f"sqlite:///{store}", str(log), *arguments]
     process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
     assert process.stdout is not None
-    assert process.stdout.readline() == "ready\n"
+    if process.stdout.readline() != "ready\n":
+        process.kill()
+        rest_of(process)
+        raise AssertionError("the host did not start")
     return process
 
 
