@@ -8,7 +8,7 @@ from typing import Any, Generic, TypeVar, overload
 
 from holdfast.client.port import TaskHub
 from holdfast.client.status import InstanceStatus
-from holdfast.errors import InstanceParkedError, InvalidInputError, OrchestrationFailedError
+from holdfast.errors import InstanceParkedError, OrchestrationFailedError
 from holdfast.model.converter import DataConverter
 from holdfast.model.history import (
     EventRaised,
@@ -18,7 +18,7 @@ from holdfast.model.history import (
     HistoryEvent,
 )
 from holdfast.model.ids import EntityId, validate_instance_id
-from holdfast.model.refs import ExternalEvent, Orchestrator, operation_name, validate_event_name
+from holdfast.model.refs import NO_INPUT, ExternalEvent, Orchestrator, encode_input, operation_name, validate_event_name
 from holdfast.model.status import OrchestrationState, OrchestrationStatus
 
 I = TypeVar("I")  # noqa: E741 - input and output, as everywhere in the typed API
@@ -26,13 +26,6 @@ O = TypeVar("O")  # noqa: E741
 O_co = TypeVar("O_co", covariant=True)
 E = TypeVar("E")
 T = TypeVar("T")
-
-
-class _NoInput:
-    """Marks a call without an input, which differs from a call with None."""
-
-
-_NO_INPUT = _NoInput()
 
 
 class OrchestrationHandle(Generic[O_co]):
@@ -93,7 +86,7 @@ class Client:
         self, orchestrator: str, input: Any = ..., /, *, instance_id: str | None = None
     ) -> OrchestrationHandle[Any]: ...
     async def start_new(
-        self, orchestrator: Orchestrator[Any, Any] | str, input: Any = _NO_INPUT, /, *, instance_id: str | None = None
+        self, orchestrator: Orchestrator[Any, Any] | str, input: Any = NO_INPUT, /, *, instance_id: str | None = None
     ) -> OrchestrationHandle[Any]:
         """Start an orchestration, under an id of your choice or a new one.
 
@@ -107,10 +100,7 @@ class Client:
         """
         name = orchestrator if isinstance(orchestrator, str) else orchestrator.name
         output_type: Any = Any if isinstance(orchestrator, str) else orchestrator.output_type
-        takes_input = isinstance(orchestrator, str) or orchestrator.has_input
-        if not takes_input and not isinstance(input, _NoInput | None):
-            raise InvalidInputError(f"Orchestrator {name!r} takes no input; it got {type(input).__name__}.")
-        payload = self._converter.encode(input) if takes_input and not isinstance(input, _NoInput) else None
+        payload = encode_input(self._converter, None if isinstance(orchestrator, str) else orchestrator, input)
         started = await self._hub.start_orchestration(name, instance_id, payload)
         return OrchestrationHandle(self, started, output_type)
 
@@ -210,7 +200,7 @@ class Client:
     @overload
     async def signal_entity(self, entity: EntityId[Any], operation: str, input: Any = ..., /) -> None: ...
     async def signal_entity(
-        self, entity: EntityId[Any], operation: Callable[..., Any] | str, input: Any = _NO_INPUT, /
+        self, entity: EntityId[Any], operation: Callable[..., Any] | str, input: Any = NO_INPUT, /
     ) -> None:
         """Ask an entity to run an operation, one way; the entity comes into being if it does not exist.
 
@@ -218,7 +208,7 @@ class Client:
             NotRegisteredError: if the app has no such entity.
             InvalidInputError, OverloadedError.
         """
-        payload = None if isinstance(input, _NoInput) else self._converter.encode(input)
+        payload = encode_input(self._converter, None, input)
         await self._hub.signal_entity(entity.instance_id, operation_name(operation), payload)
 
     async def read_entity_state(self, entity: EntityId[E]) -> E | None:

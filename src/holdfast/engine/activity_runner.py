@@ -58,10 +58,6 @@ class ActivityRunner:
     def queued(self) -> int:
         return len(self._queued)
 
-    @property
-    def running(self) -> int:
-        return len(self._running)
-
     def known_keys(self) -> set[DurableKey]:
         """The keys of all attempts that are queued or running."""
         return self._queued.keys() | self._running.keys()

@@ -62,9 +62,6 @@ class Residents:
     def __iter__(self) -> Iterator[Resident]:
         return iter(self._by_id.values())
 
-    def __len__(self) -> int:
-        return len(self._by_id)
-
     def add(self, instance: Instance) -> Resident:
         resident = Resident(instance)
         self._by_id[instance.instance_id] = resident

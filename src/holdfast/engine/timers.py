@@ -28,9 +28,6 @@ class DueTimes(Generic[T]):
         self._handle: asyncio.TimerHandle | None = None
         self._sleeping_until: datetime | None = None
 
-    def __len__(self) -> int:
-        return len(self._items)
-
     def horizon(self) -> datetime:
         """The instant beyond which items are left to the store."""
         return self._clock.now() + self._horizon

@@ -154,6 +154,32 @@ def validate_event_name(name: str) -> str:
     return name
 
 
+class NoInput:
+    """Marks a call without an input, which differs from a call with None."""
+
+
+NO_INPUT = NoInput()
+
+
+def encode_input(converter: DataConverter, function: FunctionReference | None, input: object) -> str | None:
+    """Return the input of a call as JSON, or None if there is none; a function that needs one gets null.
+
+    Args:
+        function: None if it is known by name only, so that nothing is known about its input.
+
+    Raises:
+        PayloadError: if the input cannot be encoded.
+        InvalidInputError: if the function takes no input.
+    """
+    if function is not None and not function.has_input:
+        if not isinstance(input, NoInput | None):
+            raise InvalidInputError(f"{function!r} takes no input; it got {type(input).__name__}.")
+        return None
+    if isinstance(input, NoInput):
+        return None if function is None else converter.encode(None)
+    return converter.encode(input)
+
+
 def decode_input(converter: DataConverter, function: FunctionReference, input: str | None) -> Any:
     """Return the input of a function as a value of the type that it declares; a missing input counts as null.
 

@@ -13,10 +13,12 @@ from holdfast.model.actions import CreateSubOrchestration, ScheduleTask, SendEnt
 from holdfast.model.history import EntityOperationCalled, EntityOperationSignaled
 from holdfast.model.ids import EntityId, validate_instance_id
 from holdfast.model.refs import (
+    NO_INPUT,
     Activity,
     ExternalEvent,
     Orchestrator,
     check_options,
+    encode_input,
     operation_name,
     validate_event_name,
     validate_name,
@@ -35,13 +37,6 @@ I = TypeVar("I")  # noqa: E741 - input and output, as everywhere in the typed AP
 O = TypeVar("O")  # noqa: E741
 E = TypeVar("E")
 T = TypeVar("T")
-
-
-class _NoInput:
-    """Marks a call without an input, which differs from a call with None."""
-
-
-_NO_INPUT = _NoInput()
 
 
 class OrchestrationContext:
@@ -125,7 +120,7 @@ class OrchestrationContext:
     def call_activity(
         self,
         activity: Activity[Any, Any] | str,
-        input: Any = _NO_INPUT,
+        input: Any = NO_INPUT,
         /,
         *,
         retry: RetryPolicy | None = None,
@@ -147,7 +142,7 @@ class OrchestrationContext:
             retry, timeout = retry or activity.retry, timeout or activity.timeout
             speculative = activity.speculative
         check_options(name, retry, timeout)
-        payload = self._payload(activity, input)
+        payload = self._encode(activity, input)
         return self._execution.schedule(
             lambda number: ScheduleTask(number, name, payload, retry, timeout, speculative), _output_type(activity)
         )
@@ -165,7 +160,7 @@ class OrchestrationContext:
         self, orchestrator: str, input: Any = ..., /, *, instance_id: str | None = None
     ) -> DurableTask[Any]: ...
     def call_sub_orchestrator(
-        self, orchestrator: Orchestrator[Any, Any] | str, input: Any = _NO_INPUT, /, *, instance_id: str | None = None
+        self, orchestrator: Orchestrator[Any, Any] | str, input: Any = NO_INPUT, /, *, instance_id: str | None = None
     ) -> DurableTask[Any]:
         """Start another orchestration and wait for its result; its failure is raised here as `TaskFailedError`.
 
@@ -183,7 +178,7 @@ class OrchestrationContext:
                     f"{instance_id!r}."
                 )
         name = validate_name(orchestrator) if isinstance(orchestrator, str) else orchestrator.name
-        payload = self._payload(orchestrator, input)
+        payload = self._encode(orchestrator, input)
         execution_id = self.execution_id
         return self._execution.schedule(
             lambda number: CreateSubOrchestration(number, name, instance_id or f"{execution_id}:{number}", payload),
@@ -236,14 +231,14 @@ class OrchestrationContext:
     @overload
     def call_entity(self, entity: EntityId[Any], operation: str, input: Any = ..., /) -> DurableTask[Any]: ...
     def call_entity(
-        self, entity: EntityId[Any], operation: Callable[..., Any] | str, input: Any = _NO_INPUT, /
+        self, entity: EntityId[Any], operation: Callable[..., Any] | str, input: Any = NO_INPUT, /
     ) -> DurableTask[Any]:
         """Run an operation on an entity and wait for its result; its failure is raised here as `TaskFailedError`."""
         self._check_alive()
         target = entity.instance_id
         self._locks.check_call(target)
         execution = self._execution
-        name, payload = operation_name(operation), self._operation_input(input)
+        name, payload = operation_name(operation), self._encode(None, input)
 
         def call(number: int) -> SendEntityMessage:
             return SendEntityMessage(
@@ -272,14 +267,14 @@ class OrchestrationContext:
     @overload
     def signal_entity(self, entity: EntityId[Any], operation: str, input: Any = ..., /) -> None: ...
     def signal_entity(
-        self, entity: EntityId[Any], operation: Callable[..., Any] | str, input: Any = _NO_INPUT, /
+        self, entity: EntityId[Any], operation: Callable[..., Any] | str, input: Any = NO_INPUT, /
     ) -> None:
         """Ask an entity to run an operation, one way: there is no result, and a failure is not reported."""
         self._check_alive()
         target = entity.instance_id
         self._locks.check_signal(target)
         execution = self._execution
-        name, payload = operation_name(operation), self._operation_input(input)
+        name, payload = operation_name(operation), self._encode(None, input)
         execution.ask(
             lambda number: SendEntityMessage(
                 EntityOperationSignaled(
@@ -319,17 +314,9 @@ class OrchestrationContext:
             )
         self._execution.set_custom_status(text)
 
-    def _payload(self, function: Activity[Any, Any] | Orchestrator[Any, Any] | str, input: Any) -> str | None:
-        if isinstance(function, str):
-            return None if isinstance(input, _NoInput) else self._execution.converter.encode(input)
-        if not function.has_input:
-            if not isinstance(input, _NoInput | None):
-                raise InvalidInputError(f"{function!r} takes no input; it got {type(input).__name__}.")
-            return None
-        return self._execution.converter.encode(None if isinstance(input, _NoInput) else input)
-
-    def _operation_input(self, input: Any) -> str | None:
-        return None if isinstance(input, _NoInput) else self._execution.converter.encode(input)
+    def _encode(self, function: Activity[Any, Any] | Orchestrator[Any, Any] | str | None, input: Any) -> str | None:
+        known = None if isinstance(function, str) else function
+        return encode_input(self._execution.converter, known, input)
 
     def _check_alive(self) -> None:
         if self._execution.is_inert:
