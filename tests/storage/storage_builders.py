@@ -11,6 +11,7 @@ from typing import Any
 from holdfast.storage.memory import MemoryData, MemoryStore
 from holdfast.storage.port import (
     ActivityRow,
+    ChildRow,
     Fence,
     HistoryRow,
     InboxRow,
@@ -90,7 +91,7 @@ def group(lsn_before: int, lsn: int, **lists: list[Any]) -> WriteSet:
     return WriteSet(lsn_before=lsn_before, lsn=lsn, **{field: lists.get(field, []) for field in fields})
 
 
-def instance(instance_id: str = "i", version: int = 1, **fields: Any) -> InstanceRow:
+def instance(instance_id: str = "i", revision: int = 1, **fields: Any) -> InstanceRow:
     defaults: dict[str, Any] = {
         "partition": 0,
         "execution_id": f"{instance_id}-e",
@@ -99,12 +100,12 @@ def instance(instance_id: str = "i", version: int = 1, **fields: Any) -> Instanc
         "created_at": NOW,
         "updated_at": NOW,
     }
-    return InstanceRow(instance_id=instance_id, version=version, **(defaults | fields))
+    return InstanceRow(instance_id=instance_id, revision=revision, **(defaults | fields))
 
 
-def update(instance_id: str = "i", version_before: int = 1, **fields: Any) -> InstanceUpdate:
+def update(instance_id: str = "i", revision_before: int = 1, **fields: Any) -> InstanceUpdate:
     new_execution = fields.pop("new_execution", False)
-    return InstanceUpdate(instance(instance_id, version_before + 1, **fields), version_before, new_execution)
+    return InstanceUpdate(instance(instance_id, revision_before + 1, **fields), revision_before, new_execution)
 
 
 def history(execution_id: str = "i-e", episode: int = 0, events: str = "[]") -> HistoryRow:
@@ -116,10 +117,17 @@ def message(message_id: int = 1, instance_id: str = "i", execution_id: str | Non
 
 
 def activity(
-    sequence: int = 0, instance_id: str = "i", *, attempt: int = 1, deliveries: int = 0, visible_at: int = NOW
+    sequence: int = 0,
+    instance_id: str = "i",
+    *,
+    attempt: int = 1,
+    deliveries: int = 0,
+    visible_at: int = NOW,
+    progress: str | None = None,
 ) -> ActivityRow:
+    execution_id = f"{instance_id}-e"
     return ActivityRow(
-        0, f"{instance_id}-e", sequence, instance_id, "say", '"x"', None, attempt, deliveries, NOW, visible_at
+        0, execution_id, sequence, instance_id, "say", '"x"', None, attempt, deliveries, NOW, visible_at, progress
     )
 
 
@@ -127,9 +135,13 @@ def timer(sequence: int = 0, instance_id: str = "i", *, due_at: int = NOW) -> Ti
     return TimerRow(0, f"{instance_id}-e", sequence, instance_id, due_at)
 
 
+def child(sequence: int = 0, instance_id: str = "i") -> ChildRow:
+    return ChildRow(0, f"{instance_id}-e", sequence, instance_id, f"{instance_id}-e:{sequence}", "child-e")
+
+
 async def contents(store: Store, instance_ids: list[str], execution_ids: list[str]) -> object:
     """All that the port shows of some instances and executions, in an order that can be compared."""
-    stored = sorted(await store.load(instance_ids), key=lambda each: each.row.instance_id)
+    stored = sorted(await store.load(instance_ids), key=lambda each: each.instance_id)
     return (
         [
             (
@@ -137,6 +149,7 @@ async def contents(store: Store, instance_ids: list[str], execution_ids: list[st
                 each.messages,
                 sorted(each.activities, key=lambda row: row.key),
                 sorted(each.timers, key=lambda row: row.key),
+                sorted(each.children, key=lambda row: row.key),
             )
             for each in stored
         ],

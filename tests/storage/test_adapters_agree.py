@@ -14,6 +14,7 @@ from storage_builders import (
     Hub,
     Owner,
     activity,
+    child,
     contents,
     history,
     instance,
@@ -62,6 +63,8 @@ groups = st.fixed_dictionaries(
         "activities_removed": some(keys, lambda key: key),
         "timers_inserted": some(st.builds(timer, small, ids, due_at=times), lambda row: row.key),
         "timers_removed": some(keys, lambda key: key),
+        "children_inserted": some(st.builds(child, small, ids), lambda row: row.key),
+        "children_removed": some(keys, lambda key: key),
     },
 )
 

@@ -12,6 +12,7 @@ from storage_builders import (
     Hub,
     Owner,
     activity,
+    child,
     contents,
     group,
     history,
@@ -40,6 +41,7 @@ async def stocked(hub: Hub) -> Owner:
         messages_inserted=[message(1), message(2)],
         activities_inserted=[activity(0), activity(1)],
         timers_inserted=[timer(2), timer(3)],
+        children_inserted=[child(4), child(5)],
     )
     return owner
 
@@ -102,7 +104,7 @@ async def test_an_owner_that_was_replaced_writes_nothing_more(hub: Hub) -> None:
         await paused.store.release(paused.fence)
     assert await everything(taker.store) == before
     await taker.commit(instances_updated=[update()])
-    assert (await taker.load_one()).row.version == 2
+    assert (await taker.load_one()).row.revision == 2
 
 
 @in_loop
@@ -241,20 +243,23 @@ async def test_a_group_is_applied_whole(hub: Hub) -> None:
     assert stored.messages == [message(1), message(2)]
     assert sorted(stored.activities, key=lambda row: row.key) == [activity(0), activity(1)]
     assert sorted(stored.timers, key=lambda row: row.key) == [timer(2), timer(3)]
+    assert sorted(stored.children, key=lambda row: row.key) == [child(4), child(5)]
     assert await owner.store.load_history("i-e") == ["[]", '["x"]']
 
 
 @in_loop
 async def test_every_field_of_a_row_is_kept(hub: Hub) -> None:
     owner = await own(hub)
-    texts = ("input", "output", "custom_status", "failure", "parked", "parent", "state", "lock")
+    texts = ("input", "output", "custom_status", "failure", "parked", "parent", "state", "lock", "version", "tags")
     full = instance(
         "ñ \U0001f980 'q\"",
-        version=7,
+        revision=7,
         status="Completed",
         episodes=3,
         history_events=11,
         deliveries=2,
+        request_key="k é",
+        events_buffered=4,
         created_at=-5,
         updated_at=2**62,
         **{name: f'"{name} é"' for name in texts},
@@ -270,14 +275,14 @@ async def test_an_update_gives_the_new_image(hub: Hub) -> None:
     owner = await stocked(hub)
     image = update(
         status="Completed", output="1", custom_status="2", failure="3", parked="4", state="5", lock="6", updated_at=9,
-        episodes=2, history_events=3, deliveries=1,
+        episodes=2, history_events=3, deliveries=1, events_buffered=5,
     )  # fmt: skip
     await owner.commit(
-        instances_updated=[image], activities_updated=[activity(0, attempt=2, deliveries=1, visible_at=9)]
+        instances_updated=[image], activities_updated=[activity(0, attempt=2, deliveries=1, visible_at=9, progress="7")]
     )
     stored = await owner.load_one()
     assert stored.row == image.row
-    assert activity(0, attempt=2, deliveries=1, visible_at=9) in stored.activities
+    assert activity(0, attempt=2, deliveries=1, visible_at=9, progress="7") in stored.activities
     assert activity(1) in stored.activities
 
 
@@ -285,17 +290,19 @@ async def test_an_update_gives_the_new_image(hub: Hub) -> None:
 async def test_a_new_execution_replaces_everything_of_the_old_one(hub: Hub) -> None:
     owner = await stocked(hub)
     image = update(
-        new_execution=True, execution_id="i-f", name="other", input="9", created_at=NOW + 5, parent='"p"', output=None
-    )
+        new_execution=True, execution_id="i-f", name="other", input="9", created_at=NOW + 5, parent='"p"', output=None,
+        version="2", tags="{}", request_key="k",
+    )  # fmt: skip
     await owner.commit(
         instances_updated=[image],
         executions_removed=[("i-e", 2)],
         history_inserted=[history("i-f")],
         activities_removed=[activity(0).key, activity(1).key],
         timers_removed=[timer(2).key, timer(3).key],
+        children_removed=[child(4).key, child(5).key],
     )
     stored = await owner.load_one()
-    assert (stored.row, stored.activities, stored.timers) == (image.row, [], [])
+    assert (stored.row, stored.activities, stored.timers, stored.children) == (image.row, [], [], [])
     assert stored.messages == [message(1), message(2)]
     assert await owner.store.load_history("i-e") == []
     assert await owner.store.load_history("i-f") == ["[]"]
@@ -304,9 +311,15 @@ async def test_a_new_execution_replaces_everything_of_the_old_one(hub: Hub) -> N
 @in_loop
 async def test_what_is_removed_is_gone_and_nothing_else(hub: Hub) -> None:
     owner = await stocked(hub)
-    await owner.commit(messages_removed=[1], activities_removed=[("i-e", 1)], timers_removed=[("i-e", 2)])
+    await owner.commit(
+        messages_removed=[1],
+        activities_removed=[("i-e", 1)],
+        timers_removed=[("i-e", 2)],
+        children_removed=[("i-e", 4)],
+    )
     stored = await owner.load_one()
     assert (stored.messages, stored.activities, stored.timers) == ([message(2)], [activity(0)], [timer(3)])
+    assert stored.children == [child(5)]
 
 
 @in_loop
@@ -330,9 +343,9 @@ async def test_a_group_of_many_rows(hub: Hub) -> None:
 
 
 REFUSED: dict[str, dict[str, list[Any]]] = {
-    "an instance with another version": {"instances_updated": [update(version_before=2)]},
-    "an instance with another version, in a new execution": {
-        "instances_updated": [update(version_before=0, new_execution=True)]
+    "an instance with another revision": {"instances_updated": [update(revision_before=2)]},
+    "an instance with another revision, in a new execution": {
+        "instances_updated": [update(revision_before=0, new_execution=True)]
     },
     "an update of an instance that is not there": {"instances_updated": [update("absent")]},
     "an instance that is there": {"instances_inserted": [instance()]},
@@ -340,11 +353,13 @@ REFUSED: dict[str, dict[str, list[Any]]] = {
     "a message that is there": {"messages_inserted": [message(2)]},
     "an activity that is there": {"activities_inserted": [activity(1)]},
     "a timer that is there": {"timers_inserted": [timer(3)]},
+    "a child that is there": {"children_inserted": [child(4)]},
     "an update of an activity that is not there": {"activities_updated": [activity(7)]},
     "the removal of a message that is not there": {"messages_removed": [1, 7]},
     "the removal of an activity that is not there": {"activities_removed": [("i-e", 0), ("i-e", 7)]},
     "the removal of an activity of another execution": {"activities_removed": [("i-f", 0)]},
     "the removal of a timer that is not there": {"timers_removed": [("i-e", 7)]},
+    "the removal of a child that is not there": {"children_removed": [("i-e", 7)]},
     "the removal of fewer episodes than are there": {"executions_removed": [("i-e", 1)]},
     "the removal of more episodes than are there": {"executions_removed": [("i-e", 3)]},
     "the removal of an execution that is not there": {"executions_removed": [("i-f", 1)]},
@@ -353,6 +368,7 @@ REFUSED: dict[str, dict[str, list[Any]]] = {
     "an activity removed and inserted": {"activities_removed": [("i-e", 0)], "activities_inserted": [activity(0)]},
     "an activity removed and updated": {"activities_removed": [("i-e", 0)], "activities_updated": [activity(0)]},
     "a timer removed and inserted": {"timers_removed": [("i-e", 2)], "timers_inserted": [timer(2)]},
+    "a child removed and inserted": {"children_removed": [("i-e", 4)], "children_inserted": [child(4)]},
     "an episode removed and inserted": {"executions_removed": [("i-e", 2)], "history_inserted": [history()]},
     "an instance inserted and updated": {"instances_inserted": [instance("z")], "instances_updated": [update("z")]},
 }
@@ -371,6 +387,8 @@ async def test_a_group_that_is_not_exact_leaves_nothing_behind(hub: Hub, name: s
         "activities_inserted": [activity(50, "new")],
         "timers_inserted": [timer(51, "new")],
         "timers_removed": [("i-e", 3)],
+        "children_inserted": [child(52, "new")],
+        "children_removed": [("i-e", 5)],
     }
     bad = REFUSED[name]
     with pytest.raises(CommitFailedError) as caught:
@@ -468,7 +486,7 @@ async def test_reads_beside_commits_see_whole_groups(hub: Hub) -> None:
     writing = asyncio.create_task(write())
     seen = 0
     while not writing.done():
-        versions = {each.row.version for each in await owner.store.load(["a", "b"])}
+        versions = {each.row.revision for each in await owner.store.load(["a", "b"])}
         assert len(versions) == 1
         assert min(versions) >= seen
         seen = versions.pop()

@@ -50,7 +50,7 @@ class EncodedTransition(msgspec.Struct, frozen=True):
     instance_id: str
     size_bytes: int
     instance: InstanceRow | None
-    version_before: int
+    revision_before: int
     is_new_execution: bool
     history: HistoryRow | None
     removed_execution: tuple[str, int] | None
@@ -85,7 +85,7 @@ def encode_transition(transition: Transition, partition_count: int) -> EncodedTr
         transition.instance_id,
         size,
         None if instance is None else _instance_row(instance, partition),
-        transition.version_before,
+        transition.revision_before,
         transition.is_new_execution,
         history,
         transition.removed_execution,
@@ -104,7 +104,7 @@ def _instance_row(instance: Instance, partition: int) -> InstanceRow:
         partition=partition,
         instance_id=instance.instance_id,
         execution_id=instance.execution_id,
-        version=instance.version,
+        revision=instance.revision,
         name=instance.name,
         status=instance.status.value,
         created_at=to_microseconds(instance.created_at),
@@ -177,12 +177,12 @@ def coalesce(lsn_before: int, transitions: Sequence[EncodedTransition]) -> Write
         if row is not None:
             known = instances.get(row.instance_id)
             if known is None:
-                instances[row.instance_id] = InstanceUpdate(row, each.version_before, each.is_new_execution)
-                if each.version_before == 0:
+                instances[row.instance_id] = InstanceUpdate(row, each.revision_before, each.is_new_execution)
+                if each.revision_before == 0:
                     inserted.add(row.instance_id)
             else:
                 changed = known.new_execution or each.is_new_execution
-                instances[row.instance_id] = InstanceUpdate(row, known.version_before, changed)
+                instances[row.instance_id] = InstanceUpdate(row, known.revision_before, changed)
         if each.removed_execution is not None:
             _remove_execution(history, executions, *each.removed_execution)
         if each.history is not None:
@@ -251,7 +251,7 @@ def decode_instance(stored: StoredInstance) -> Instance:
     instance = Instance(row.instance_id, row.execution_id, row.name, from_microseconds(row.created_at))
     instance.status = _status(row)
     instance.updated_at = from_microseconds(row.updated_at)
-    instance.version = row.version
+    instance.revision = row.revision
     instance.input, instance.output, instance.custom_status = row.input, row.output, row.custom_status
     instance.failure = None if row.failure is None else decode_record(row.failure, FailureDetails)
     instance.parked = None if row.parked is None else decode_record(row.parked, FailureDetails)

@@ -59,7 +59,7 @@ class CriticalSectionState(msgspec.Struct, frozen=True):
 
 
 class Instance:
-    """Mutable, and changed by transitions only. `lsn` is the last of them; `version` counts them."""
+    """Mutable, and changed by transitions only. `lsn` is the last of them; `revision` counts them."""
 
     __slots__ = (
         "activities",
@@ -87,7 +87,7 @@ class Instance:
         "status",
         "timers",
         "updated_at",
-        "version",
+        "revision",
     )
 
     def __init__(self, instance_id: str, execution_id: str, name: str, now: datetime) -> None:
@@ -97,7 +97,7 @@ class Instance:
         self.status = OrchestrationStatus.PENDING
         self.created_at = now
         self.updated_at = now
-        self.version = 0
+        self.revision = 0
         self.lsn = 0
         self.input: str | None = None
         self.output: str | None = None

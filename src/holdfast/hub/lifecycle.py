@@ -72,7 +72,7 @@ def move(instance: Instance, trigger: Trigger) -> None:
 
 def begin_execution(transition: Transition, instance: Instance, started: ExecutionStarted) -> None:
     """Let an instance that is new, or has ended, begin its life with the execution that `started` describes."""
-    if instance.version > 0:
+    if instance.revision > 0:
         transition.removed_execution = (instance.execution_id, instance.episodes)
         transition.is_new_execution = True
         move(instance, Trigger.RESTART)

@@ -53,7 +53,7 @@ class Transition:
         "sent",
         "timers_created",
         "timers_removed",
-        "version_before",
+        "revision_before",
     )
 
     def __init__(self, lsn: int, instance_id: str, now: datetime) -> None:
@@ -62,7 +62,7 @@ class Transition:
         self.now = now
         self.instance: Instance | None = None
         """The instance whose row changes; None for a transition that only moves messages."""
-        self.version_before = 0
+        self.revision_before = 0
         self.is_new_execution = False
         self.history: tuple[HistoryEvent, ...] = ()
         self.removed_execution: tuple[str, int] | None = None
@@ -79,8 +79,8 @@ class Transition:
         """Declare that the row of an instance changes; once for each transition."""
         assert self.instance is None, "a transition changes one instance, once"
         self.instance = instance
-        self.version_before = instance.version
-        instance.version += 1
+        self.revision_before = instance.revision
+        instance.revision += 1
         instance.lsn = self.lsn
         instance.updated_at = self.now
 

@@ -13,6 +13,7 @@ from holdfast.model.messages import DurableKey
 from holdfast.model.status import OrchestrationStatus
 from holdfast.storage.port import (
     ActivityRow,
+    ChildRow,
     Fence,
     InboxRow,
     InstanceRow,
@@ -24,7 +25,7 @@ from holdfast.storage.port import (
 )
 
 _Key = TypeVar("_Key", int, str, DurableKey)
-_Row = TypeVar("_Row", InboxRow, ActivityRow, TimerRow)
+_Row = TypeVar("_Row", InboxRow, ActivityRow, TimerRow, ChildRow)
 
 
 class MemoryData:
@@ -41,6 +42,7 @@ class MemoryData:
         self.messages: dict[int, InboxRow] = {}
         self.activities: dict[DurableKey, ActivityRow] = {}
         self.timers: dict[DurableKey, TimerRow] = {}
+        self.children: dict[DurableKey, ChildRow] = {}
 
 
 class MemoryStore:
@@ -113,10 +115,10 @@ class MemoryStore:
     def _check_counts(data: MemoryData, writes: WriteSet) -> None:
         _expect_absent("instance", data.instances, [row.instance_id for row in writes.instances_inserted])
         for update in writes.instances_updated:
-            instance_id, version = update.row.instance_id, update.version_before
+            instance_id, revision = update.row.instance_id, update.revision_before
             stored = data.instances.get(instance_id)
-            if stored is None or stored.version != version:
-                raise CommitFailedError(f"Instance {instance_id!r} is not stored with version {version}.")
+            if stored is None or stored.revision != revision:
+                raise CommitFailedError(f"Instance {instance_id!r} is not stored with revision {revision}.")
         for row in writes.history_inserted:
             _expect_absent("history", data.history.get(row.execution_id, {}), [row.episode])
         for execution_id, count in writes.executions_removed:
@@ -130,6 +132,8 @@ class MemoryStore:
         _expect_absent("activity", data.activities, [row.key for row in writes.activities_inserted])
         _expect_present("timer", data.timers, writes.timers_removed)
         _expect_absent("timer", data.timers, [row.key for row in writes.timers_inserted])
+        _expect_present("child", data.children, writes.children_removed)
+        _expect_absent("child", data.children, [row.key for row in writes.children_inserted])
 
     @staticmethod
     def _apply(data: MemoryData, writes: WriteSet) -> None:
@@ -142,6 +146,8 @@ class MemoryStore:
             del data.activities[key]
         for key in writes.timers_removed:
             del data.timers[key]
+        for key in writes.children_removed:
+            del data.children[key]
         data.instances.update((update.row.instance_id, update.row) for update in writes.instances_updated)
         data.instances.update((row.instance_id, row) for row in writes.instances_inserted)
         for row in writes.history_inserted:
@@ -149,13 +155,17 @@ class MemoryStore:
         data.messages.update((row.message_id, row) for row in writes.messages_inserted)
         data.activities.update((row.key, row) for row in chain(writes.activities_updated, writes.activities_inserted))
         data.timers.update((row.key, row) for row in writes.timers_inserted)
+        data.children.update((row.key, row) for row in writes.children_inserted)
 
     async def load(self, instance_ids: list[str]) -> list[StoredInstance]:
         data = self._open_data()
         ids = set(instance_ids)
         messages = _wanted(sorted(data.messages.values(), key=lambda row: row.message_id), ids)
         activities, timers = _wanted(data.activities.values(), ids), _wanted(data.timers.values(), ids)
-        stored = [StoredInstance(i, data.instances.get(i), messages[i], activities[i], timers[i]) for i in ids]
+        children = _wanted(data.children.values(), ids)
+        stored = [
+            StoredInstance(i, data.instances.get(i), messages[i], activities[i], timers[i], children[i]) for i in ids
+        ]
         return [each for each in stored if each.row is not None or each.messages]
 
     async def load_history(self, execution_id: str) -> list[str]:

@@ -14,12 +14,12 @@ from holdfast.model.messages import DurableKey
 
 
 class InstanceRow(msgspec.Struct, frozen=True, kw_only=True):
-    """One orchestration or entity. `version` rises by one with each transition of the instance."""
+    """One orchestration or entity. `revision` rises by one with each transition of the instance."""
 
     partition: int
     instance_id: str
     execution_id: str
-    version: int
+    revision: int
     name: str
     status: str
     created_at: int
@@ -35,6 +35,10 @@ class InstanceRow(msgspec.Struct, frozen=True, kw_only=True):
     episodes: int = 0
     history_events: int = 0
     deliveries: int = 0
+    version: str | None = None
+    tags: str | None = None
+    request_key: str | None = None
+    events_buffered: int = 0
 
 
 class HistoryRow(msgspec.Struct, frozen=True):
@@ -70,6 +74,7 @@ class ActivityRow(msgspec.Struct, frozen=True):
     deliveries: int
     scheduled_at: int
     visible_at: int
+    progress: str | None = None
 
     @property
     def key(self) -> DurableKey:
@@ -82,6 +87,21 @@ class TimerRow(msgspec.Struct, frozen=True):
     sequence: int
     instance_id: str
     due_at: int
+
+    @property
+    def key(self) -> DurableKey:
+        return (self.execution_id, self.sequence)
+
+
+class ChildRow(msgspec.Struct, frozen=True):
+    """A sub-orchestration that was started and whose end is not consumed yet; `sequence` is its parent's."""
+
+    partition: int
+    execution_id: str
+    sequence: int
+    instance_id: str
+    child_instance_id: str
+    child_execution_id: str
 
     @property
     def key(self) -> DurableKey:
@@ -105,14 +125,14 @@ class Ownership(msgspec.Struct, frozen=True):
 
 
 class InstanceUpdate(msgspec.Struct, frozen=True):
-    """The new image of a row which must be stored with `version_before`.
+    """The new image of a row which must be stored with `revision_before`.
 
-    `new_execution` tells that fields fixed within an execution (execution_id, name, input, created_at, parent)
-    change too.
+    `new_execution` tells that fields fixed within an execution (execution_id, name, input, created_at, parent,
+    version, tags, request_key) change too.
     """
 
     row: InstanceRow
-    version_before: int
+    revision_before: int
     new_execution: bool = False
 
 
@@ -134,10 +154,12 @@ class WriteSet(msgspec.Struct, frozen=True, kw_only=True):
     messages_removed: list[int]
     activities_inserted: list[ActivityRow]
     activities_updated: list[ActivityRow]
-    """Only `attempt`, `deliveries` and `visible_at` change."""
+    """Only `attempt`, `deliveries`, `visible_at` and `progress` change."""
     activities_removed: list[DurableKey]
     timers_inserted: list[TimerRow]
     timers_removed: list[DurableKey]
+    children_inserted: list[ChildRow]
+    children_removed: list[DurableKey]
 
 
 class StoredInstance(msgspec.Struct, frozen=True):
@@ -151,6 +173,7 @@ class StoredInstance(msgspec.Struct, frozen=True):
     messages: list[InboxRow]
     activities: list[ActivityRow]
     timers: list[TimerRow]
+    children: list[ChildRow]
 
 
 PageKey: TypeAlias = tuple[int, str, int]
@@ -190,7 +213,7 @@ class Store(Protocol):
         """Apply a group whole, durably, or not at all.
 
         Checks in the one transaction: the node's incarnation and watermark (`lsn_before`), the epochs of the
-        partitions touched, the version of each updated instance, and the exact count of each kind of row removed.
+        partitions touched, the revision of each updated instance, and the exact count of each kind of row removed.
         """
         ...
 

@@ -72,27 +72,31 @@ DELETE FROM activity WHERE partition = 0 AND execution_id = ? AND sequence = ?;
 -- A timer that fired or was cancelled.
 DELETE FROM timer WHERE partition = 0 AND execution_id = ? AND sequence = ?;
 
+-- name: remove_child
+-- A sub-orchestration whose end was consumed, or which was given up.
+DELETE FROM child WHERE partition = 0 AND execution_id = ? AND sequence = ?;
+
 -- name: update_instance
--- The new image within an execution; the last parameter is the version that must be stored.
-UPDATE instance SET version = ?, status = ?, updated_at = ?, output = ?, custom_status = ?, failure = ?, parked = ?,
-    state = ?, lock = ?, episodes = ?, history_events = ?, deliveries = ?
-WHERE partition = ? AND instance_id = ? AND version = ?;
+-- The new image within an execution; the last parameter is the revision that must be stored.
+UPDATE instance SET revision = ?, status = ?, updated_at = ?, output = ?, custom_status = ?, failure = ?, parked = ?,
+    state = ?, lock = ?, episodes = ?, history_events = ?, deliveries = ?, events_buffered = ?
+WHERE partition = ? AND instance_id = ? AND revision = ?;
 
 -- name: restart_instance
 -- The new image with another execution: what is fixed within one, then the parameters as above.
 UPDATE instance SET execution_id = ?, name = ?, created_at = ?, input = ?, parent = ?,
-    version = ?, status = ?, updated_at = ?, output = ?, custom_status = ?, failure = ?, parked = ?,
-    state = ?, lock = ?, episodes = ?, history_events = ?, deliveries = ?
-WHERE partition = ? AND instance_id = ? AND version = ?;
+    version = ?, tags = ?, request_key = ?, revision = ?, status = ?, updated_at = ?, output = ?, custom_status = ?, failure = ?, parked = ?,
+    state = ?, lock = ?, episodes = ?, history_events = ?, deliveries = ?, events_buffered = ?
+WHERE partition = ? AND instance_id = ? AND revision = ?;
 
 -- name: update_activity
 -- What changes when an activity is tried again.
-UPDATE activity SET attempt = ?, deliveries = ?, visible_at = ?
+UPDATE activity SET attempt = ?, deliveries = ?, visible_at = ?, progress = ?
 WHERE partition = ? AND execution_id = ? AND sequence = ?;
 
 -- name: insert_instance
 -- A new orchestration or entity.
-INSERT INTO instance VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?);
+INSERT INTO instance VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?);
 
 -- name: insert_history
 -- The history of one episode.
@@ -104,11 +108,15 @@ INSERT INTO inbox VALUES (?, ?, ?, ?, ?);
 
 -- name: insert_activity
 -- An activity that was asked for.
-INSERT INTO activity VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?);
+INSERT INTO activity VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?);
 
 -- name: insert_timer
 -- A timer that was set.
 INSERT INTO timer VALUES (?, ?, ?, ?, ?);
+
+-- name: insert_child
+-- A sub-orchestration that was started.
+INSERT INTO child VALUES (?, ?, ?, ?, ?, ?);
 
 -- name: read_instance
 -- One instance's row.
@@ -129,6 +137,10 @@ SELECT * FROM activity WHERE partition = 0 AND execution_id IN (SELECT value FRO
 -- name: load_timers
 -- Their timers; the parameter is a JSON array of execution ids.
 SELECT * FROM timer WHERE partition = 0 AND execution_id IN (SELECT value FROM json_each(?));
+
+-- name: load_children
+-- Their sub-orchestrations; the parameter is a JSON array of execution ids.
+SELECT * FROM child WHERE partition = 0 AND execution_id IN (SELECT value FROM json_each(?));
 
 -- name: load_history
 -- The episodes of one execution, in order.

@@ -14,6 +14,7 @@ import msgspec
 from holdfast.errors import CommitFailedError, OwnershipLostError, StorageError
 from holdfast.storage.port import (
     ActivityRow,
+    ChildRow,
     Fence,
     InboxRow,
     InstanceRow,
@@ -218,15 +219,17 @@ def _load(connection: sqlite3.Connection, instance_ids: Iterable[str]) -> list[S
 
     wanted = list(instance_ids)
     rows = [_instance_row(columns) for columns in select("load_instances", wanted)]
-    by_id = {row.instance_id: StoredInstance(row.instance_id, row, [], [], []) for row in rows}
+    by_id = {row.instance_id: StoredInstance(row.instance_id, row, [], [], [], []) for row in rows}
     for message in [InboxRow(*columns) for columns in select("load_messages", wanted)]:
         id_ = message.instance_id
-        by_id.setdefault(id_, StoredInstance(id_, None, [], [], [])).messages.append(message)
+        by_id.setdefault(id_, StoredInstance(id_, None, [], [], [], [])).messages.append(message)
     executions = [row.execution_id for row in rows]
     for activity in [ActivityRow(*columns) for columns in select("load_activities", executions)]:
         by_id[activity.instance_id].activities.append(activity)
     for timer in [TimerRow(*columns) for columns in select("load_timers", executions)]:
         by_id[timer.instance_id].timers.append(timer)
+    for child in [ChildRow(*columns) for columns in select("load_children", executions)]:
+        by_id[child.instance_id].children.append(child)
     return list(by_id.values())
 
 

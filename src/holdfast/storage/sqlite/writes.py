@@ -15,12 +15,12 @@ from holdfast.storage.port import Fence, WriteSet
 from holdfast.storage.sqlite.queries import QUERIES
 
 # The parameters of the update statements, in their order.
-_FIXED = attrgetter("execution_id", "name", "created_at", "input", "parent")
+_FIXED = attrgetter("execution_id", "name", "created_at", "input", "parent", "version", "tags", "request_key")
 _IMAGE = attrgetter(
-    *("version", "status", "updated_at", "output", "custom_status", "failure", "parked", "state", "lock"),
-    *("episodes", "history_events", "deliveries", "partition", "instance_id"),
+    *("revision", "status", "updated_at", "output", "custom_status", "failure", "parked", "state", "lock"),
+    *("episodes", "history_events", "deliveries", "events_buffered", "partition", "instance_id"),
 )
-_ATTEMPT = attrgetter("attempt", "deliveries", "visible_at", "partition", "execution_id", "sequence")
+_ATTEMPT = attrgetter("attempt", "deliveries", "visible_at", "progress", "partition", "execution_id", "sequence")
 
 _PARTITION = 0
 """The only one: see `queries.sql`."""
@@ -42,18 +42,19 @@ def apply(connection: sqlite3.Connection, fence: Fence, writes: WriteSet) -> Non
     _change(connection, "inbox", "remove_message", [(message_id,) for message_id in writes.messages_removed])
     _change(connection, "activity", "remove_activity", writes.activities_removed)
     _change(connection, "timer", "remove_timer", writes.timers_removed)
+    _change(connection, "child", "remove_child", writes.children_removed)
     updates = writes.instances_updated
     _change(
         connection,
         "instance",
         "update_instance",
-        [(*_IMAGE(each.row), each.version_before) for each in updates if not each.new_execution],
+        [(*_IMAGE(each.row), each.revision_before) for each in updates if not each.new_execution],
     )
     _change(
         connection,
         "instance",
         "restart_instance",
-        [(*_FIXED(each.row), *_IMAGE(each.row), each.version_before) for each in updates if each.new_execution],
+        [(*_FIXED(each.row), *_IMAGE(each.row), each.revision_before) for each in updates if each.new_execution],
     )
     _change(connection, "activity", "update_activity", [_ATTEMPT(row) for row in writes.activities_updated])
     _insert(connection, "instance", "insert_instance", writes.instances_inserted)
@@ -61,6 +62,7 @@ def apply(connection: sqlite3.Connection, fence: Fence, writes: WriteSet) -> Non
     _insert(connection, "inbox", "insert_message", writes.messages_inserted)
     _insert(connection, "activity", "insert_activity", writes.activities_inserted)
     _insert(connection, "timer", "insert_timer", writes.timers_inserted)
+    _insert(connection, "child", "insert_child", writes.children_inserted)
 
 
 def _advance(connection: sqlite3.Connection, fence: Fence, writes: WriteSet) -> None:
@@ -82,6 +84,7 @@ def _check_partitions(writes: WriteSet) -> None:
         writes.activities_inserted,
         writes.activities_updated,
         writes.timers_inserted,
+        writes.children_inserted,
         [update.row for update in writes.instances_updated],
     )
     if any(row.partition != _PARTITION for row in rows):
@@ -98,6 +101,7 @@ def _check_disjoint(writes: WriteSet) -> None:
         ("inbox", writes.messages_removed, [row.message_id for row in writes.messages_inserted]),
         ("activity", writes.activities_removed, [row.key for row in writes.activities_inserted]),
         ("timer", writes.timers_removed, [row.key for row in writes.timers_inserted]),
+        ("child", writes.children_removed, [row.key for row in writes.children_inserted]),
     ):
         if removed and inserted and not set(removed).isdisjoint(inserted):
             raise CommitFailedError(f"The group removes and inserts the same row of table {table}.")

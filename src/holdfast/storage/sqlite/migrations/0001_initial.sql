@@ -32,7 +32,7 @@ CREATE TABLE instance (
     partition INTEGER NOT NULL,
     instance_id TEXT NOT NULL,
     execution_id TEXT NOT NULL,
-    version INTEGER NOT NULL,
+    revision INTEGER NOT NULL,
     name TEXT NOT NULL,
     status TEXT NOT NULL,
     created_at INTEGER NOT NULL,
@@ -47,7 +47,11 @@ CREATE TABLE instance (
     lock TEXT,
     episodes INTEGER NOT NULL,
     history_events INTEGER NOT NULL,
-    deliveries INTEGER NOT NULL
+    deliveries INTEGER NOT NULL,
+    version TEXT,
+    tags TEXT,
+    request_key TEXT,
+    events_buffered INTEGER NOT NULL
 ) STRICT;
 CREATE UNIQUE INDEX instance_by_id ON instance (partition, instance_id);
 
@@ -85,7 +89,8 @@ CREATE TABLE activity (
     attempt INTEGER NOT NULL,
     deliveries INTEGER NOT NULL,
     scheduled_at INTEGER NOT NULL,
-    visible_at INTEGER NOT NULL
+    visible_at INTEGER NOT NULL,
+    progress TEXT
 ) STRICT;
 CREATE UNIQUE INDEX activity_by_execution ON activity (partition, execution_id, sequence);
 CREATE INDEX activity_by_time ON activity (visible_at, execution_id, sequence);
@@ -99,3 +104,14 @@ CREATE TABLE timer (
     PRIMARY KEY (partition, execution_id, sequence)
 ) STRICT, WITHOUT ROWID;
 CREATE INDEX timer_by_time ON timer (due_at, execution_id, sequence);
+
+-- Sub-orchestrations whose end their parent has not consumed: what must follow when the parent is ended from outside.
+CREATE TABLE child (
+    partition INTEGER NOT NULL,
+    execution_id TEXT NOT NULL,
+    sequence INTEGER NOT NULL,
+    instance_id TEXT NOT NULL,
+    child_instance_id TEXT NOT NULL,
+    child_execution_id TEXT NOT NULL,
+    PRIMARY KEY (partition, execution_id, sequence)
+) STRICT, WITHOUT ROWID;
