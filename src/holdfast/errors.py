@@ -21,6 +21,10 @@
     │   ├── ForeignAwaitableError
     │   └── LockingRulesError
     ├── NonDeterminismError              replayed code asks for something else than its history says
+    ├── VersionMismatchError             an instance needs another version of the code than this host has
+    ├── CompensationFailedError          a compensation of a saga failed: has `.failures`
+    ├── UpdateRejectedError              an update was refused by its validator, or has no handler; no effect
+    ├── QueryFailedError                 a query handler raised, or there is none of this name
     ├── OverloadedError                  a bound is reached; nothing was stored; try again later
     ├── HostStoppedError                 the host is stopping or has stopped
     └── StorageError
@@ -28,6 +32,9 @@
         ├── OwnershipLostError           another process took the store over; this one must stop
         ├── CommitFailedError            a commit failed: has `.outcome_unknown`
         └── CorruptRecordError           a stored record cannot be read
+
+    BaseException
+    └── CancelledError                   raised at the `await` of a task or an orchestration that is cancelled
 
     UserWarning
     └── StorageWarning                   the store works, but where it is kept puts it at risk
@@ -142,6 +149,10 @@ class TaskFailedError(HoldfastError):
         super().__init__(details.error_message)
         self.details = details
 
+    def is_caused_by(self, error: type[BaseException] | str) -> bool:
+        """Return whether the failure or one of its causes is of a class or a name; see `FailureDetails`."""
+        return self.details.is_caused_by(error)
+
     def __str__(self) -> str:
         return f"{self.details.error_type}: {self.details.error_message}"
 
@@ -164,6 +175,39 @@ class LockingRulesError(OrchestratorMisuseError):
 
 class NonDeterminismError(HoldfastError):
     """Replayed code asked for something else than the history of its instance says."""
+
+
+class VersionMismatchError(HoldfastError):
+    """An instance was started with a version that the code of this host does not match."""
+
+
+class CompensationFailedError(HoldfastError):
+    """Some compensations of a saga failed; the others were made all the same.
+
+    Attributes: `failures` are their errors, in the order in which they happened; `__cause__` is why the saga was
+    undone.
+    """
+
+    def __init__(self, failures: tuple[Exception, ...]) -> None:
+        texts = "; ".join(str(failure) for failure in failures)
+        super().__init__(f"{len(failures)} compensation(s) failed, and must be made by hand: {texts}")
+        self.failures = failures
+
+
+class UpdateRejectedError(InstanceError):
+    """An update was refused by its validator, or the orchestration has no handler for it; it had no effect."""
+
+
+class QueryFailedError(InstanceError):
+    """A query could not be answered."""
+
+
+class CancelledError(BaseException):
+    """A durable task, or the whole orchestration, was cancelled.
+
+    It is no `Exception`, so that `except Exception` around a call does not swallow a cancellation. Let it pass,
+    after cleaning up in `finally`.
+    """
 
 
 class OverloadedError(HoldfastError):

@@ -46,6 +46,8 @@ BY_TYPE: dict[Any, st.SearchStrategy[Any]] = {
     OrchestrationStatus: st.sampled_from(OrchestrationStatus),
     ParentInstance: st.builds(ParentInstance, st.text(), st.text(), st.integers()),
     tuple[str, ...]: st.lists(st.text()).map(tuple),
+    dict[str, str]: st.dictionaries(st.text(), st.text()),
+    bool: st.booleans(),
     type(None): st.none(),
 }
 
@@ -173,6 +175,39 @@ MOMENTS: tuple[HistoryEvent, ...] = (
     ),
     history.EntityLockGranted(timestamp=T, critical_section_id="c1", lock_set=("@stock@a", "@stock@b")),
     history.EntityUnlockSent(timestamp=T, critical_section_id="c1", target_instance_id="@stock@a", event_id=7),
+    history.ExecutionStarted(
+        timestamp=T,
+        name="order",
+        instance_id="order-2",
+        execution_id="e2",
+        version="1.2",
+        tags={"tenant": "acme"},
+        start_at=T + timedelta(hours=1),
+        expires_at=T + timedelta(days=1),
+        event_keys=("k1", "k2"),
+    ),
+    history.ExecutionTerminated(timestamp=T, recursive=True),
+    history.ExecutionSuspended(timestamp=T, recursive=True),
+    history.ExecutionResumed(timestamp=T, recursive=True),
+    history.CancelRequested(timestamp=T, reason="changed my mind"),
+    history.ExecutionRewound(timestamp=T, execution_id="e3", reason="again", parent=ParentInstance("p", "e0", 1)),
+    history.TaskScheduled(timestamp=T, event_id=8, name="charge", tags={"queue": "slow"}),
+    history.TaskCancelled(timestamp=T, task_scheduled_id=8),
+    history.SubOrchestrationInstanceCreated(
+        timestamp=T,
+        event_id=9,
+        name="ship",
+        instance_id="order-1:9",
+        version="2",
+        tags={"tenant": "acme"},
+        detached=True,
+        start_at=T + timedelta(hours=1),
+    ),
+    history.EventRaised(timestamp=T, name="approved", input="true", key="mail-17"),
+    history.UpdateRequested(timestamp=T, update_id="u1", name="add", input="1"),
+    history.UpdateCompleted(timestamp=T, update_id="u1", result="2"),
+    history.UpdateCompleted(timestamp=T, update_id="u2", failure=FAILURE),
+    history.PatchMarked(timestamp=T, name="new-tax"),
 )
 
 

@@ -83,11 +83,11 @@ class Instance:
         "output",
         "parent",
         "parked",
+        "revision",
         "state",
         "status",
         "timers",
         "updated_at",
-        "revision",
     )
 
     def __init__(self, instance_id: str, execution_id: str, name: str, now: datetime) -> None:

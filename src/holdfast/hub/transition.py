@@ -50,10 +50,10 @@ class Transition:
         "now",
         "outputs",
         "removed_execution",
+        "revision_before",
         "sent",
         "timers_created",
         "timers_removed",
-        "revision_before",
     )
 
     def __init__(self, lsn: int, instance_id: str, now: datetime) -> None:

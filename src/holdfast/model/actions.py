@@ -15,10 +15,13 @@ from holdfast.model.history import (
     EntityUnlockSent,
     EventRaised,
     EventSent,
+    PatchMarked,
     ScheduledEvent,
     SubOrchestrationInstanceCreated,
+    TaskCancelled,
     TaskScheduled,
     TimerCreated,
+    UpdateCompleted,
 )
 from holdfast.model.retry import RetryPolicy
 from holdfast.model.status import OrchestrationStatus
@@ -33,13 +36,22 @@ class ScheduleTask(msgspec.Struct, frozen=True):
     retry: RetryPolicy | None = None
     timeout: timedelta | None = None
     speculative: bool = False
+    start_timeout: timedelta | None = None
+    heartbeat_timeout: timedelta | None = None
+    tags: dict[str, str] = {}
 
 
 class CreateSubOrchestration(msgspec.Struct, frozen=True):
+    """Nobody waits for a `detached` one, and nothing that happens to its starter concerns it."""
+
     id: int
     name: str
     instance_id: str
     input: str | None
+    version: str | None = None
+    tags: dict[str, str] = {}
+    detached: bool = False
+    start_at: datetime | None = None
 
 
 class CreateTimer(msgspec.Struct, frozen=True):
@@ -51,6 +63,22 @@ class CancelTimer(msgspec.Struct, frozen=True):
     """Leaves no event: after it, the timer of this id simply never fires."""
 
     id: int
+
+
+class CancelTask(msgspec.Struct, frozen=True):
+    """Gives up an activity, which is stopped, or a sub-orchestration, which is asked to cancel itself."""
+
+    id: int
+
+
+class MarkPatch(msgspec.Struct, frozen=True):
+    name: str
+
+
+class CompleteUpdate(msgspec.Struct, frozen=True):
+    update_id: str
+    result: str | None = None
+    failure: FailureDetails | None = None
 
 
 class SendEvent(msgspec.Struct, frozen=True):
@@ -68,16 +96,28 @@ class CompleteOrchestration(msgspec.Struct, frozen=True):
     """The last action of an execution.
 
     With the status `ContinuedAsNew`, `result` is the input of the next execution and `carryover_events` are the
-    external events that it finds waiting.
+    external events that it finds waiting. `version` replaces the version of the instance,
+    `event_keys` are those of the events taken in so far.
     """
 
     status: OrchestrationStatus
     result: str | None = None
     failure: FailureDetails | None = None
     carryover_events: tuple[EventRaised, ...] = ()
+    version: str | None = None
+    event_keys: tuple[str, ...] = ()
 
 
-SchedulingAction: TypeAlias = ScheduleTask | CreateSubOrchestration | CreateTimer | SendEvent | SendEntityMessage
+SchedulingAction: TypeAlias = (
+    ScheduleTask
+    | CreateSubOrchestration
+    | CreateTimer
+    | SendEvent
+    | SendEntityMessage
+    | CancelTask
+    | MarkPatch
+    | CompleteUpdate
+)
 OrchestratorAction: TypeAlias = SchedulingAction | CancelTimer | CompleteOrchestration
 
 
@@ -88,7 +128,9 @@ def scheduled_event(action: SchedulingAction, timestamp: datetime) -> ScheduledE
     """
     match action:
         case ScheduleTask():
-            return TaskScheduled(timestamp=timestamp, event_id=action.id, name=action.name, input=action.input)
+            return TaskScheduled(
+                timestamp=timestamp, event_id=action.id, name=action.name, input=action.input, tags=action.tags
+            )
         case CreateSubOrchestration():
             return SubOrchestrationInstanceCreated(
                 timestamp=timestamp,
@@ -96,6 +138,10 @@ def scheduled_event(action: SchedulingAction, timestamp: datetime) -> ScheduledE
                 name=action.name,
                 instance_id=action.instance_id,
                 input=action.input,
+                version=action.version,
+                tags=action.tags,
+                detached=action.detached,
+                start_at=action.start_at,
             )
         case CreateTimer():
             return TimerCreated(timestamp=timestamp, event_id=action.id, fire_at=action.fire_at)
@@ -109,3 +155,11 @@ def scheduled_event(action: SchedulingAction, timestamp: datetime) -> ScheduledE
             )
         case SendEntityMessage():
             return action.event
+        case CancelTask():
+            return TaskCancelled(timestamp=timestamp, task_scheduled_id=action.id)
+        case MarkPatch():
+            return PatchMarked(timestamp=timestamp, name=action.name)
+        case CompleteUpdate():
+            return UpdateCompleted(
+                timestamp=timestamp, update_id=action.update_id, result=action.result, failure=action.failure
+            )

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
 import traceback
+from typing import Any, cast
 
 import msgspec
 
@@ -12,12 +14,15 @@ from holdfast.errors import TaskFailedError
 _STACK_CHARS_MAX = 16_000
 _MESSAGE_CHARS_MAX = 8_000
 _CAUSES_MAX = 10
+_ATTRIBUTES_CHARS_MAX = 16_000
+_OWN_ATTRIBUTES = frozenset({"details", "instance_id", "args"})
 
 
 class FailureDetails(msgspec.Struct, frozen=True, omit_defaults=True):
     """What is known about a failure.
 
     `error_type` is the qualified name of the exception class (`builtins.ValueError`); `inner_failure` is its cause.
+    `attributes` are the public attributes of the exception that are JSON-able, such as an error code.
     """
 
     error_type: str
@@ -25,18 +30,21 @@ class FailureDetails(msgspec.Struct, frozen=True, omit_defaults=True):
     stack_trace: str | None = None
     inner_failure: FailureDetails | None = None
     is_non_retriable: bool = False
+    attributes: dict[str, Any] = {}
 
     def is_caused_by(self, error: type[BaseException] | str) -> bool:
-        """Return whether this failure, or one in its chain of causes, is of a class (subclasses too) or of a name."""
+        """Return whether this failure, or one in its chain of causes, is of a class or a name, or of a subclass.
+
+        A name is qualified (`builtins.ValueError`) or bare (`ValueError`); the subclasses of a name are known where
+        the class of the failure is loaded.
+        """
+        wanted = error if isinstance(error, str) else qualified_name(error)
         failure: FailureDetails | None = self
         while failure is not None:
-            if isinstance(error, str):
-                if failure.error_type == error or failure.error_type.rpartition(".")[2] == error:
-                    return True
-            else:
-                found = _loaded_class(failure.error_type)
-                if found is not None and issubclass(found, error):
-                    return True
+            found = _loaded_class(failure.error_type)
+            names = [failure.error_type] if found is None else [qualified_name(each) for each in found.__mro__]
+            if any(wanted in (name, name.rpartition(".")[2]) for name in names):
+                return True
             failure = failure.inner_failure
         return False
 
@@ -58,6 +66,8 @@ def _describe(error: BaseException, non_retriable: bool, causes_max: int) -> Fai
     remote: FailureDetails | None = error.details if isinstance(error, TaskFailedError) else None
     inner = remote
     cause = error.__cause__ or (None if error.__suppress_context__ else error.__context__)
+    if cause is None:
+        cause = _first_of_group(error)
     if inner is None and cause is not None and cause is not error and causes_max > 0:
         inner = _describe(cause, False, causes_max - 1)
     try:
@@ -71,7 +81,41 @@ def _describe(error: BaseException, non_retriable: bool, causes_max: int) -> Fai
         stack_trace=_storable(stack, _STACK_CHARS_MAX),
         inner_failure=inner,
         is_non_retriable=non_retriable,
+        attributes=remote.attributes if remote else _attributes(error),
     )
+
+
+def _first_of_group(error: BaseException) -> BaseException | None:
+    """A group has several causes; the first stands for them, since failures form a chain."""
+    if not isinstance(error, BaseExceptionGroup):
+        return None
+    return cast("BaseExceptionGroup[BaseException]", error).exceptions[0]
+
+
+def _attributes(error: BaseException) -> dict[str, Any]:
+    """The public attributes as JSON values; what cannot be JSON, or is too long together, is left out."""
+    found: dict[str, Any] = {}
+    chars = 0
+    own: dict[str, Any] = vars(error)
+    if isinstance(error, OSError):  # keeps its own elsewhere
+        own = {"errno": error.errno, **own}
+    for name, value in own.items():
+        if (
+            name.startswith("_")
+            or name in _OWN_ATTRIBUTES
+            or value is None
+            or callable(getattr(type(error), name, None))
+        ):
+            continue
+        try:
+            text = msgspec.json.encode(value)
+        except Exception:
+            continue  # an attribute is an extra: one that cannot travel must not hide the failure itself
+        chars += len(name) + len(text)
+        if chars > _ATTRIBUTES_CHARS_MAX:
+            break
+        found[name] = msgspec.json.decode(text)
+    return found
 
 
 def _storable(text: str, chars_max: int) -> str:
@@ -109,6 +153,9 @@ def exception_from_failure(details: FailureDetails) -> TaskFailedError:
         except TypeError:  # a class whose instances cannot be laid out beside another exception's
             error = TaskFailedError(details)
     try:
+        for name, value in details.attributes.items():
+            with contextlib.suppress(AttributeError):  # a read-only property is computed anew
+                setattr(error, name, value)
         error.args = (details.error_message,)
         error.details = details
     except AttributeError:  # a class with read-only properties of these names

@@ -37,6 +37,14 @@ class ExecutionStarted(_Event, frozen=True, kw_only=True):
     execution_id: str
     input: str | None = None
     parent: ParentInstance | None = None
+    version: str | None = None
+    tags: dict[str, str] = {}
+    start_at: datetime | None = None
+    """Not to run before this instant."""
+    expires_at: datetime | None = None
+    """To fail if it has not ended by this instant; the same for all executions of an instance."""
+    event_keys: tuple[str, ...] = ()
+    """Keys of external events that earlier executions have taken in, so that a repeated one is known."""
 
 
 class ExecutionCompleted(_Event, frozen=True, kw_only=True):
@@ -47,20 +55,42 @@ class ExecutionCompleted(_Event, frozen=True, kw_only=True):
 
 class ExecutionTerminated(_Event, frozen=True, kw_only=True):
     reason: str | None = None
+    recursive: bool = False
 
 
 class ExecutionSuspended(_Event, frozen=True, kw_only=True):
     reason: str | None = None
+    recursive: bool = False
 
 
 class ExecutionResumed(_Event, frozen=True, kw_only=True):
     reason: str | None = None
+    recursive: bool = False
+
+
+class CancelRequested(_Event, frozen=True, kw_only=True):
+    """Raises `CancelledError` where the orchestrator waits; only the first one of an execution does."""
+
+    reason: str | None = None
+
+
+class ExecutionRewound(_Event, frozen=True, kw_only=True):
+    """The history up to here was taken over from another execution; from here on ids are made from this one's.
+
+    As a message, sent to a sub-orchestration, it asks that one to answer `parent`: by rewinding if it has failed, by
+    telling its result again if it has completed.
+    """
+
+    execution_id: str
+    reason: str | None = None
+    parent: ParentInstance | None = None
 
 
 class TaskScheduled(_Event, frozen=True, kw_only=True):
     event_id: int
     name: str
     input: str | None = None
+    tags: dict[str, str] = {}
 
 
 class TaskCompleted(_Event, frozen=True, kw_only=True):
@@ -73,11 +103,23 @@ class TaskFailed(_Event, frozen=True, kw_only=True):
     failure: FailureDetails
 
 
+class TaskCancelled(_Event, frozen=True, kw_only=True):
+    """The orchestrator gave up an activity or a sub-orchestration; whatever it still says is not heard."""
+
+    task_scheduled_id: int
+
+
 class SubOrchestrationInstanceCreated(_Event, frozen=True, kw_only=True):
+    """Another orchestration was started; nobody waits for one that is `detached`."""
+
     event_id: int
     name: str
     instance_id: str
     input: str | None = None
+    version: str | None = None
+    tags: dict[str, str] = {}
+    detached: bool = False
+    start_at: datetime | None = None
 
 
 class SubOrchestrationInstanceCompleted(_Event, frozen=True, kw_only=True):
@@ -108,8 +150,29 @@ class EventSent(_Event, frozen=True, kw_only=True):
 
 
 class EventRaised(_Event, frozen=True, kw_only=True):
+    """An external event; of several with one `key` only the first counts."""
+
     name: str
     input: str | None = None
+    key: str | None = None
+
+
+class UpdateRequested(_Event, frozen=True, kw_only=True):
+    update_id: str
+    name: str
+    input: str | None = None
+
+
+class UpdateCompleted(_Event, frozen=True, kw_only=True):
+    update_id: str
+    result: str | None = None
+    failure: FailureDetails | None = None
+
+
+class PatchMarked(_Event, frozen=True, kw_only=True):
+    """`ctx.patched(name)` was True here; it has no sequence number, so that the code may forget it again."""
+
+    name: str
 
 
 class ContinueAsNew(_Event, frozen=True, kw_only=True):
@@ -166,6 +229,9 @@ class EntityUnlockSent(_Event, frozen=True, kw_only=True):
 
 ScheduledEvent: TypeAlias = (
     TaskScheduled
+    | TaskCancelled
+    | PatchMarked
+    | UpdateCompleted
     | SubOrchestrationInstanceCreated
     | TimerCreated
     | EventSent
@@ -181,6 +247,9 @@ MessageEvent: TypeAlias = (
     | ExecutionTerminated
     | ExecutionSuspended
     | ExecutionResumed
+    | ExecutionRewound
+    | CancelRequested
+    | UpdateRequested
     | TaskCompleted
     | TaskFailed
     | SubOrchestrationInstanceCompleted

@@ -18,6 +18,14 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
     """What one orchestrator may ask for in one episode."""
     history_events_max: int = 1_000_000
     """The length of one execution's history; `continue_as_new` starts a new one."""
+    history_events_warning: int = 50_000
+    """The length from which on a warning is logged, at each doubling."""
+    events_buffered_max: int = 10_000
+    """External events that an orchestration has taken in and not waited for, before more are refused."""
+    event_keys_max: int = 1_000
+    """Keys of external events that are remembered over `continue_as_new`; within one execution, all are."""
+    tags_max: int = 64
+    """Tags of one instance or activity; each key and value has at most 1,000 characters."""
     inbox_messages_max: int = 10_000
     """What may wait for one instance before clients are told to come back later."""
     episode_messages_max: int = 1_000

@@ -57,6 +57,8 @@ class OrchestrationState(msgspec.Struct, frozen=True, kw_only=True):
     failure: FailureDetails | None = None
     parked: FailureDetails | None = None
     parent_instance_id: str | None = None
+    version: str | None = None
+    tags: dict[str, str] = {}
 
 
 class EntityState(msgspec.Struct, frozen=True, kw_only=True):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import TypeAlias
 
 import msgspec
@@ -24,17 +24,28 @@ class OrchestrationWorkItem(msgspec.Struct, frozen=True):
     name: str
     past_episodes: int
     new_events: tuple[HistoryEvent, ...]
+    version: str | None = None
 
 
 class Episode(msgspec.Struct, frozen=True):
-    """What one episode of an orchestrator asked for. `custom_status` is None when it set none."""
+    """What one episode of an orchestrator asked for. `custom_status` is None when it set none.
+
+    `events_buffered` counts the external events that nobody waits for yet.
+    """
 
     actions: tuple[OrchestratorAction, ...]
     custom_status: str | None = None
+    events_buffered: int = 0
 
 
 class Blocked(msgspec.Struct, frozen=True):
     """The episode could not be run, for a reason that an operator or a deploy can mend; nothing of it counts."""
+
+    details: FailureDetails
+
+
+class VersionRejected(msgspec.Struct, frozen=True):
+    """The episode is for code of another version: it waits, untouched, until a host has that."""
 
     details: FailureDetails
 
@@ -50,6 +61,11 @@ class ActivityWorkItem(msgspec.Struct, frozen=True):
     attempt: int = 1
     deliveries: int = 0
     timeout: timedelta | None = None
+    start_by: datetime | None = None
+    heartbeat_timeout: timedelta | None = None
+    tags: dict[str, str] = {}
+    progress: str | None = None
+    """What an earlier attempt reported last, as JSON."""
 
 
 class Succeeded(msgspec.Struct, frozen=True):

@@ -161,8 +161,10 @@ class MemoryStore:
         data = self._open_data()
         ids = set(instance_ids)
         messages = _wanted(sorted(data.messages.values(), key=lambda row: row.message_id), ids)
-        activities, timers = _wanted(data.activities.values(), ids), _wanted(data.timers.values(), ids)
-        children = _wanted(data.children.values(), ids)
+        current = {row.execution_id for row in data.instances.values() if row.instance_id in ids}
+        activities = _wanted(_of(current, data.activities), ids)
+        timers = _wanted(_of(current, data.timers), ids)
+        children = _wanted(_of(current, data.children), ids)
         stored = [
             StoredInstance(i, data.instances.get(i), messages[i], activities[i], timers[i], children[i]) for i in ids
         ]
@@ -191,6 +193,10 @@ class MemoryStore:
         if self._closed:
             raise StorageError("The store is closed.")
         return self._data
+
+
+def _of(execution_ids: Collection[str], rows: Mapping[DurableKey, _Row]) -> list[_Row]:
+    return [row for key, row in rows.items() if key[0] in execution_ids]
 
 
 def _wanted(rows: Iterable[_Row], instance_ids: Collection[str]) -> dict[str, list[_Row]]:
