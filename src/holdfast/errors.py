@@ -22,6 +22,9 @@
     │   └── LockingRulesError
     ├── NonDeterminismError              replayed code asks for something else than its history says
     ├── OverloadedError                  a bound is reached; nothing was stored; try again later
+    ├── DurableHttpError                 an HTTP request could not be made or answered
+    │   ├── DurableHttpTimeoutError (TimeoutError)
+    │   └── ForbiddenAddressError        the policy forbids this address; nothing was sent to it
     ├── HostStoppedError                 the host is stopping or has stopped
     └── StorageError
         ├── StoreInUseError              another process owns the store
@@ -168,6 +171,18 @@ class NonDeterminismError(HoldfastError):
 
 class OverloadedError(HoldfastError):
     """A bound is reached; nothing was stored. Try again later."""
+
+
+class DurableHttpError(HoldfastError):
+    """An HTTP request could not be made or answered; an answer of any status is no error."""
+
+
+class DurableHttpTimeoutError(DurableHttpError, TimeoutError):
+    """The answer to an HTTP request was not there in time; whether the request took effect is not known."""
+
+
+class ForbiddenAddressError(DurableHttpError):
+    """The policy for outgoing requests forbids this address; nothing was sent to it."""
 
 
 class HostStoppedError(HoldfastError):
