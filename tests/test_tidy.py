@@ -49,6 +49,10 @@ _IMPURE_MODULES = frozenset(
         "uvloop",
     }
 )
+_PURE_SUBMODULES = frozenset({"urllib.parse"})
+"""What is pure all the same, in a package that is not."""
+# The import of such a package is let through, so what is used of it has to be looked at.
+_REPORTED_AT_IMPORT = _IMPURE_MODULES - {name.partition(".")[0] for name in _PURE_SUBMODULES}
 _FOR_TYPES_ONLY = frozenset({"logging"})
 _IMPURE_NAMES = frozenset(
     {
@@ -84,7 +88,7 @@ def _impurities(tree: ast.Module) -> Iterator[str]:
         elif isinstance(node, ast.Attribute | ast.Name) and id(node) not in parts:
             name = _full_name(node, names)
             # A name from a `from` import was reported where it was imported.
-            if name and isinstance(node, ast.Attribute) and _is_impure(name, _IMPURE_MODULES):
+            if name and isinstance(node, ast.Attribute) and _is_impure(name, _REPORTED_AT_IMPORT):
                 yield f"{node.lineno}: uses {name}"
         if isinstance(node, ast.Call):
             called = _full_name(node.func, names)
@@ -98,6 +102,8 @@ def _is_impure(name: str, allowed_modules: frozenset[str]) -> bool:
     module = name.partition(".")[0]
     if module == "random":
         return name not in ("random", "random.Random")
+    if ".".join(name.split(".")[:2]) in _PURE_SUBMODULES:
+        return False
     return name in _IMPURE_NAMES or (module in _IMPURE_MODULES and module not in allowed_modules)
 
 
@@ -212,6 +218,11 @@ def _comments(source: str) -> Iterator[tuple[int, str]]:
         "if DEBUG:\n    import logging",
         "import sqlite3",
         "import secrets",
+        "import urllib",
+        "import urllib.request",
+        "from urllib import request",
+        "from urllib.request import urlopen",
+        "import urllib.parse\nx = urllib.request.urlopen('http://localhost')",
         "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    import asyncio",
         "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    pass\nelse:\n    import logging",
         "from datetime import datetime\nx = datetime.now()",
@@ -250,6 +261,9 @@ def test_an_impurity_is_found(source: str) -> None:
         "from datetime import time",
         "import random\nx: random.Random = random.Random('seed')",
         "import uuid\nx = uuid.uuid5(uuid.NAMESPACE_URL, 'x')",
+        "import urllib.parse\nx = urllib.parse.urljoin('http://a/', 'b')",
+        "from urllib import parse",
+        "from urllib.parse import urljoin, urlsplit",
         "class Journal:\n    def open(self): ...\nJournal().open()",
         "now = clock()\nx = now.time()",
     ],

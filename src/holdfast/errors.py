@@ -26,6 +26,9 @@
     ├── UpdateRejectedError              an update was refused by its validator, or has no handler; no effect
     ├── QueryFailedError                 a query handler raised, or there is none of this name
     ├── OverloadedError                  a bound is reached; nothing was stored; try again later
+    ├── DurableHttpError                 an HTTP request could not be made or answered
+    │   ├── DurableHttpTimeoutError (TimeoutError)
+    │   └── ForbiddenAddressError        the policy forbids this address; nothing was sent to it
     ├── HostStoppedError                 the host is stopping or has stopped
     └── StorageError
         ├── StoreInUseError              another process owns the store
@@ -212,6 +215,18 @@ class CancelledError(BaseException):
 
 class OverloadedError(HoldfastError):
     """A bound is reached; nothing was stored. Try again later."""
+
+
+class DurableHttpError(HoldfastError):
+    """An HTTP request could not be made or answered; an answer of any status is no error."""
+
+
+class DurableHttpTimeoutError(DurableHttpError, TimeoutError):
+    """The answer to an HTTP request was not there in time; whether the request took effect is not known."""
+
+
+class ForbiddenAddressError(DurableHttpError):
+    """The policy for outgoing requests forbids this address; nothing was sent to it."""
 
 
 class HostStoppedError(HoldfastError):
