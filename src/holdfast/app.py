@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
-from datetime import timedelta
-from typing import Any, Protocol, TypeVar, cast, overload
+from typing import Any, Protocol, TypeVar, Unpack, cast, overload
 
 from holdfast.engine.clock import Clock
 from holdfast.engine.config import HostConfig
 from holdfast.errors import ConfigurationError, InvalidInputError
 from holdfast.host import Host
-from holdfast.model.refs import Activity, AsyncActivity, Body, Entity, Orchestrator, RunsIn, SyncActivity, check_options
-from holdfast.model.retry import RetryPolicy
+from holdfast.model.limits import Limits
+from holdfast.model.options import ActivityOptions, check_activity_options, check_version
+from holdfast.model.refs import Activity, AsyncActivity, Body, Entity, Orchestrator, RunsIn, SyncActivity
 from holdfast.registry.registry import Registry
 from holdfast.registry.routes import Handler, Route
 from holdfast.registry.signatures import activity_input, check_importable, entity_class, orchestrator_input
@@ -76,10 +76,9 @@ class App:
         /,
         *,
         name: str | None = None,
-        retry: RetryPolicy | None = None,
-        timeout: timedelta | None = None,
         process: bool = False,
         speculative: bool = False,
+        **options: Unpack[ActivityOptions],
     ) -> ActivityDecorator: ...
     def activity(
         self,
@@ -87,10 +86,9 @@ class App:
         /,
         *,
         name: str | None = None,
-        retry: RetryPolicy | None = None,
-        timeout: timedelta | None = None,
         process: bool = False,
         speculative: bool = False,
+        **options: Unpack[ActivityOptions],
     ) -> Any:
         """Register an activity: a function of at most one input, which runs at least once for each call.
 
@@ -98,11 +96,11 @@ class App:
 
         Args:
             name: instead of the function's own name.
-            retry: what happens when an attempt fails; a call may override it.
-            timeout: how long one attempt may take; a call may override it.
             process: run a `def` in a process of its own, for CPU-bound work. It must be importable by name.
             speculative: may start before the call is durable. Only for pure functions: after a crash it may turn out
                 to have run although, for the orchestration, it was never called.
+            options: `retry`, `timeout`, `start_timeout`, `heartbeat_timeout`, `tags`; a call may override them. See
+                `ActivityOptions`.
 
         Raises:
             ConfigurationError: saying what about the function or the options cannot be.
@@ -116,7 +114,7 @@ class App:
             if process:
                 check_importable(function, chosen)
             try:
-                check_options(chosen, retry, timeout)
+                check_activity_options(chosen, options, Limits().tags_max)
             except InvalidInputError as error:
                 raise ConfigurationError(str(error)) from None
             runs_in: RunsIn = "loop" if is_async else "process" if process else "thread"
@@ -126,9 +124,8 @@ class App:
                 function,
                 activity_input(function, chosen),
                 runs_in=runs_in,
-                retry=retry,
-                timeout=timeout,
                 speculative=speculative,
+                options=options,
             )
             self.registry.add_activity(activity)
             return activity
@@ -140,11 +137,17 @@ class App:
     @overload
     def orchestrator(self, function: Callable[[OrchestrationContext], Body[O]], /) -> Orchestrator[None, O]: ...
     @overload
-    def orchestrator(self, /, *, name: str | None = None) -> OrchestratorDecorator: ...
-    def orchestrator(self, function: Callable[..., Any] | None = None, /, *, name: str | None = None) -> Any:
+    def orchestrator(self, /, *, name: str | None = None, version: str | None = None) -> OrchestratorDecorator: ...
+    def orchestrator(
+        self, function: Callable[..., Any] | None = None, /, *, name: str | None = None, version: str | None = None
+    ) -> Any:
         """Register an orchestrator: `async def f(ctx)` or `f(ctx, input)`, or the same as a generator.
 
         It must be deterministic: whatever touches the outside world goes into activities.
+
+        Args:
+            name: instead of the function's own name.
+            version: for the instances of exactly this version; functions of several versions share a name.
 
         Raises:
             ConfigurationError: saying what about the function cannot be.
@@ -152,7 +155,12 @@ class App:
 
         def register(function: Callable[..., Any]) -> Orchestrator[Any, Any]:
             chosen = name or getattr(function, "__name__", "")
-            orchestrator = Orchestrator[Any, Any](chosen, function, orchestrator_input(function, chosen))
+            try:
+                check_version(version)
+            except InvalidInputError as error:
+                raise ConfigurationError(str(error)) from None
+            parameter = orchestrator_input(function, chosen)
+            orchestrator = Orchestrator[Any, Any](chosen, function, parameter, version=version)
             self.registry.add_orchestrator(orchestrator)
             return orchestrator
 

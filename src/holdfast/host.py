@@ -32,7 +32,7 @@ class Host:
         self._routes = routes
         self._converter = JsonConverter(payload_bytes_max=config.limits.payload_bytes_max)
         self._engine = Engine(registry, store, self._converter, config, clock)
-        self._client = Client(LocalTaskHub(self._engine), self._converter)
+        self._client = Client(LocalTaskHub(self._engine), self._converter, config.limits)
         self._asgi: Starlette | None = None
 
     @property

@@ -21,11 +21,12 @@ from holdfast.codec.history import (
     encode_message,
     encode_record,
 )
+from holdfast.engine.config import HostConfig
 from holdfast.errors import CorruptRecordError, PayloadError
 from holdfast.model import history
 from holdfast.model.failure import FailureDetails
 from holdfast.model.history import HistoryEvent, MessageEvent, ParentInstance
-from holdfast.model.retry import RetryPolicy
+from holdfast.model.retry import RetryPolicy, RetryRule
 from holdfast.model.status import OrchestrationStatus
 
 GOLDEN = Path(__file__).parent / "history_v1.json"
@@ -313,15 +314,22 @@ def test_records_come_back(failure: FailureDetails) -> None:
 
 
 def test_option_records_come_back() -> None:
-    policy = RetryPolicy(max_attempts=7, retry_timeout=timedelta(microseconds=1), non_retriable=("ValueError",))
-    assert decode_record(encode_record(policy), RetryPolicy) == policy
+    policy = RetryPolicy(
+        max_attempts=7,
+        retry_timeout=timedelta(microseconds=1),
+        jitter=0.5,
+        retry_on=(ConnectionError, "shop.Busy"),
+        non_retriable=(ValueError,),
+    )
+    assert policy.rule().retry_on == ("builtins.ConnectionError", "shop.Busy")
+    assert decode_record(encode_record(policy.rule()), RetryRule) == policy.rule()
     parent = ParentInstance("p", "e", 0)
     assert decode_record(encode_record(parent), ParentInstance) == parent
 
 
 def test_records_that_fail_their_own_checks_are_corrupt() -> None:
-    with pytest.raises(CorruptRecordError, match=r"RetryPolicy record of 18 characters.*max_attempts is 0"):
-        decode_record('{"max_attempts":0}', RetryPolicy)
+    with pytest.raises(CorruptRecordError, match=r"HostConfig record of 15 characters.*drain_s is 0"):
+        decode_record('{"drain_s":0.0}', HostConfig)
     with pytest.raises(CorruptRecordError, match="Expected `int`"):
         decode_record('{"instance_id":"","execution_id":"","task_scheduled_id":"0"}', ParentInstance)
 

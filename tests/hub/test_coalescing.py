@@ -12,10 +12,11 @@ import pytest
 from holdfast.engine.rows import EncodedTransition, coalesce, encode_transition
 from holdfast.hub.entities import PendingBatch
 from holdfast.hub.episodes import PendingEpisode
-from holdfast.hub.hub import Hub
+from holdfast.hub.hub import Admission, Hub
 from holdfast.hub.instance import Instance
 from holdfast.hub.transition import Transition
 from holdfast.model.actions import (
+    CancelTask,
     CancelTimer,
     CompleteOrchestration,
     CreateSubOrchestration,
@@ -26,6 +27,7 @@ from holdfast.model.actions import (
 )
 from holdfast.model.failure import FailureDetails
 from holdfast.model.history import (
+    CancelRequested,
     EventRaised,
     ExecutionResumed,
     ExecutionSuspended,
@@ -36,13 +38,15 @@ from holdfast.model.history import (
 )
 from holdfast.model.limits import Limits
 from holdfast.model.messages import Message
+from holdfast.model.requests import IdPolicy, StartRequest
 from holdfast.model.retry import RetryPolicy
 from holdfast.model.status import OrchestrationStatus
 from holdfast.model.work_items import ActivityWorkItem, Episode, Failed, Succeeded
 from holdfast.storage.memory import MemoryData, MemoryStore
 
 NOW = datetime(2026, 11, 22, tzinfo=UTC)
-RETRY = RetryPolicy(max_attempts=3, first_retry_interval=timedelta(0))
+RETRY = RetryPolicy(max_attempts=3, first_retry_interval=timedelta(0)).rule()
+LATER = timedelta(hours=1)
 
 
 class Walk:
@@ -75,20 +79,28 @@ class Walk:
         dice, actions = self.dice, list[OrchestratorAction]()
         for _ in range(dice.randrange(4)):
             self.next_id += 1
-            kind = dice.randrange(5)
+            kind = dice.randrange(6)
             if kind == 0:
                 actions.append(ScheduleTask(self.next_id, "a", "1", RETRY if dice.random() < 0.5 else None))
             elif kind == 1:
                 actions.append(CreateTimer(self.next_id, NOW))
-            elif kind == 2 and instance.timers:
-                actions.append(CancelTimer(dice.choice(sorted(instance.timers))))
+            elif kind == 2 and any(sequence > 0 for sequence in instance.timers):
+                actions.append(CancelTimer(dice.choice([each for each in sorted(instance.timers) if each > 0])))
+            elif kind == 5 and (work := sorted([*instance.activities, *instance.children])):
+                actions.append(CancelTask(dice.choice(work)))
             elif kind == 3:
-                actions.append(CreateSubOrchestration(self.next_id, "o", f"child{dice.randrange(4)}", None))
+                child, detached = f"i{dice.randrange(4, 8)}", dice.random() < 0.2
+                start_at = NOW + LATER if dice.random() < 0.2 else None
+                actions.append(
+                    CreateSubOrchestration(self.next_id, "o", child, None, detached=detached, start_at=start_at)
+                )
             else:
                 actions.append(SendEvent(self.next_id, f"i{dice.randrange(4)}", "e", "null"))
         end = dice.random()
         if end < 0.1:
-            status = dice.choice([OrchestrationStatus.COMPLETED, OrchestrationStatus.FAILED])
+            status = dice.choice(
+                [OrchestrationStatus.COMPLETED, OrchestrationStatus.FAILED, OrchestrationStatus.CANCELED]
+            )
             actions.append(CompleteOrchestration(status, failure=FailureDetails("x", "y")))
         elif end < 0.2:
             events = (EventRaised(timestamp=NOW, name="e"),) * dice.randrange(3)
@@ -110,10 +122,21 @@ class Walk:
     def poke(self) -> None:
         """Let one thing happen to one instance."""
         dice = self.dice
-        name = f"i{dice.randrange(4)}"
+        name = f"i{dice.randrange(8)}"
         instance = self.instances.get(name)
-        if instance is None or instance.is_terminal:
-            started, transition = self.hub.start(instance, name, "o", "0", NOW)
+        if instance is None or instance.is_terminal or (dice.random() < 0.03 and not instance.is_working):
+            request = StartRequest(
+                name="o",
+                instance_id=name,
+                input="0",
+                start_at=NOW + LATER if dice.random() < 0.2 else None,
+                run_timeout=LATER if dice.random() < 0.2 else None,
+                id_policy=IdPolicy(replace=OrchestrationStatus),
+            )
+            if self.hub.admit(instance, request) is Admission.REPLACE:
+                assert instance is not None
+                self.keep(self.hub.make_way(instance, NOW))
+            started, transition = self.hub.start(instance, request, NOW)
             self.instances[name] = started
             self.keep(transition)
             return
@@ -134,7 +157,14 @@ class Walk:
         else:
             events: list[Any] = [EventRaised(timestamp=NOW, name="e", input="1")] * 3
             events += [ExecutionSuspended(timestamp=NOW), ExecutionResumed(timestamp=NOW)] * 2
-            events.append(ExecutionTerminated(timestamp=NOW))
+            events += [
+                ExecutionSuspended(timestamp=NOW, recursive=True),
+                ExecutionResumed(timestamp=NOW, recursive=True),
+            ]
+            events += [
+                ExecutionTerminated(timestamp=NOW, recursive=dice.random() < 0.5),
+                CancelRequested(timestamp=NOW),
+            ]
             self.keep(self.hub.post(instance, name, dice.choice(events), NOW))
 
 
@@ -170,7 +200,7 @@ def test_groups_do_what_their_transitions_do(seed: int) -> None:
     one_by_one = asyncio.run(store_in_groups(transitions, dice, 1))
     for largest in (3, 20, 1_000):
         grouped = asyncio.run(store_in_groups(transitions, dice, largest))
-        for table in ("instances", "history", "messages", "activities", "timers"):
+        for table in ("instances", "history", "messages", "activities", "timers", "children"):
             left, right = getattr(one_by_one, table), getattr(grouped, table)
             assert left == right or {k: v for k, v in left.items() if v} == {k: v for k, v in right.items() if v}, table
 
@@ -180,7 +210,7 @@ def test_every_waiting_instance_has_a_reason_to_go_on(seed: int) -> None:
     """Of an instance that has ended only its row and history are left; no row is of an execution that is over."""
     data = asyncio.run(store_in_groups(walk(seed), random.Random(seed), 10))
     current = {row.execution_id: row for row in data.instances.values()}
-    for row in (*data.activities.values(), *data.timers.values()):
+    for row in (*data.activities.values(), *data.timers.values(), *data.children.values()):
         owner = current.get(row.execution_id)
         assert owner is not None, "a row of an execution that was replaced"
         assert not OrchestrationStatus(owner.status).is_terminal

@@ -34,9 +34,9 @@ def test_what_is_not_in_the_table_is_an_error(status: OrchestrationStatus, trigg
         assert instance.status is expected
 
 
-def test_nothing_but_a_new_start_leaves_an_end() -> None:
+def test_nothing_but_a_new_start_and_a_rewind_leaves_an_end() -> None:
     leaving = {trigger for (status, trigger) in TRANSITIONS if status.is_terminal}
-    assert leaving == {Trigger.RESTART}
+    assert leaving == {Trigger.RESTART, Trigger.REWIND}
 
 
 def test_the_end_is_reached_by_one_function() -> None:

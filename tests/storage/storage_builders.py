@@ -136,7 +136,7 @@ def timer(sequence: int = 0, instance_id: str = "i", *, due_at: int = NOW) -> Ti
 
 
 def child(sequence: int = 0, instance_id: str = "i") -> ChildRow:
-    return ChildRow(0, f"{instance_id}-e", sequence, instance_id, f"{instance_id}-e:{sequence}", "child-e")
+    return ChildRow(0, f"{instance_id}-e", sequence, instance_id, f"{instance_id}-e:{sequence}")
 
 
 async def contents(store: Store, instance_ids: list[str], execution_ids: list[str]) -> object:

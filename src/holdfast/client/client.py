@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import uuid
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime, timedelta
-from typing import Any, Generic, TypeVar, overload
+from typing import Any, Final, Generic, TypeVar, Unpack, overload
 
 from holdfast.client.port import TaskHub
 from holdfast.client.status import InstanceStatus
@@ -18,7 +19,10 @@ from holdfast.model.history import (
     HistoryEvent,
 )
 from holdfast.model.ids import EntityId, validate_instance_id
+from holdfast.model.limits import Limits
+from holdfast.model.options import StartOptions, check_start_options
 from holdfast.model.refs import NO_INPUT, ExternalEvent, Orchestrator, encode_input, operation_name, validate_event_name
+from holdfast.model.requests import IdPolicy, StartRequest, check_tags
 from holdfast.model.status import OrchestrationState, OrchestrationStatus
 
 I = TypeVar("I")  # noqa: E741 - input and output, as everywhere in the typed API
@@ -26,6 +30,10 @@ O = TypeVar("O")  # noqa: E741
 O_co = TypeVar("O_co", covariant=True)
 E = TypeVar("E")
 T = TypeVar("T")
+
+
+_REQUESTS: Final = uuid.UUID("7d1f6f5e-6a0c-4c8b-9c55-0f4f2c3a9b11")
+"""The namespace of the instance ids that are made from request keys."""
 
 
 class OrchestrationHandle(Generic[O_co]):
@@ -69,40 +77,57 @@ class OrchestrationHandle(Generic[O_co]):
 class Client:
     """Talks to a task hub. A request that returns has been stored; one that raises, unless it says so, has not."""
 
-    def __init__(self, hub: TaskHub, converter: DataConverter) -> None:
+    def __init__(self, hub: TaskHub, converter: DataConverter, limits: Limits | None = None) -> None:
         self._hub = hub
+        self._limits = limits or Limits()
         self._converter = converter
 
     @overload
     async def start_new(
-        self, orchestrator: Orchestrator[None, O], /, *, instance_id: str | None = None
+        self, orchestrator: Orchestrator[None, O], /, **options: Unpack[StartOptions]
     ) -> OrchestrationHandle[O]: ...
     @overload
     async def start_new(
-        self, orchestrator: Orchestrator[I, O], input: I, /, *, instance_id: str | None = None
+        self, orchestrator: Orchestrator[I, O], input: I, /, **options: Unpack[StartOptions]
     ) -> OrchestrationHandle[O]: ...
     @overload
     async def start_new(
-        self, orchestrator: str, input: Any = ..., /, *, instance_id: str | None = None
+        self, orchestrator: str, input: Any = ..., /, **options: Unpack[StartOptions]
     ) -> OrchestrationHandle[Any]: ...
     async def start_new(
-        self, orchestrator: Orchestrator[Any, Any] | str, input: Any = NO_INPUT, /, *, instance_id: str | None = None
+        self, orchestrator: Orchestrator[Any, Any] | str, input: Any = NO_INPUT, /, **options: Unpack[StartOptions]
     ) -> OrchestrationHandle[Any]:
         """Start an orchestration, under an id of your choice or a new one.
 
-        Of several starts with one id exactly one succeeds, as long as that instance has not ended.
+        Options: `instance_id`, `version`, `tags`, `start_at`, `run_timeout`, `id_policy`, `request_key`; see
+        `StartOptions`. Of several starts with one id exactly one succeeds, as long as that instance has not ended;
+        `id_policy` and `request_key` change that.
 
         Raises:
-            InstanceAlreadyExistsError: if the id is in use.
+            InstanceAlreadyExistsError: if the id is in use, and the policy rejects that.
             NotRegisteredError: if the app has no such orchestrator.
             InvalidInputError: if the id or the input cannot be stored.
             OverloadedError: if too much waits to be stored already.
         """
+        check_start_options(options, self._limits.tags_max)
         name = orchestrator if isinstance(orchestrator, str) else orchestrator.name
         output_type: Any = Any if isinstance(orchestrator, str) else orchestrator.output_type
-        payload = encode_input(self._converter, None if isinstance(orchestrator, str) else orchestrator, input)
-        started = await self._hub.start_orchestration(name, instance_id, payload)
-        return OrchestrationHandle(self, started, output_type)
+        instance_id, request_key = options.get("instance_id"), options.get("request_key")
+        made = uuid.uuid4() if request_key is None else uuid.uuid5(_REQUESTS, f"{name}/{request_key}")
+        request = StartRequest(
+            name=name,
+            instance_id=made.hex if instance_id is None else validate_instance_id(instance_id),
+            input=encode_input(self._converter, None if isinstance(orchestrator, str) else orchestrator, input),
+            version=options.get("version"),
+            tags=check_tags(options.get("tags"), self._limits.tags_max),
+            start_at=options.get("start_at"),
+            run_timeout=options.get("run_timeout"),
+            id_policy=options.get("id_policy") or IdPolicy(),
+            request_key=request_key,
+            is_new_id=instance_id is None and request_key is None,
+        )
+        await self._hub.start_orchestration(request)
+        return OrchestrationHandle(self, request.instance_id, output_type)
 
     def get_handle(self, orchestrator: Orchestrator[Any, O], instance_id: str) -> OrchestrationHandle[O]:
         """Return a handle for an orchestration that was started elsewhere; nothing is checked."""

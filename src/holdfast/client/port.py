@@ -7,14 +7,15 @@ from datetime import timedelta
 from typing import Protocol
 
 from holdfast.model.history import HistoryEvent, MessageEvent
+from holdfast.model.requests import StartRequest
 from holdfast.model.status import EntityState, OrchestrationState
 
 
 class TaskHub(Protocol):
     """Requests are answered once what they caused is durable; what they tell is durable too."""
 
-    async def start_orchestration(self, name: str, instance_id: str | None, input: str | None) -> str:
-        """Start an orchestration; return its instance id.
+    async def start_orchestration(self, request: StartRequest) -> None:
+        """Start an orchestration, or leave the existing one, as the request says.
 
         Raises:
             NotRegisteredError, InvalidInstanceIdError, InstanceAlreadyExistsError, OverloadedError.

@@ -46,6 +46,7 @@ _ENCODER = msgspec.json.Encoder()
 _EPISODE = msgspec.json.Decoder(_Episode)
 _MESSAGE = msgspec.json.Decoder(_Message)
 _VERSIONED = msgspec.json.Decoder(_Versioned)
+_TAGS = msgspec.json.Decoder(dict[str, str])
 _OBJECT = msgspec.json.Decoder(dict[str, Any])
 
 
@@ -108,7 +109,30 @@ def decode_record(text: str, expected_type: type[S]) -> S:
         raise _corrupt(f"{expected_type.__name__} record", text, str(error)) from error
 
 
-def _encode(record: msgspec.Struct) -> str:
+def encode_tags(tags: dict[str, str]) -> str | None:
+    """Return tags as a JSON object, or None if there are none.
+
+    Raises:
+        PayloadError: for text that cannot be stored, that is, with a lone surrogate.
+    """
+    return _encode(tags) if tags else None
+
+
+def decode_tags(text: str | None) -> dict[str, str]:
+    """Return the tags that `encode_tags` wrote.
+
+    Raises:
+        CorruptRecordError: saying what was found instead.
+    """
+    if text is None:
+        return {}
+    try:
+        return _TAGS.decode(text)
+    except (msgspec.MsgspecError, ValueError) as error:
+        raise _corrupt("tags record", text, str(error)) from error
+
+
+def _encode(record: msgspec.Struct | dict[str, str]) -> str:
     try:
         return _ENCODER.encode(record).decode()
     except UnicodeEncodeError as error:

@@ -56,6 +56,11 @@ class ActivityStarts:
         self._timers.discard(key)
         self._runner.forget(key)
 
+    def stop(self, key: DurableKey) -> None:
+        """Stop the attempt of an activity that is given up, if it runs."""
+        self.forget(key)
+        self._runner.cancel({key})
+
     def recover(self, activity: ScheduledActivity, instance: Instance) -> None:
         """Start an activity found in the store, unless it runs, or its completion came in meanwhile."""
         known = instance.activities.get(activity.sequence)
@@ -82,4 +87,8 @@ def _work_item(activity: ScheduledActivity) -> ActivityWorkItem:
         activity.attempt,
         activity.deliveries,
         activity.timeout,
+        None if activity.start_timeout is None else activity.visible_at + activity.start_timeout,
+        activity.heartbeat_timeout,
+        activity.tags,
+        activity.progress,
     )

@@ -5,11 +5,14 @@ from __future__ import annotations
 import difflib
 import os
 from collections.abc import Mapping
+from types import MappingProxyType
+from typing import get_args
 
 import msgspec
 
 from holdfast.errors import ConfigurationError
 from holdfast.model.limits import Limits
+from holdfast.model.versions import VersionFailure, VersionMatch
 
 
 class HostConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -34,10 +37,25 @@ class HostConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     """Timers due later than this are not kept in memory."""
     drain_s: float = 30.0
     """How long running activities may take to finish when the host stops."""
+    default_version: str | None = None
+    """The version of this host's orchestrators, and of the orchestrations that are started without one."""
+    version_match: VersionMatch = "current_or_older"
+    """Which instances this host runs: all ("none"), those of its version ("strict"), also those of older versions."""
+    version_failure: VersionFailure = "reject"
+    """What becomes of the others: they wait for another host ("reject"), or "fail"."""
     limits: Limits = Limits()
 
     def __post_init__(self) -> None:
         check_settings(self)
+
+
+_TEXTS: Mapping[str, tuple[object, ...]] = MappingProxyType(
+    {
+        "default_version": (None,),
+        "version_match": get_args(VersionMatch),
+        "version_failure": get_args(VersionFailure),
+    }
+)
 
 
 def check_settings(settings: HostConfig | Limits) -> None:
@@ -46,6 +64,10 @@ def check_settings(settings: HostConfig | Limits) -> None:
         value = getattr(settings, field.name)
         if isinstance(value, Limits) and isinstance(field.default, Limits):
             check_settings(value)
+        elif field.name in _TEXTS:
+            if value not in _TEXTS[field.name] and not (field.name == "default_version" and isinstance(value, str)):
+                known = ", ".join(repr(each) for each in _TEXTS[field.name])
+                raise ConfigurationError(f"{field.name} is {value!r}; it must be one of {known}.")
         elif isinstance(value, bool) or not isinstance(value, int | float) or isinstance(field.default, Limits):
             kind = type(field.default).__name__
             raise ConfigurationError(f"{field.name} is {value!r}; it must be of type {kind}.")

@@ -58,7 +58,7 @@ class Engine:
         self._converter = converter
         self.clock: Clock = clock or SystemClock()
         self.waiters = Waiters()
-        self._worker = Worker(registry, converter, config.limits)
+        self._worker = Worker(registry, converter, config)
         self._runner = ActivityRunner(registry, converter, config, self._activity_finished)
         self._node: Node | None = None
         self._first_lsn = 0

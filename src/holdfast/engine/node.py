@@ -27,14 +27,22 @@ from holdfast.engine.waiters import Waiters
 from holdfast.engine.worker import Worker
 from holdfast.errors import CommitFailedError
 from holdfast.hub.entities import PendingBatch
-from holdfast.hub.episodes import PendingEpisode
+from holdfast.hub.episodes import PendingEpisode, give_back
 from holdfast.hub.hub import Hub
 from holdfast.hub.instance import DurableTimer, Instance, ScheduledActivity
-from holdfast.hub.transition import InstanceStopped, Output, StartActivity, Transition
+from holdfast.hub.transition import (
+    HistoryWarning,
+    InstanceStopped,
+    Output,
+    StartActivity,
+    StopActivity,
+    Transition,
+    UpdateAnswered,
+)
 from holdfast.model.failure import FailureDetails, failure_from_exception
 from holdfast.model.history import ExecutionStarted, TimerFired
 from holdfast.model.messages import Message
-from holdfast.model.work_items import ActivityWorkItem, Blocked, EntityBatch, Episode, Outcome
+from holdfast.model.work_items import ActivityWorkItem, Blocked, EntityBatch, Episode, Outcome, VersionRejected
 from holdfast.storage.port import Ownership, Store, StoredInstance
 
 logger = logging.getLogger("holdfast.engine")
@@ -63,7 +71,7 @@ class Node:
         self.fence = fence = ownership.fence
         self.clock = clock
         self.config = config
-        self.hub = Hub(ownership.lsn, f"{fence.node_id}.{fence.incarnation:x}", config.limits)
+        self.hub = Hub(ownership.lsn, f"{fence.node_id}.{fence.incarnation:x}", config.limits, config.default_version)
         self.journal = Journal(store, ownership, config, self._release)
         self.residents = Residents(config.cache_bytes_max)
         self.timers: DueTimes[DurableTimer | ScheduledActivity] = DueTimes(clock, config.timer_horizon_s, self._due)
@@ -82,6 +90,7 @@ class Node:
         self._is_abandoned = False
         self._dropped = Dropped()
         self._to_park: dict[str, FailureDetails] = {}
+        self._rejected: set[str] = set()
 
     @property
     def is_quiet(self) -> bool:
@@ -224,7 +233,10 @@ class Node:
         self._complete(resident, pending, result)
 
     def _complete(
-        self, resident: Resident, pending: PendingEpisode | PendingBatch, result: Episode | EntityBatch | Blocked
+        self,
+        resident: Resident,
+        pending: PendingEpisode | PendingBatch,
+        result: Episode | EntityBatch | Blocked | VersionRejected,
     ) -> None:
         guilty = self._to_park.pop(resident.instance.instance_id, None)
         if guilty is not None:
@@ -236,6 +248,8 @@ class Node:
             case PendingBatch(), EntityBatch():
                 complete = self.hub.complete_batch(resident.instance, pending, result, self.clock.now())
                 self._finish_step(resident, complete)
+            case PendingEpisode(), VersionRejected():
+                self._leave_for_other_version(resident, pending, result.details)
             case _, Blocked():
                 if resident.execution is not None:
                     resident.execution.unload()  # what it has just done does not count
@@ -243,6 +257,14 @@ class Node:
                 self._park(resident, pending, result.details)
             case _:
                 raise AssertionError(f"{result!r} is no result of {pending!r}")
+
+    def _leave_for_other_version(self, resident: Resident, pending: PendingEpisode, details: FailureDetails) -> None:
+        """Let an instance wait, as it is in the store, for a host that has its code: it is looked at again then."""
+        instance_id = resident.instance.instance_id
+        give_back(resident.instance, pending)
+        if instance_id not in self._rejected:
+            logger.warning("Instance %r waits for another version: %s", instance_id, details.error_message)
+            self._rejected.add(instance_id)
 
     def _park(self, resident: Resident, pending: PendingEpisode | PendingBatch | None, details: FailureDetails) -> None:
         instance = resident.instance
@@ -310,8 +332,18 @@ class Node:
             match output:
                 case StartActivity():
                     self.starts.start(output.activity)
+                case StopActivity():
+                    self.starts.stop(output.key)
                 case InstanceStopped():
                     self._waiters.stopped(output.state)
+                case UpdateAnswered():
+                    self._waiters.updated(output.instance_id, output.event)
+                case HistoryWarning():
+                    logger.warning(
+                        "The history of instance %r of orchestrator %r has %d events; let it call "
+                        "ctx.continue_as_new() from time to time, or split its work into sub-orchestrations.",
+                        *(output.instance_id, output.name, output.history_events),
+                    )
         self._turns.schedule()
 
     def finish_activity(self, work_item: ActivityWorkItem, outcome: Outcome) -> None:

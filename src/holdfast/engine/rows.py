@@ -8,19 +8,28 @@ from typing import Final, TypeVar
 
 import msgspec
 
-from holdfast.codec.history import decode_message, decode_record, encode_events, encode_message, encode_record
+from holdfast.codec.history import (
+    decode_message,
+    decode_record,
+    decode_tags,
+    encode_events,
+    encode_message,
+    encode_record,
+    encode_tags,
+)
 from holdfast.engine.clock import from_microseconds, to_microseconds
 from holdfast.errors import CorruptRecordError
-from holdfast.hub.instance import CriticalSectionState, DurableTimer, Instance, ScheduledActivity
+from holdfast.hub.instance import CriticalSectionState, DurableTimer, Instance, OpenChild, ScheduledActivity
 from holdfast.hub.transition import Transition
 from holdfast.model.failure import FailureDetails
 from holdfast.model.history import ParentInstance
 from holdfast.model.ids import partition_of
 from holdfast.model.messages import DurableKey, Message
-from holdfast.model.retry import RetryPolicy
+from holdfast.model.retry import RetryRule
 from holdfast.model.status import OrchestrationState, OrchestrationStatus
 from holdfast.storage.port import (
     ActivityRow,
+    ChildRow,
     HistoryRow,
     InboxRow,
     InstanceRow,
@@ -38,9 +47,15 @@ V = TypeVar("V")
 
 
 class _ActivityOptions(msgspec.Struct, frozen=True, omit_defaults=True):
-    retry: RetryPolicy | None = None
+    retry: RetryRule | None = None
     timeout: timedelta | None = None
     speculative: bool = False
+    start_timeout: timedelta | None = None
+    heartbeat_timeout: timedelta | None = None
+    tags: dict[str, str] = {}
+
+
+_PLAIN: Final = _ActivityOptions()
 
 
 class EncodedTransition(msgspec.Struct, frozen=True):
@@ -61,6 +76,9 @@ class EncodedTransition(msgspec.Struct, frozen=True):
     activities_removed: Sequence[DurableKey]
     timers_created: Sequence[TimerRow]
     timers_removed: Sequence[DurableKey]
+    children_created: Sequence[ChildRow]
+    children_removed: Sequence[DurableKey]
+    history_copied: Sequence[HistoryRow]
 
 
 def encode_transition(transition: Transition, partition_count: int) -> EncodedTransition:
@@ -96,7 +114,21 @@ def encode_transition(transition: Transition, partition_count: int) -> EncodedTr
         transition.activities_removed,
         [_timer_row(timer, partition) for timer in timers] if timers else _NOTHING,
         transition.timers_removed,
+        [_child_row(child, partition) for child in transition.children_created]
+        if transition.children_created
+        else _NOTHING,
+        transition.children_removed,
+        _copied_rows(transition, partition) if transition.history_copied else _NOTHING,
     )
+
+
+def _copied_rows(transition: Transition, partition: int) -> list[HistoryRow]:
+    assert transition.instance is not None, "history is copied into an execution"
+    execution_id = transition.instance.execution_id
+    return [
+        HistoryRow(partition, execution_id, episode, encode_events(events))
+        for episode, events in enumerate(transition.history_copied)
+    ]
 
 
 def _instance_row(instance: Instance, partition: int) -> InstanceRow:
@@ -120,6 +152,10 @@ def _instance_row(instance: Instance, partition: int) -> InstanceRow:
         episodes=instance.episodes,
         history_events=instance.history_events,
         deliveries=instance.deliveries,
+        version=instance.version,
+        tags=encode_tags(instance.tags),
+        request_key=instance.request_key,
+        events_buffered=instance.events_buffered,
     )
 
 
@@ -135,8 +171,14 @@ def _inbox_row(message: Message, partition_count: int) -> InboxRow:
 
 
 def _activity_row(activity: ScheduledActivity, partition: int) -> ActivityRow:
-    plain = activity.retry is None and activity.timeout is None and not activity.speculative
-    options = _ActivityOptions(activity.retry, activity.timeout, activity.speculative)
+    options = _ActivityOptions(
+        activity.retry,
+        activity.timeout,
+        activity.speculative,
+        activity.start_timeout,
+        activity.heartbeat_timeout,
+        activity.tags,
+    )
     return ActivityRow(
         partition,
         activity.execution_id,
@@ -144,16 +186,21 @@ def _activity_row(activity: ScheduledActivity, partition: int) -> ActivityRow:
         activity.instance_id,
         activity.name,
         activity.input,
-        None if plain else encode_record(options),
+        None if options == _PLAIN else encode_record(options),
         activity.attempt,
         activity.deliveries,
         to_microseconds(activity.scheduled_at),
         to_microseconds(activity.visible_at),
+        activity.progress,
     )
 
 
 def _timer_row(timer: DurableTimer, partition: int) -> TimerRow:
     return TimerRow(partition, timer.execution_id, timer.sequence, timer.instance_id, to_microseconds(timer.due_at))
+
+
+def _child_row(child: OpenChild, partition: int) -> ChildRow:
+    return ChildRow(partition, child.execution_id, child.sequence, child.instance_id, child.child_instance_id)
 
 
 def coalesce(lsn_before: int, transitions: Sequence[EncodedTransition]) -> WriteSet:
@@ -172,6 +219,8 @@ def coalesce(lsn_before: int, transitions: Sequence[EncodedTransition]) -> Write
     finished: list[DurableKey] = []
     timers: dict[DurableKey, TimerRow] = {}
     cleared: list[DurableKey] = []
+    children: dict[DurableKey, ChildRow] = {}
+    closed: list[DurableKey] = []
     for each in transitions:
         row = each.instance
         if row is not None:
@@ -185,6 +234,8 @@ def coalesce(lsn_before: int, transitions: Sequence[EncodedTransition]) -> Write
                 instances[row.instance_id] = InstanceUpdate(row, known.revision_before, changed)
         if each.removed_execution is not None:
             _remove_execution(history, executions, *each.removed_execution)
+        for copied in each.history_copied:
+            history[copied.execution_id, copied.episode] = copied
         if each.history is not None:
             history[each.history.execution_id, each.history.episode] = each.history
         for message in each.sent:
@@ -197,9 +248,12 @@ def coalesce(lsn_before: int, transitions: Sequence[EncodedTransition]) -> Write
             updated.pop(key, None)
         for timer in each.timers_created:
             timers[timer.key] = timer
+        for child in each.children_created:
+            children[child.key] = child
         _remove(messages, each.consumed, consumed)
         _remove(activities, each.activities_removed, finished)
         _remove(timers, each.timers_removed, cleared)
+        _remove(children, each.children_removed, closed)
     return WriteSet(
         lsn_before=lsn_before,
         lsn=transitions[-1].lsn,
@@ -214,6 +268,8 @@ def coalesce(lsn_before: int, transitions: Sequence[EncodedTransition]) -> Write
         activities_removed=finished,
         timers_inserted=list(timers.values()),
         timers_removed=cleared,
+        children_inserted=list(children.values()),
+        children_removed=closed,
     )
 
 
@@ -258,6 +314,8 @@ def decode_instance(stored: StoredInstance) -> Instance:
     instance.parent = None if row.parent is None else decode_record(row.parent, ParentInstance)
     instance.lock = None if row.lock is None else decode_record(row.lock, CriticalSectionState)
     instance.state = row.state
+    instance.version, instance.tags, instance.request_key = row.version, decode_tags(row.tags), row.request_key
+    instance.events_buffered = row.events_buffered
     instance.episodes, instance.history_events, instance.deliveries = row.episodes, row.history_events, row.deliveries
     return instance
 
@@ -275,6 +333,9 @@ def decode_work(stored: StoredInstance, instance: Instance) -> list[CorruptRecor
             instance.timers[row.sequence] = decode_timer(row)
         except CorruptRecordError as error:
             errors.append(CorruptRecordError(f"Timer {row.sequence} cannot be read: {error}"))
+    for row in stored.children:
+        child = OpenChild(row.instance_id, row.execution_id, row.sequence, row.child_instance_id)
+        instance.children[row.sequence] = child
     return errors
 
 
@@ -312,6 +373,10 @@ def decode_activity(row: ActivityRow) -> ScheduledActivity:
         retry=options.retry,
         timeout=options.timeout,
         speculative=options.speculative,
+        start_timeout=options.start_timeout,
+        heartbeat_timeout=options.heartbeat_timeout,
+        tags=options.tags,
+        progress=row.progress,
     )
 
 
@@ -335,4 +400,6 @@ def decode_state(row: InstanceRow) -> OrchestrationState:
         failure=None if row.failure is None else decode_record(row.failure, FailureDetails),
         parked=None if row.parked is None else decode_record(row.parked, FailureDetails),
         parent_instance_id=parent.instance_id if parent else None,
+        version=row.version,
+        tags=decode_tags(row.tags),
     )

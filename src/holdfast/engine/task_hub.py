@@ -8,6 +8,8 @@ from collections.abc import Callable, Sequence
 from datetime import timedelta
 from typing import TypeVar
 
+import msgspec
+
 from holdfast.codec.history import decode_events
 from holdfast.engine.clock import from_microseconds
 from holdfast.engine.engine import Engine
@@ -23,8 +25,10 @@ from holdfast.errors import (
     OverloadedError,
     WaitTimeoutError,
 )
+from holdfast.hub.hub import Admission
 from holdfast.hub.lifecycle import TRANSITIONS, Trigger
 from holdfast.model.history import (
+    CancelRequested,
     EntityOperationSignaled,
     EventRaised,
     ExecutionResumed,
@@ -32,15 +36,19 @@ from holdfast.model.history import (
     ExecutionTerminated,
     HistoryEvent,
     MessageEvent,
+    UpdateRequested,
 )
 from holdfast.model.ids import EntityId, is_entity, validate_instance_id
 from holdfast.model.refs import operation_name, unknown_operation
+from holdfast.model.requests import StartRequest
 from holdfast.model.status import EntityState, OrchestrationState
 
 T = TypeVar("T")
 
 _TRIGGERS: dict[type[MessageEvent], Trigger] = {
     EventRaised: Trigger.RUN,
+    UpdateRequested: Trigger.RUN,
+    CancelRequested: Trigger.CANCEL,
     ExecutionTerminated: Trigger.TERMINATE,
     ExecutionSuspended: Trigger.SUSPEND,
     ExecutionResumed: Trigger.RESUME,
@@ -53,24 +61,31 @@ class LocalTaskHub:
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
 
-    async def start_orchestration(self, name: str, instance_id: str | None, input: str | None) -> str:
-        orchestrator = self._engine.registry.orchestrator(name)
-        self._engine.check_input(orchestrator, input)
-        registered = orchestrator.name
-        is_new = instance_id is None
-        chosen = uuid.uuid4().hex if instance_id is None else validate_instance_id(instance_id)
+    async def start_orchestration(self, request: StartRequest) -> None:
+        version = request.version or self._engine.config.default_version
+        orchestrator = self._engine.registry.orchestrator(request.name, version)
+        self._engine.check_input(orchestrator, request.input)
+        request = msgspec.structs.replace(request, name=orchestrator.name)
+        validate_instance_id(request.instance_id)
         node = self._admitting_node()
 
         def start(resident: Resident | None) -> int:
             existing = resident.instance if resident else None
-            instance, transition = node.hub.start(existing, chosen, registered, input, node.clock.now())
+            now = node.clock.now()
+            admission = node.hub.admit(existing, request)
+            if existing is not None and admission is not Admission.START:
+                if admission is Admission.RETURN_EXISTING:
+                    return existing.lsn
+                if existing.is_working:
+                    raise OverloadedError(f"Instance {request.instance_id!r} is just being read; try again.")
+                node.append(node.hub.make_way(existing, now))
+            instance, transition = node.hub.start(existing, request, now)
             if resident is None:
                 node.residents.add(instance)
             node.append(transition)
-            return transition.lsn
+            return instance.lsn
 
-        await self._change(node, chosen, start, is_new=is_new)
-        return chosen
+        await self._change(node, request.instance_id, start, is_new=request.is_new_id)
 
     async def send(self, instance_id: str, event: MessageEvent) -> None:
         if not is_entity(instance_id):

@@ -3,15 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 from holdfast.codec.history import decode_events
-from holdfast.errors import CorruptRecordError, NonDeterminismError, NotRegisteredError
+from holdfast.engine.config import HostConfig
+from holdfast.errors import CorruptRecordError, NonDeterminismError, NotRegisteredError, VersionMismatchError
 from holdfast.model.actions import CompleteOrchestration
 from holdfast.model.converter import DataConverter
-from holdfast.model.failure import failure_from_exception
-from holdfast.model.limits import Limits
+from holdfast.model.failure import FailureDetails, failure_from_exception
+from holdfast.model.refs import Orchestrator
 from holdfast.model.status import OrchestrationStatus
-from holdfast.model.work_items import Blocked, EntityBatch, EntityWorkItem, Episode, Failed, OrchestrationWorkItem
+from holdfast.model.versions import matches
+from holdfast.model.work_items import (
+    Blocked,
+    EntityBatch,
+    EntityWorkItem,
+    Episode,
+    Failed,
+    OrchestrationWorkItem,
+    VersionRejected,
+)
 from holdfast.registry.registry import Registry
 from holdfast.replay.context import OrchestrationContext
 from holdfast.replay.entity import execute_entity
@@ -24,23 +35,27 @@ class Worker:
     An execution that is live goes on where it stands; otherwise it is replayed from its history first.
     """
 
-    def __init__(self, registry: Registry, converter: DataConverter, limits: Limits) -> None:
+    def __init__(self, registry: Registry, converter: DataConverter, config: HostConfig) -> None:
         self._registry = registry
         self._converter = converter
-        self._limits = limits
+        self._limits = config.limits
+        self._config = config
 
     def run_episode(
         self, work_item: OrchestrationWorkItem, live: Execution | None, history: Sequence[str] | None
-    ) -> tuple[Episode | Blocked, Execution | None]:
+    ) -> tuple[Episode | Blocked | VersionRejected, Execution | None]:
         """Run one episode; return its result, and the execution as it lives on.
 
         Args:
             live: the execution after exactly `past_episodes` episodes, if it is in memory.
             history: otherwise the rows of those episodes; empty for a new execution.
         """
-        orchestrator = self._registry.find_orchestrator(work_item.name)
-        if orchestrator is None:
-            return self._unknown(work_item), None
+        try:
+            orchestrator = self._orchestrator(work_item)
+        except NotRegisteredError as error:
+            return _unknown(work_item, error), None
+        except VersionMismatchError as error:
+            return self._mismatch(error), None
         try:
             if live is None:
                 live = Execution(
@@ -73,17 +88,24 @@ class Worker:
                 ) from error
             execution.replay([events])
 
-    def _unknown(self, work_item: OrchestrationWorkItem) -> Episode | Blocked:
-        """A new instance of an unknown orchestrator fails; one with a past waits for the code to come back."""
-        try:
-            self._registry.orchestrator(work_item.name)
-        except NotRegisteredError as error:
-            details = failure_from_exception(error)
-        else:
-            raise AssertionError("only called for unknown orchestrators")
-        if work_item.past_episodes:
-            return Blocked(details)
-        return Episode((CompleteOrchestration(OrchestrationStatus.FAILED, failure=details),))
+    def _orchestrator(self, work_item: OrchestrationWorkItem) -> Orchestrator[Any, Any]:
+        """Return the code for an instance: that of exactly its version, or one that this host's rule lets run it."""
+        orchestrator = self._registry.orchestrator(work_item.name, work_item.version)
+        config = self._config
+        if orchestrator.version is None and not matches(
+            work_item.version, config.default_version, config.version_match
+        ):
+            raise VersionMismatchError(
+                f"Instance {work_item.instance_id!r} of orchestrator {work_item.name!r} has version "
+                f"{work_item.version!r}; this host is version {config.default_version!r} and runs what matches "
+                f"{config.version_match!r}."
+            )
+        return orchestrator
+
+    def _mismatch(self, error: VersionMismatchError) -> Episode | VersionRejected:
+        if self._config.version_failure == "reject":
+            return VersionRejected(failure_from_exception(error))
+        return _failed(failure_from_exception(error, non_retriable=True))
 
     def run_batch(self, work_item: EntityWorkItem) -> EntityBatch | Blocked:
         """Run a batch of entity operations. One for an unknown entity fails; with a state it waits for the code."""
@@ -95,3 +117,13 @@ class Worker:
                 return Blocked(details)
             return EntityBatch(tuple(Failed(details) for _ in work_item.operations), None)
         return execute_entity(work_item, entity, self._converter)
+
+
+def _unknown(work_item: OrchestrationWorkItem, error: NotRegisteredError) -> Episode | Blocked:
+    """A new instance of an unknown orchestrator fails; one with a past waits for the code to come back."""
+    details = failure_from_exception(error)
+    return Blocked(details) if work_item.past_episodes else _failed(details)
+
+
+def _failed(details: FailureDetails) -> Episode:
+    return Episode((CompleteOrchestration(OrchestrationStatus.FAILED, failure=details),))

@@ -8,10 +8,9 @@ import msgspec
 
 from holdfast.hub.instance import Instance, ScheduledActivity
 from holdfast.hub.transition import StartActivity, Transition
-from holdfast.model.failure import FailureDetails
 from holdfast.model.history import TaskCompleted, TaskFailed
 from holdfast.model.messages import Message
-from holdfast.model.retry import RetryPolicy, next_delay
+from holdfast.model.retry import next_delay
 from holdfast.model.work_items import ActivityWorkItem, Failed, Outcome
 
 
@@ -26,15 +25,21 @@ def open_attempt(instance: Instance, work_item: ActivityWorkItem) -> ScheduledAc
     return None if work_item.sequence in instance.answered else activity
 
 
-def next_attempt(activity: ScheduledActivity, details: FailureDetails, now: datetime) -> ScheduledActivity | None:
+def next_attempt(activity: ScheduledActivity, failed: Failed, now: datetime) -> ScheduledActivity | None:
     """Return the activity with its next attempt planned, or None if this failure is final."""
-    policy = activity.retry
-    if policy is None or details.is_non_retriable or _is_final(policy, details):
+    if activity.retry is None:
         return None
-    delay = next_delay(policy, activity.attempt, now - activity.scheduled_at)
+    seed = f"{activity.execution_id}:{activity.sequence}"
+    delay = next_delay(activity.retry, failed.details, activity.attempt, now - activity.scheduled_at, seed)
     if delay is None:
         return None
-    return msgspec.structs.replace(activity, attempt=activity.attempt + 1, visible_at=now + delay, deliveries=0)
+    return msgspec.structs.replace(
+        activity,
+        attempt=activity.attempt + 1,
+        visible_at=now + delay,
+        deliveries=0,
+        progress=failed.progress or activity.progress,
+    )
 
 
 def replace_activity(transition: Transition, instance: Instance, activity: ScheduledActivity) -> None:
@@ -45,8 +50,12 @@ def replace_activity(transition: Transition, instance: Instance, activity: Sched
     transition.outputs.append(StartActivity(activity))
 
 
-def _is_final(policy: RetryPolicy, details: FailureDetails) -> bool:
-    return any(details.is_caused_by(name) for name in policy.non_retriable)
+def record_progress(transition: Transition, instance: Instance, activity: ScheduledActivity, progress: str) -> None:
+    """Store what a running attempt reports, for the next attempt to read."""
+    transition.touch(instance)
+    updated = msgspec.structs.replace(activity, progress=progress)
+    instance.activities[activity.sequence] = updated
+    transition.activities_updated.append(updated)
 
 
 def completion_message(activity: ScheduledActivity, outcome: Outcome, now: datetime) -> Message:

@@ -4,15 +4,29 @@ from __future__ import annotations
 
 import msgspec
 
-from holdfast.hub.instance import CriticalSectionState, DurableTimer, Instance, ScheduledActivity
-from holdfast.hub.lifecycle import Trigger, continue_as_new, end_instance, keep_answers, move, resume
-from holdfast.hub.transition import StartActivity, Transition
+from holdfast.hub.instance import RUN_TIMEOUT, SCHEDULED_START, CriticalSectionState, Instance, ScheduledActivity
+from holdfast.hub.lifecycle import (
+    Trigger,
+    continue_as_new,
+    end_instance,
+    first_event,
+    keep_answers,
+    move,
+    resume,
+    tell_child,
+    tell_children,
+    waits_for_start,
+)
+from holdfast.hub.transition import HistoryWarning, StartActivity, Transition, UpdateAnswered
 from holdfast.model.actions import (
+    CancelTask,
     CancelTimer,
     CompleteOrchestration,
+    CompleteUpdate,
     CreateSubOrchestration,
     CreateTimer,
     EntityMessage,
+    MarkPatch,
     OrchestratorAction,
     ScheduleTask,
     SendEntityMessage,
@@ -21,6 +35,7 @@ from holdfast.model.actions import (
 )
 from holdfast.model.failure import FailureDetails
 from holdfast.model.history import (
+    CancelRequested,
     EntityLockRequested,
     EntityUnlockSent,
     EventRaised,
@@ -32,6 +47,10 @@ from holdfast.model.history import (
     HistoryEvent,
     OrchestratorStarted,
     ParentInstance,
+    SubOrchestrationInstanceCompleted,
+    SubOrchestrationInstanceFailed,
+    TimerFired,
+    UpdateCompleted,
 )
 from holdfast.model.limits import Limits
 from holdfast.model.messages import Message
@@ -39,6 +58,14 @@ from holdfast.model.status import OrchestrationStatus
 from holdfast.model.work_items import Episode, OrchestrationWorkItem
 
 CONTROL = (ExecutionTerminated, ExecutionSuspended, ExecutionResumed)
+"""Requests that do not queue behind other messages, and run no user code."""
+
+
+class NewExecutions(msgspec.Struct, frozen=True):
+    """How the executions that an episode begins are named, and which version they have if none is asked for."""
+
+    execution_id: str
+    default_version: str | None
 
 
 class PendingEpisode(msgspec.Struct, frozen=True):
@@ -49,31 +76,76 @@ class PendingEpisode(msgspec.Struct, frozen=True):
 
 
 def apply_control(transition: Transition, instance: Instance, message: Message) -> None:
-    """Terminate, suspend or resume, without running user code."""
+    """Start as planned, expire, terminate, suspend, resume, or cancel what never ran, without running user code."""
     transition.change(instance)
     transition.consume(instance, (message,))
-    started = OrchestratorStarted(timestamp=transition.now)
     match message.event:
+        case TimerFired(timer_id=timer_id) if timer_id == SCHEDULED_START:
+            transition.send(instance.instance_id, first_event(instance, transition.now), instance.execution_id)
+        case TimerFired() as event:
+            _expire(transition, instance, event)
         case ExecutionTerminated() as event:
-            completed = ExecutionCompleted(
-                timestamp=transition.now, status=OrchestrationStatus.TERMINATED, result=event.reason
-            )
-            _append_history(transition, instance, (started, event, completed))
-            end_instance(transition, instance, Trigger.TERMINATE, output=event.reason)
+            _append_last(transition, instance, event, OrchestrationStatus.TERMINATED, result=event.reason)
+            to_children = event if event.recursive else None
+            end_instance(transition, instance, Trigger.TERMINATE, output=event.reason, to_children=to_children)
+        case CancelRequested() as event:
+            _append_last(transition, instance, event, OrchestrationStatus.CANCELED, result=event.reason)
+            end_instance(transition, instance, Trigger.CANCEL, output=event.reason)
         case ExecutionSuspended() as event:
+            if event.recursive:
+                tell_children(transition, instance, event)
             if instance.status is not OrchestrationStatus.SUSPENDED:
                 move(instance, Trigger.SUSPEND)
                 keep_answers(transition, instance)
         case ExecutionResumed() as event:
+            if event.recursive:
+                tell_children(transition, instance, event)
             if instance.status is OrchestrationStatus.SUSPENDED:
                 resume(transition, instance)
         case _:
             raise AssertionError(f"{message.event!r} is no control message")
 
 
+def is_control(instance: Instance, message: Message) -> bool:
+    """Whether a message is for the instance as a whole, and not for its code."""
+    event = message.event
+    if isinstance(event, CONTROL):
+        return True
+    if isinstance(event, TimerFired):
+        return event.timer_id in (RUN_TIMEOUT, SCHEDULED_START)
+    return isinstance(event, CancelRequested) and waits_for_start(instance)
+
+
+def _expire(transition: Transition, instance: Instance, event: TimerFired) -> None:
+    failure = FailureDetails(
+        "builtins.TimeoutError",
+        f"Instance {instance.instance_id!r} had not ended by {event.fire_at.isoformat()}: its run_timeout was over.",
+        is_non_retriable=True,
+    )
+    _append_last(transition, instance, event, OrchestrationStatus.FAILED, failure=failure)
+    cancel = CancelRequested(timestamp=transition.now, reason='"The run_timeout of the parent was over."')
+    end_instance(transition, instance, Trigger.EXPIRE, failure=failure, to_children=cancel)
+
+
+def _append_last(
+    transition: Transition,
+    instance: Instance,
+    event: HistoryEvent,
+    status: OrchestrationStatus,
+    *,
+    result: str | None = None,
+    failure: FailureDetails | None = None,
+) -> None:
+    """Append the episode that ends an instance without its code."""
+    completed = ExecutionCompleted(timestamp=transition.now, status=status, result=result, failure=failure)
+    _append_history(transition, instance, (OrchestratorStarted(timestamp=transition.now), event, completed))
+
+
 def next_episode(instance: Instance, started: OrchestratorStarted, limits: Limits) -> PendingEpisode | None:
     """Take what waits for an orchestration as one episode; None if nothing does, or if it may not run."""
     if instance.is_working or instance.status is OrchestrationStatus.SUSPENDED or instance.is_terminal:
+        return None
+    if waits_for_start(instance):
         return None
     messages: list[Message] = []
     while instance.inbox and len(messages) < limits.episode_messages_max:
@@ -87,6 +159,7 @@ def next_episode(instance: Instance, started: OrchestratorStarted, limits: Limit
         name=instance.name,
         past_episodes=instance.episodes,
         new_events=(started, *(message.event for message in messages)),
+        version=instance.version,
     )
     return PendingEpisode(work_item, tuple(messages))
 
@@ -103,14 +176,16 @@ def complete_episode(
     pending: PendingEpisode,
     episode: Episode,
     limits: Limits,
-    new_execution_id: str,
+    new: NewExecutions,
 ) -> None:
     """Apply what an episode asked for: append history, start work, send messages, and end the instance if it ended."""
     instance.is_working = False
     instance.deliveries = 0
     transition.change(instance)
     transition.consume(instance, pending.messages)
+    _close_children(transition, instance, pending.messages)
     move(instance, Trigger.RUN)
+    instance.events_buffered = episode.events_buffered
     if episode.custom_status is not None:
         instance.custom_status = episode.custom_status
     events: list[HistoryEvent] = list(pending.work_item.new_events)
@@ -119,11 +194,11 @@ def complete_episode(
         if isinstance(action, CompleteOrchestration):
             completion = action
         else:
-            _apply(transition, instance, action, events, new_execution_id)
+            _apply(transition, instance, action, events, new)
     if completion is None and instance.history_events + len(events) > limits.history_events_max:
         completion = _too_long(instance, limits)
     if completion is not None and completion.status is OrchestrationStatus.CONTINUED_AS_NEW:
-        continue_as_new(transition, instance, new_execution_id, completion.result, completion.carryover_events)
+        continue_as_new(transition, instance, new.execution_id, completion)
         return
     if completion is not None:
         events.append(
@@ -135,9 +210,40 @@ def complete_episode(
             )
         )
     _append_history(transition, instance, tuple(events))
-    if completion is not None:
-        trigger = _COMPLETIONS[completion.status]
-        end_instance(transition, instance, trigger, output=completion.result, failure=completion.failure)
+    if completion is None:
+        _warn_of_length(transition, instance, len(events), limits)
+        return
+    to_children: CancelRequested | None = None
+    if completion.status is OrchestrationStatus.CANCELED:
+        to_children = CancelRequested(timestamp=transition.now, reason=completion.result)
+    end_instance(
+        transition,
+        instance,
+        _COMPLETIONS[completion.status],
+        output=completion.result,
+        failure=completion.failure,
+        to_children=to_children,
+    )
+
+
+def _close_children(transition: Transition, instance: Instance, messages: tuple[Message, ...]) -> None:
+    if not instance.children:
+        return
+    for message in messages:
+        event = message.event
+        if isinstance(event, SubOrchestrationInstanceCompleted | SubOrchestrationInstanceFailed) and (
+            event.task_scheduled_id in instance.children
+        ):
+            transition.remove_child(instance, event.task_scheduled_id)
+
+
+def _warn_of_length(transition: Transition, instance: Instance, added: int, limits: Limits) -> None:
+    """Warn when the history reaches a length, and again at each doubling of it."""
+    before, after = instance.history_events - added, instance.history_events
+    if after // limits.history_events_warning > 0:
+        doublings = (after // limits.history_events_warning).bit_length()
+        if (before // limits.history_events_warning).bit_length() < doublings:
+            transition.outputs.append(HistoryWarning(instance.instance_id, instance.name, after))
 
 
 _COMPLETIONS = {
@@ -169,18 +275,16 @@ def _apply(
     instance: Instance,
     action: OrchestratorAction,
     events: list[HistoryEvent],
-    execution_id: str,
+    new: NewExecutions,
 ) -> None:
     now = transition.now
     match action:
         case ScheduleTask():
             _schedule_activity(transition, instance, action)
         case CreateSubOrchestration():
-            _start_child(transition, instance, action, execution_id)
+            _start_child(transition, instance, action, new)
         case CreateTimer():
-            timer = DurableTimer(instance.instance_id, instance.execution_id, action.id, action.fire_at)
-            instance.timers[action.id] = timer
-            transition.timers_created.append(timer)
+            transition.add_timer(instance, action.id, action.fire_at)
         case CancelTimer():
             _cancel_timer(transition, instance, action.id)
             return
@@ -189,6 +293,15 @@ def _apply(
         case SendEntityMessage():
             transition.send(_target(action.event), action.event)
             _track_section(instance, action.event)
+        case CancelTask():
+            _cancel_task(transition, instance, action.id)
+        case CompleteUpdate():
+            event = UpdateCompleted(
+                timestamp=now, update_id=action.update_id, result=action.result, failure=action.failure
+            )
+            transition.outputs.append(UpdateAnswered(instance.instance_id, event))
+        case MarkPatch():
+            pass
         case CompleteOrchestration():
             raise AssertionError("the completion is applied after everything else")
     # The clock of the episode, not of its completion: a replay compares the event as a whole.
@@ -207,22 +320,46 @@ def _schedule_activity(transition: Transition, instance: Instance, action: Sched
         retry=action.retry,
         timeout=action.timeout,
         speculative=action.speculative,
+        start_timeout=action.start_timeout,
+        heartbeat_timeout=action.heartbeat_timeout,
+        tags=action.tags,
     )
     instance.activities[action.id] = activity
     transition.activities_scheduled.append(activity)
     transition.outputs.append(StartActivity(activity))
 
 
-def _start_child(transition: Transition, instance: Instance, action: CreateSubOrchestration, execution_id: str) -> None:
+def _start_child(
+    transition: Transition, instance: Instance, action: CreateSubOrchestration, new: NewExecutions
+) -> None:
     started = ExecutionStarted(
         timestamp=transition.now,
         name=action.name,
         instance_id=action.instance_id,
-        execution_id=f"{execution_id}.{action.id:x}",
+        execution_id=f"{new.execution_id}.{action.id:x}",
         input=action.input,
-        parent=ParentInstance(instance.instance_id, instance.execution_id, action.id),
+        parent=None if action.detached else ParentInstance(instance.instance_id, instance.execution_id, action.id),
+        version=action.version or new.default_version,
+        tags=action.tags if action.detached else {**instance.tags, **action.tags},
+        start_at=action.start_at,
     )
     transition.send(action.instance_id, started)
+    if not action.detached:
+        transition.add_child(instance, action.id, action.instance_id)
+
+
+def _cancel_task(transition: Transition, instance: Instance, sequence: int) -> None:
+    """Stop an activity, also one whose completion waits in the inbox; ask a sub-orchestration to cancel itself."""
+    if sequence in instance.activities:
+        key = instance.activities[sequence].key
+        transition.stop_activity(instance, sequence)
+        answer = next((message for message in instance.inbox if message.activity == key), None)
+        if answer is not None:
+            instance.inbox.remove(answer)
+    elif sequence in instance.children:
+        cancel = CancelRequested(timestamp=transition.now, reason='"The parent cancelled this call."')
+        tell_child(transition, instance, instance.children[sequence], cancel)
+        transition.remove_child(instance, sequence)
 
 
 def _cancel_timer(transition: Transition, instance: Instance, sequence: int) -> None:

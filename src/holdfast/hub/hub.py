@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import enum
 from datetime import datetime
 
 import msgspec
 
 from holdfast.errors import InstanceAlreadyExistsError, OverloadedError
-from holdfast.hub.activities import completion_message, next_attempt, open_attempt, replace_activity
+from holdfast.hub.activities import completion_message, next_attempt, open_attempt, record_progress, replace_activity
 from holdfast.hub.entities import (
     PendingBatch,
     apply_lock_change,
@@ -16,24 +17,45 @@ from holdfast.hub.entities import (
     next_batch,
     next_lock_change,
 )
-from holdfast.hub.episodes import CONTROL, PendingEpisode, apply_control, complete_episode, give_back, next_episode
+from holdfast.hub.episodes import (
+    CONTROL,
+    NewExecutions,
+    PendingEpisode,
+    apply_control,
+    complete_episode,
+    give_back,
+    is_control,
+    next_episode,
+)
 from holdfast.hub.instance import Instance, ScheduledActivity
-from holdfast.hub.lifecycle import begin_execution, park
+from holdfast.hub.lifecycle import begin_execution, park, waits_for_start
 from holdfast.hub.transition import Transition
 from holdfast.model.failure import FailureDetails
 from holdfast.model.history import (
     EntityLockGranted,
     EntityUnlockSent,
+    EventRaised,
     ExecutionStarted,
+    ExecutionTerminated,
     MessageEvent,
     OrchestratorStarted,
+    SubOrchestrationInstanceCompleted,
     SubOrchestrationInstanceFailed,
 )
 from holdfast.model.ids import is_entity
 from holdfast.model.limits import Limits
 from holdfast.model.messages import Message
+from holdfast.model.requests import StartRequest
 from holdfast.model.status import OrchestrationStatus
 from holdfast.model.work_items import ActivityWorkItem, EntityBatch, Episode, Failed, Outcome
+
+
+class Admission(enum.Enum):
+    """What a start does, if it is not rejected."""
+
+    START = "start"
+    REPLACE = "end the existing instance, then start"
+    RETURN_EXISTING = "leave the existing instance"
 
 
 class Hub:
@@ -44,10 +66,11 @@ class Hub:
     must be stored.
     """
 
-    def __init__(self, lsn: int, node: str, limits: Limits) -> None:
+    def __init__(self, lsn: int, node: str, limits: Limits, default_version: str | None = None) -> None:
         self.lsn = lsn
         self.limits = limits
         self._node = node
+        self._default_version = default_version
 
     def _begin(self, instance_id: str, now: datetime) -> Transition:
         self.lsn += 1
@@ -59,28 +82,49 @@ class Hub:
 
     # Requests of clients
 
-    def start(
-        self, existing: Instance | None, instance_id: str, name: str, input: str | None, now: datetime
-    ) -> tuple[Instance, Transition]:
-        """Start an orchestration under an id that is free, or whose last owner has ended.
+    def admit(self, existing: Instance | None, request: StartRequest) -> Admission:
+        """Say what a start does, given the instance that has its id: its policy, and its request key, decide.
 
         Raises:
-            InstanceAlreadyExistsError: otherwise.
+            InstanceAlreadyExistsError: if the policy rejects.
         """
-        if existing is not None and not existing.is_terminal:
-            raise InstanceAlreadyExistsError(instance_id, existing.status.value)
-        transition = self._begin(instance_id, now)
+        if existing is None:
+            return Admission.START
+        is_repetition = request.request_key is not None and request.request_key == existing.request_key
+        if not is_repetition and request.id_policy.replaces(existing.status):
+            return Admission.START if existing.is_terminal else Admission.REPLACE
+        if is_repetition or request.id_policy.otherwise == "return":
+            return Admission.RETURN_EXISTING
+        raise InstanceAlreadyExistsError(request.instance_id, existing.status.value)
+
+    def start(self, existing: Instance | None, request: StartRequest, now: datetime) -> tuple[Instance, Transition]:
+        """Start an orchestration under an id that is free, or whose last owner has ended."""
+        transition = self._begin(request.instance_id, now)
+        begins_at = max(now, request.start_at or now)
         started = ExecutionStarted(
             timestamp=now,
-            name=name,
-            instance_id=instance_id,
+            name=request.name,
+            instance_id=request.instance_id,
             execution_id=self._execution_id(transition.lsn),
-            input=input,
+            input=request.input,
+            version=request.version or self._default_version,
+            tags=request.tags,
+            start_at=request.start_at,
+            expires_at=None if request.run_timeout is None else begins_at + request.run_timeout,
         )
-        instance = existing or Instance(instance_id, started.execution_id, name, now)
+        instance = existing or Instance(request.instance_id, started.execution_id, request.name, now)
+        instance.request_key = request.request_key
         begin_execution(transition, instance, started)
-        transition.send(instance_id, started)
+        if not waits_for_start(instance):
+            transition.send(request.instance_id, started)
         return instance, transition
+
+    def make_way(self, existing: Instance, now: datetime) -> Transition:
+        """End an instance that is to be replaced."""
+        transition = self._begin(existing.instance_id, now)
+        event = ExecutionTerminated(timestamp=now, reason='"It was replaced by a new start with its instance id."')
+        apply_control(transition, existing, Message(existing.instance_id, event))
+        return transition
 
     def post(self, instance: Instance | None, instance_id: str, event: MessageEvent, now: datetime) -> Transition:
         """Accept a message from a client; what it leads to is decided when it is delivered.
@@ -89,6 +133,11 @@ class Hub:
             OverloadedError: if the inbox is full.
         """
         waiting = len(instance.inbox) + len(instance.held) if instance else 0
+        if isinstance(event, EventRaised) and instance and instance.events_buffered >= self.limits.events_buffered_max:
+            raise OverloadedError(
+                f"Instance {instance_id!r} has taken in {instance.events_buffered} external events that it has not "
+                "waited for, which is the limit. Try again later."
+            )
         if isinstance(event, CONTROL):  # a full inbox must not keep anybody from ending what fills it
             waiting = len(instance.controls) if instance else 0
         if waiting >= self.limits.inbox_messages_max:
@@ -114,11 +163,13 @@ class Hub:
             return instance, self._drop(instance, message, now)
         if isinstance(message.event, ExecutionStarted) and message.event.execution_id != instance.execution_id:
             return instance, self._refuse_start(instance, message, message.event, now)
-        if isinstance(message.event, CONTROL):
-            instance.controls.append(message)
-            return instance, None
+        if not _is_meant(instance, message):
+            return instance, self._drop(instance, message, now)
         if message.timer is not None:
             instance.answered.add(message.timer[1])
+        if is_control(instance, message):
+            instance.controls.append(message)
+            return instance, None
         if message.activity is not None:
             instance.answered.add(message.activity[1])
             if instance.status is OrchestrationStatus.SUSPENDED:
@@ -133,8 +184,12 @@ class Hub:
         if isinstance(event, ExecutionStarted):
             transition = self._begin(message.instance_id, now)
             instance = ended or Instance(message.instance_id, event.execution_id, event.name, now)
+            instance.request_key = None
             begin_execution(transition, instance, event)
-            instance.inbox.append(message)
+            if waits_for_start(instance):
+                transition.consume(instance, (message,))
+            else:
+                instance.inbox.append(message)
             return instance, transition
         if ended is None and is_entity(message.instance_id) and not isinstance(event, EntityUnlockSent):
             transition = self._begin(message.instance_id, now)
@@ -193,12 +248,23 @@ class Hub:
         if activity is None:
             return None
         if isinstance(outcome, Failed):
-            again = next_attempt(activity, outcome.details, now)
+            again = next_attempt(activity, outcome, now)
             if again is not None:
                 transition = self._begin(instance.instance_id, now)
                 replace_activity(transition, instance, again)
                 return transition
         return completion_message(activity, outcome, now)
+
+    def record_progress(
+        self, instance: Instance, work_item: ActivityWorkItem, progress: str, now: datetime
+    ) -> Transition | None:
+        """Store what a running attempt reports, if anybody still waits for it."""
+        activity = open_attempt(instance, work_item)
+        if activity is None:
+            return None
+        transition = self._begin(instance.instance_id, now)
+        record_progress(transition, instance, activity, progress)
+        return transition
 
     def count_delivery(self, instance: Instance, activity: ScheduledActivity, now: datetime) -> Transition:
         """Count a start of an activity before it happens."""
@@ -241,8 +307,8 @@ class Hub:
         self, instance: Instance, pending: PendingEpisode, episode: Episode, now: datetime
     ) -> Transition:
         transition = self._begin(instance.instance_id, now)
-        new_id = self._execution_id(transition.lsn)
-        complete_episode(transition, instance, pending, episode, self.limits, new_id)
+        new = NewExecutions(self._execution_id(transition.lsn), self._default_version)
+        complete_episode(transition, instance, pending, episode, self.limits, new)
         return transition
 
     def complete_batch(
@@ -274,4 +340,13 @@ def _is_open(instance: Instance, message: Message) -> bool:
         return message.activity[1] in instance.activities and message.activity[1] not in instance.answered
     if message.timer is not None:
         return message.timer[1] in instance.timers and message.timer[1] not in instance.answered
+    event = message.event
+    if isinstance(event, SubOrchestrationInstanceCompleted | SubOrchestrationInstanceFailed):
+        return event.task_scheduled_id in instance.children
     return True
+
+
+def _is_meant(instance: Instance, message: Message) -> bool:
+    """Whether an instance is still the child of the parent that sent it a request."""
+    sent_by = getattr(message.event, "sent_by", None)
+    return sent_by is None or sent_by == instance.parent

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from datetime import datetime, timedelta
+from typing import Final
 
 import msgspec
 
@@ -11,8 +12,12 @@ from holdfast.model.failure import FailureDetails
 from holdfast.model.history import ParentInstance
 from holdfast.model.ids import is_entity
 from holdfast.model.messages import DurableKey, Message
-from holdfast.model.retry import RetryPolicy
+from holdfast.model.retry import RetryRule
 from holdfast.model.status import OrchestrationState, OrchestrationStatus
+
+RUN_TIMEOUT: Final = -1
+SCHEDULED_START: Final = -2
+"""The sequence numbers of the timers that belong to the instance, not to its code."""
 
 
 class ScheduledActivity(msgspec.Struct, frozen=True, kw_only=True):
@@ -27,9 +32,14 @@ class ScheduledActivity(msgspec.Struct, frozen=True, kw_only=True):
     visible_at: datetime
     attempt: int = 1
     deliveries: int = 0
-    retry: RetryPolicy | None = None
+    retry: RetryRule | None = None
     timeout: timedelta | None = None
     speculative: bool = False
+    start_timeout: timedelta | None = None
+    heartbeat_timeout: timedelta | None = None
+    tags: dict[str, str] = {}
+    progress: str | None = None
+    """What the attempts have reported last, as JSON."""
 
     @property
     def key(self) -> DurableKey:
@@ -41,6 +51,19 @@ class DurableTimer(msgspec.Struct, frozen=True):
     execution_id: str
     sequence: int
     due_at: datetime
+
+    @property
+    def key(self) -> DurableKey:
+        return (self.execution_id, self.sequence)
+
+
+class OpenChild(msgspec.Struct, frozen=True):
+    """A sub-orchestration that was started and whose end is not consumed yet."""
+
+    instance_id: str
+    execution_id: str
+    sequence: int
+    child_instance_id: str
 
     @property
     def key(self) -> DurableKey:
@@ -64,11 +87,13 @@ class Instance:
     __slots__ = (
         "activities",
         "answered",
+        "children",
         "controls",
         "created_at",
         "custom_status",
         "deliveries",
         "episodes",
+        "events_buffered",
         "execution_id",
         "failure",
         "held",
@@ -83,11 +108,14 @@ class Instance:
         "output",
         "parent",
         "parked",
+        "request_key",
         "revision",
         "state",
         "status",
+        "tags",
         "timers",
         "updated_at",
+        "version",
     )
 
     def __init__(self, instance_id: str, execution_id: str, name: str, now: datetime) -> None:
@@ -105,11 +133,16 @@ class Instance:
         self.failure: FailureDetails | None = None
         self.parked: FailureDetails | None = None
         self.parent: ParentInstance | None = None
+        self.version: str | None = None
+        self.tags: dict[str, str] = {}
+        self.request_key: str | None = None
+        """Names the client request that started this instance, so that its repetition is known."""
         self.state: str | None = None
         self.lock: CriticalSectionState | None = None
         self.episodes = 0
         self.history_events = 0
         self.deliveries = 0
+        self.events_buffered = 0
         self.inbox: deque[Message] = deque()
         self.held: deque[Message] = deque()
         """What a locked entity keeps waiting; it comes before the inbox once the lock is released."""
@@ -119,6 +152,7 @@ class Instance:
         self.answered: set[int] = set()
         """Which open activities and timers have their completion waiting in the inbox."""
         self.timers: dict[int, DurableTimer] = {}
+        self.children: dict[int, OpenChild] = {}
         self.is_working = False
         """Whether a work item of this instance is with a worker."""
 
@@ -145,4 +179,6 @@ class Instance:
             failure=self.failure,
             parked=self.parked,
             parent_instance_id=self.parent.instance_id if self.parent else None,
+            version=self.version,
+            tags=self.tags,
         )

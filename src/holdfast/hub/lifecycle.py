@@ -3,22 +3,32 @@
 from __future__ import annotations
 
 import enum
+from datetime import datetime
+from typing import TypeAlias
 
 import msgspec
 
 from holdfast.errors import InstanceNotRunningError
 from holdfast.hub.activities import replace_activity
-from holdfast.hub.instance import Instance
-from holdfast.hub.transition import InstanceStopped, StartActivity, Transition
+from holdfast.hub.instance import RUN_TIMEOUT, SCHEDULED_START, Instance, OpenChild
+from holdfast.hub.transition import InstanceStopped, Transition
+from holdfast.model.actions import CompleteOrchestration
 from holdfast.model.failure import FailureDetails
 from holdfast.model.history import (
+    CancelRequested,
     EntityUnlockSent,
-    EventRaised,
+    ExecutionResumed,
     ExecutionStarted,
+    ExecutionSuspended,
+    ExecutionTerminated,
+    ParentInstance,
     SubOrchestrationInstanceCompleted,
     SubOrchestrationInstanceFailed,
 )
 from holdfast.model.status import OrchestrationStatus as S
+
+ChildEvent: TypeAlias = ExecutionTerminated | ExecutionSuspended | ExecutionResumed | CancelRequested
+"""What a parent sends on to its sub-orchestrations."""
 
 
 class Trigger(enum.Enum):
@@ -34,6 +44,8 @@ class Trigger(enum.Enum):
     PARK = "park"
     RESUME = "resume"
     RESTART = "start again"
+    EXPIRE = "expire"
+    REWIND = "rewind"
 
 
 _T = Trigger
@@ -44,13 +56,15 @@ TRANSITIONS: dict[tuple[S, Trigger], S] = {
     (S.RUNNING, _T.RUN): S.RUNNING,
     (S.RUNNING, _T.COMPLETE): S.COMPLETED,
     (S.RUNNING, _T.FAIL): S.FAILED,
-    (S.RUNNING, _T.CANCEL): S.CANCELED,
+    **{(status, _T.CANCEL): S.CANCELED for status in (S.PENDING, S.RUNNING, S.SUSPENDED)},
     (S.RUNNING, _T.CONTINUE_AS_NEW): S.RUNNING,
     **{(status, _T.TERMINATE): S.TERMINATED for status in (S.PENDING, S.RUNNING, S.SUSPENDED)},
+    **{(status, _T.EXPIRE): S.FAILED for status in (S.PENDING, S.RUNNING, S.SUSPENDED)},
     **{(status, _T.SUSPEND): S.SUSPENDED for status in (S.PENDING, S.RUNNING)},
     **{(status, _T.PARK): S.SUSPENDED for status in (S.PENDING, S.RUNNING, S.SUSPENDED)},
     (S.SUSPENDED, _T.RESUME): S.RUNNING,
     **{(status, _T.RESTART): S.PENDING for status in _ENDED},
+    (S.FAILED, _T.REWIND): S.RUNNING,
 }
 """Every way in which the status of an instance changes; what is not here is an error.
 
@@ -71,7 +85,10 @@ def move(instance: Instance, trigger: Trigger) -> None:
 
 
 def begin_execution(transition: Transition, instance: Instance, started: ExecutionStarted) -> None:
-    """Let an instance that is new, or has ended, begin its life with the execution that `started` describes."""
+    """Let an instance that is new, or has ended, begin its life with the execution that `started` describes.
+
+    One whose start is planned for later waits for its timer; `run_timeout` becomes a timer too.
+    """
     if instance.revision > 0:
         transition.removed_execution = (instance.execution_id, instance.episodes)
         transition.is_new_execution = True
@@ -80,6 +97,35 @@ def begin_execution(transition: Transition, instance: Instance, started: Executi
         instance.custom_status = None
     transition.change(instance)
     _reset(instance, started)
+    _set_timers(transition, instance, started)
+
+
+def waits_for_start(instance: Instance) -> bool:
+    """Whether the start of an instance is planned for later."""
+    return SCHEDULED_START in instance.timers
+
+
+def first_event(instance: Instance, now: datetime) -> ExecutionStarted:
+    """Return the event that starts the current execution, made of what is stored of the instance."""
+    expiry = instance.timers.get(RUN_TIMEOUT)
+    return ExecutionStarted(
+        timestamp=now,
+        name=instance.name,
+        instance_id=instance.instance_id,
+        execution_id=instance.execution_id,
+        input=instance.input,
+        parent=instance.parent,
+        version=instance.version,
+        tags=instance.tags,
+        expires_at=expiry.due_at if expiry else None,
+    )
+
+
+def _set_timers(transition: Transition, instance: Instance, started: ExecutionStarted) -> None:
+    if started.expires_at is not None:
+        transition.add_timer(instance, RUN_TIMEOUT, started.expires_at)
+    if started.start_at is not None and started.start_at > transition.now:
+        transition.add_timer(instance, SCHEDULED_START, started.start_at)
 
 
 def _reset(instance: Instance, started: ExecutionStarted) -> None:
@@ -87,6 +133,8 @@ def _reset(instance: Instance, started: ExecutionStarted) -> None:
     instance.name = started.name
     instance.input = started.input
     instance.parent = started.parent
+    instance.version = started.version
+    instance.tags = started.tags
     instance.output = None
     instance.failure = None
     instance.parked = None
@@ -94,6 +142,7 @@ def _reset(instance: Instance, started: ExecutionStarted) -> None:
     instance.episodes = 0
     instance.history_events = 0
     instance.deliveries = 0
+    instance.events_buffered = 0
 
 
 def end_instance(
@@ -103,15 +152,20 @@ def end_instance(
     *,
     output: str | None = None,
     failure: FailureDetails | None = None,
+    to_children: ChildEvent | None = None,
 ) -> None:
     """Make an instance terminal. This is the only place that does.
 
-    Whatever it still has is given back in the same transition: activities, timers, messages, locks; and whoever
-    waits for it is told: the parent by a message, clients by an output.
+    Whatever it still has is given back in the same transition: activities are stopped, or do not start, if they were
+    asked for with the last breath; timers, messages and locks go; and whoever waits for it is told: the parent by a
+    message, clients by an output.
+
+    Args:
+        to_children: sent to each sub-orchestration that is still open; None lets them go on by themselves.
     """
     move(instance, trigger)
-    # What was asked for with the last breath has nobody who waits for it: it does not start.
-    transition.outputs = [each for each in transition.outputs if not isinstance(each, StartActivity)]
+    if to_children is not None:
+        tell_children(transition, instance, to_children)
     instance.output = output
     instance.failure = failure
     instance.parked = None
@@ -122,6 +176,17 @@ def end_instance(
     release_locks(transition, instance)
     _tell_parent(transition, instance)
     transition.outputs.append(InstanceStopped(instance.snapshot()))
+
+
+def tell_children(transition: Transition, instance: Instance, event: ChildEvent) -> None:
+    """Send a request on to every open sub-orchestration."""
+    for child in instance.children.values():
+        tell_child(transition, instance, child, event)
+
+
+def tell_child(transition: Transition, instance: Instance, child: OpenChild, event: ChildEvent) -> None:
+    me = ParentInstance(instance.instance_id, instance.execution_id, child.sequence)
+    transition.send(child.child_instance_id, msgspec.structs.replace(event, timestamp=transition.now, sent_by=me))
 
 
 def drop_messages(transition: Transition, instance: Instance) -> None:
@@ -158,18 +223,15 @@ def _tell_parent(transition: Transition, instance: Instance) -> None:
             failure=instance.failure
             or FailureDetails(
                 "holdfast.errors.OrchestrationFailedError",
-                f"Sub-orchestration {instance.instance_id!r} ended as {instance.status.value}.",
+                f"Sub-orchestration {instance.instance_id!r} ended as {instance.status.value}."
+                + (f" Reason: {instance.output}" if instance.output else ""),
             ),
         )
     transition.send(parent.instance_id, event, parent.execution_id)
 
 
 def continue_as_new(
-    transition: Transition,
-    instance: Instance,
-    execution_id: str,
-    input: str | None,
-    carryover_events: tuple[EventRaised, ...],
+    transition: Transition, instance: Instance, execution_id: str, completion: CompleteOrchestration
 ) -> None:
     """Replace the execution of an instance by a new one with an empty history.
 
@@ -177,23 +239,22 @@ def continue_as_new(
     their order is the order of their ids; the others can concern nobody any more.
     """
     move(instance, Trigger.CONTINUE_AS_NEW)
-    transition.outputs = [each for each in transition.outputs if not isinstance(each, StartActivity)]
     release_locks(transition, instance)
+    started = msgspec.structs.replace(
+        first_event(instance, transition.now),
+        execution_id=execution_id,
+        input=completion.result,
+        version=completion.version or instance.version,
+        event_keys=completion.event_keys,
+    )
     transition.remove_all_work(instance)
     transition.removed_execution = (instance.execution_id, instance.episodes)
     transition.is_new_execution = True
     waiting = [message for message in instance.inbox if message.execution_id is None]
     drop_messages(transition, instance)
-    started = ExecutionStarted(
-        timestamp=transition.now,
-        name=instance.name,
-        instance_id=instance.instance_id,
-        execution_id=execution_id,
-        input=input,
-        parent=instance.parent,
-    )
     _reset(instance, started)
-    for event in (started, *carryover_events, *(message.event for message in waiting)):
+    _set_timers(transition, instance, started)
+    for event in (started, *completion.carryover_events, *(message.event for message in waiting)):
         transition.send(instance.instance_id, event)
 
 

@@ -8,8 +8,8 @@ from typing import TypeAlias
 
 import msgspec
 
-from holdfast.hub.instance import DurableTimer, Instance, ScheduledActivity
-from holdfast.model.history import HistoryEvent, MessageEvent
+from holdfast.hub.instance import DurableTimer, Instance, OpenChild, ScheduledActivity
+from holdfast.model.history import HistoryEvent, MessageEvent, UpdateCompleted
 from holdfast.model.messages import DurableKey, Message
 from holdfast.model.status import OrchestrationState
 
@@ -28,7 +28,28 @@ class InstanceStopped(msgspec.Struct, frozen=True):
     state: OrchestrationState
 
 
-Output: TypeAlias = StartActivity | InstanceStopped
+class StopActivity(msgspec.Struct, frozen=True):
+    """Stop the running attempt of an activity whose result nobody waits for any more."""
+
+    key: DurableKey
+
+
+class UpdateAnswered(msgspec.Struct, frozen=True):
+    """Tell whoever sent an update what came of it."""
+
+    instance_id: str
+    event: UpdateCompleted
+
+
+class HistoryWarning(msgspec.Struct, frozen=True):
+    """Warn that the history of an instance has become long."""
+
+    instance_id: str
+    name: str
+    history_events: int
+
+
+Output: TypeAlias = StartActivity | StopActivity | InstanceStopped | UpdateAnswered | HistoryWarning
 
 
 class Transition:
@@ -41,8 +62,11 @@ class Transition:
         "activities_removed",
         "activities_scheduled",
         "activities_updated",
+        "children_created",
+        "children_removed",
         "consumed",
         "history",
+        "history_copied",
         "instance",
         "instance_id",
         "is_new_execution",
@@ -65,6 +89,8 @@ class Transition:
         self.revision_before = 0
         self.is_new_execution = False
         self.history: tuple[HistoryEvent, ...] = ()
+        self.history_copied: tuple[tuple[HistoryEvent, ...], ...] = ()
+        """The first episodes of a new execution, taken over from another one."""
         self.removed_execution: tuple[str, int] | None = None
         self.sent: list[Message] = []
         self.consumed: list[int] = []
@@ -73,6 +99,8 @@ class Transition:
         self.activities_removed: list[DurableKey] = []
         self.timers_created: list[DurableTimer] = []
         self.timers_removed: list[DurableKey] = []
+        self.children_created: list[OpenChild] = []
+        self.children_removed: list[DurableKey] = []
         self.outputs: list[Output] = []
 
     def change(self, instance: Instance) -> None:
@@ -113,9 +141,39 @@ class Transition:
         self.timers_removed.append(instance.timers.pop(sequence).key)
         instance.answered.discard(sequence)
 
+    def stop_activity(self, instance: Instance, sequence: int) -> None:
+        """Remove an activity whose result nobody will hear, and stop it if it runs."""
+        key = instance.activities[sequence].key
+        self.remove_activity(instance, sequence)
+        self.outputs = [
+            each for each in self.outputs if not (isinstance(each, StartActivity) and each.activity.key == key)
+        ]
+        self.outputs.append(StopActivity(key))
+
+    def add_timer(self, instance: Instance, sequence: int, due_at: datetime) -> None:
+        timer = DurableTimer(instance.instance_id, instance.execution_id, sequence, due_at)
+        instance.timers[sequence] = timer
+        self.timers_created.append(timer)
+
+    def add_child(self, instance: Instance, sequence: int, child_instance_id: str) -> None:
+        child = OpenChild(instance.instance_id, instance.execution_id, sequence, child_instance_id)
+        instance.children[sequence] = child
+        self.children_created.append(child)
+
+    def remove_child(self, instance: Instance, sequence: int) -> None:
+        self.children_removed.append(instance.children.pop(sequence).key)
+
     def remove_all_work(self, instance: Instance) -> None:
-        """Remove every open activity and timer of an execution that is over."""
+        """Remove every open activity, timer and sub-orchestration of an execution that is over.
+
+        Activities are stopped; the sub-orchestrations go on by themselves.
+        """
+        self.outputs = [each for each in self.outputs if not isinstance(each, StartActivity)]
         for sequence in list(instance.activities):
+            key = instance.activities[sequence].key
             self.remove_activity(instance, sequence)
+            self.outputs.append(StopActivity(key))
+        for sequence in list(instance.children):
+            self.remove_child(instance, sequence)
         for sequence in list(instance.timers):
             self.remove_timer(instance, sequence)

@@ -23,7 +23,7 @@ from holdfast.model.history import (
     TimerCreated,
     UpdateCompleted,
 )
-from holdfast.model.retry import RetryPolicy
+from holdfast.model.retry import RetryRule
 from holdfast.model.status import OrchestrationStatus
 
 EntityMessage: TypeAlias = EntityOperationCalled | EntityOperationSignaled | EntityLockRequested | EntityUnlockSent
@@ -33,7 +33,7 @@ class ScheduleTask(msgspec.Struct, frozen=True):
     id: int
     name: str
     input: str | None
-    retry: RetryPolicy | None = None
+    retry: RetryRule | None = None
     timeout: timedelta | None = None
     speculative: bool = False
     start_timeout: timedelta | None = None

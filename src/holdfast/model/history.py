@@ -27,6 +27,10 @@ class ParentInstance(msgspec.Struct, frozen=True):
     task_scheduled_id: int
 
 
+# What a parent sends to its children carries the parent in `sent_by`: an instance that has another parent by now, or
+# none, is not the one that was meant.
+
+
 class OrchestratorStarted(_Event, frozen=True, kw_only=True):
     """An episode began; its timestamp is what the orchestrator reads as the current time."""
 
@@ -56,22 +60,26 @@ class ExecutionCompleted(_Event, frozen=True, kw_only=True):
 class ExecutionTerminated(_Event, frozen=True, kw_only=True):
     reason: str | None = None
     recursive: bool = False
+    sent_by: ParentInstance | None = None
 
 
 class ExecutionSuspended(_Event, frozen=True, kw_only=True):
     reason: str | None = None
     recursive: bool = False
+    sent_by: ParentInstance | None = None
 
 
 class ExecutionResumed(_Event, frozen=True, kw_only=True):
     reason: str | None = None
     recursive: bool = False
+    sent_by: ParentInstance | None = None
 
 
 class CancelRequested(_Event, frozen=True, kw_only=True):
     """Raises `CancelledError` where the orchestrator waits; only the first one of an execution does."""
 
     reason: str | None = None
+    sent_by: ParentInstance | None = None
 
 
 class ExecutionRewound(_Event, frozen=True, kw_only=True):

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import typing
 from collections.abc import Callable, Coroutine, Generator, Mapping
-from datetime import timedelta
 from typing import Any, ClassVar, Generic, Literal, TypeAlias, TypeVar, overload
 
 from holdfast.errors import ConfigurationError, InvalidInputError, PayloadError
 from holdfast.model.converter import DataConverter
-from holdfast.model.retry import RetryPolicy
+from holdfast.model.options import ActivityOptions
 
 I_contra = TypeVar("I_contra", contravariant=True)
 O_co = TypeVar("O_co", covariant=True)
@@ -86,15 +85,13 @@ class Activity(FunctionReference, Generic[I_contra, O_co]):
         input_parameter: str | None,
         *,
         runs_in: RunsIn = "loop",
-        retry: RetryPolicy | None = None,
-        timeout: timedelta | None = None,
         speculative: bool = False,
+        options: ActivityOptions | None = None,
     ) -> None:
         super().__init__(name, function, input_parameter)
         self.runs_in: RunsIn = runs_in
-        self.retry = retry
-        self.timeout = timeout
         self.speculative = speculative
+        self.options: ActivityOptions = options or {}
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         return self.function(*args, **kwargs)
@@ -123,7 +120,16 @@ class SyncActivity(Activity[I_contra, O_co]):
 
 
 class Orchestrator(FunctionReference, Generic[I_contra, O_co]):
-    """A registered orchestrator: deterministic code that coordinates. Made by `@app.orchestrator`."""
+    """A registered orchestrator: deterministic code that coordinates. Made by `@app.orchestrator`.
+
+    One with a `version` runs the instances of exactly that version; one without runs all that have none of their own.
+    """
+
+    def __init__(
+        self, name: str, function: Callable[..., Any], input_parameter: str | None, *, version: str | None = None
+    ) -> None:
+        super().__init__(name, function, input_parameter)
+        self.version = version
 
     def __call__(self, *args: Any) -> Any:
         """Call the undecorated function, as a unit test with a context of its own does."""
@@ -191,14 +197,6 @@ def decode_input(converter: DataConverter, function: FunctionReference, input: s
     except PayloadError as error:
         what = "needs an input" if input is None else "got an input that it cannot take"
         raise PayloadError(f"{function.name!r} {what}. {error}") from error
-
-
-def check_options(name: str, retry: object, timeout: object) -> None:
-    """Raise InvalidInputError for a retry policy or a timeout that is none."""
-    if not isinstance(retry, RetryPolicy | None):
-        raise InvalidInputError(f"retry={retry!r} of activity {name!r} is no RetryPolicy; write RetryPolicy(...).")
-    if timeout is not None and not (isinstance(timeout, timedelta) and timeout > timedelta(0)):
-        raise InvalidInputError(f"timeout={timeout!r} of activity {name!r} must be a timedelta of more than zero.")
 
 
 def validate_name(name: str) -> str:

@@ -75,7 +75,10 @@ class Succeeded(msgspec.Struct, frozen=True):
 
 
 class Failed(msgspec.Struct, frozen=True):
+    """`progress` is what the attempt reported last, as JSON, if it did."""
+
     details: FailureDetails
+    progress: str | None = None
 
 
 Outcome: TypeAlias = Succeeded | Failed

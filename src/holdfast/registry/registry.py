@@ -6,7 +6,7 @@ import difflib
 from collections.abc import Collection, Mapping
 from typing import Any, TypeVar
 
-from holdfast.errors import ConfigurationError, NotRegisteredError
+from holdfast.errors import ConfigurationError, NotRegisteredError, VersionMismatchError
 from holdfast.model.refs import Activity, EntityClass, Orchestrator
 
 R = TypeVar("R", Activity[Any, Any], Orchestrator[Any, Any], EntityClass)
@@ -18,6 +18,7 @@ class Registry:
     def __init__(self) -> None:
         self._activities: dict[str, Activity[Any, Any]] = {}
         self._orchestrators: dict[str, Orchestrator[Any, Any]] = {}
+        self._versions: dict[tuple[str, str | None], Orchestrator[Any, Any]] = {}
         self._entities: dict[str, EntityClass] = {}
 
     @property
@@ -36,7 +37,13 @@ class Registry:
         _add(self._activities, "activity", activity)
 
     def add_orchestrator(self, orchestrator: Orchestrator[Any, Any]) -> None:
-        _add(self._orchestrators, "orchestrator", orchestrator)
+        key = (orchestrator.name.casefold(), orchestrator.version)
+        known = self._orchestrators.get(key[0])
+        if known is None:
+            _add(self._orchestrators, "orchestrator", orchestrator)
+        elif key in self._versions or known.name != orchestrator.name:
+            _add(self._orchestrators, "orchestrator", orchestrator)  # which refuses it
+        self._versions[key] = orchestrator
 
     def add_entity(self, entity: EntityClass) -> None:
         _add(self._entities, "entity", entity)
@@ -44,21 +51,30 @@ class Registry:
     def find_activity(self, name: str) -> Activity[Any, Any] | None:
         return self._activities.get(name.casefold())
 
-    def find_orchestrator(self, name: str) -> Orchestrator[Any, Any] | None:
-        return self._orchestrators.get(name.casefold())
+    def find_orchestrator(self, name: str, version: str | None = None) -> Orchestrator[Any, Any] | None:
+        """Return the orchestrator of exactly this version, or else the one without a version, if there is one."""
+        found = self._versions.get((name.casefold(), version))
+        return found or self._versions.get((name.casefold(), None))
 
     def find_entity(self, name: str) -> EntityClass | None:
         return self._entities.get(name.casefold())
 
-    def orchestrator(self, name: str) -> Orchestrator[Any, Any]:
-        """Return an orchestrator by name.
+    def orchestrator(self, name: str, version: str | None = None) -> Orchestrator[Any, Any]:
+        """Return the orchestrator for a name and a version.
 
         Raises:
             NotRegisteredError: naming the nearest one.
+            VersionMismatchError: if there are only others versions of it.
         """
-        found = self.find_orchestrator(name)
-        if found is None:
+        if name.casefold() not in self._orchestrators:
             raise not_registered("orchestrator", name, self._orchestrators)
+        found = self.find_orchestrator(name, version)
+        if found is None:
+            known = ", ".join(repr(v) for key, v in self._versions if key == name.casefold())
+            raise VersionMismatchError(
+                f"The app has no version {version!r} of orchestrator {name!r}; it has {known}. Start one of these, set "
+                "default_version, or register a function without a version."
+            )
         return found
 
     def activity(self, name: str) -> Activity[Any, Any]:

@@ -41,6 +41,10 @@ class Asked:
     def actions(self) -> tuple[OrchestratorAction, ...]:
         return tuple(self._actions)
 
+    def events_count(self) -> int:
+        """How many events the actions cause."""
+        return sum(isinstance(action, SchedulingAction) for action in self._actions)
+
     def events(self, now: datetime) -> list[tuple[ScheduledEvent, str]]:
         """Return the events that the actions cause, each with its line."""
         return [

@@ -4,53 +4,37 @@ from __future__ import annotations
 
 import random
 import uuid
-from collections.abc import Callable
-from datetime import datetime, timedelta
-from typing import TYPE_CHECKING, Any, TypeVar, overload
+from collections.abc import Callable, Mapping
+from datetime import datetime
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, Literal
 
 from holdfast.errors import InvalidInputError, OrchestratorMisuseError, PayloadTooLargeError
-from holdfast.model.actions import CreateSubOrchestration, ScheduleTask, SendEntityMessage, SendEvent
-from holdfast.model.history import EntityOperationCalled, EntityOperationSignaled
-from holdfast.model.ids import EntityId, validate_instance_id
-from holdfast.model.refs import (
-    NO_INPUT,
-    Activity,
-    ExternalEvent,
-    Orchestrator,
-    check_options,
-    encode_input,
-    operation_name,
-    validate_event_name,
-    validate_name,
-)
-from holdfast.model.retry import RetryPolicy
+from holdfast.model.options import check_version
+from holdfast.model.refs import validate_name
+from holdfast.replay.completion import NextExecution
 from holdfast.replay.deterministic import deterministic_random, deterministic_uuid
-from holdfast.replay.locks import CriticalSection, Locks
 from holdfast.replay.logger import ReplaySafeLogger
+from holdfast.replay.messaging import Messaging
 from holdfast.replay.orchestration import Execution
-from holdfast.replay.tasks import DurableTask, TimerTask
+from holdfast.replay.saga import Saga
+from holdfast.replay.task_group import TaskGroup
 
 if TYPE_CHECKING:
     import logging
 
-I = TypeVar("I")  # noqa: E741 - input and output, as everywhere in the typed API
-O = TypeVar("O")  # noqa: E741
-E = TypeVar("E")
-T = TypeVar("T")
 
-
-class OrchestrationContext:
+class OrchestrationContext(Messaging):
     """What an orchestrator may do, and all that it may know of the world.
 
     Every method that returns a `DurableTask` schedules at once; awaiting only waits. Arguments are checked and encoded
     at the call: a value that is not JSON-able raises `PayloadError` there.
     """
 
-    __slots__ = ("_execution", "_locks", "_random", "_uuids")
+    __slots__ = ("_random", "_uuids")
 
     def __init__(self, execution: Execution) -> None:
-        self._execution = execution
-        self._locks = Locks()
+        super().__init__(execution)
         self._random: random.Random | None = None
         self._uuids = 0
 
@@ -66,12 +50,24 @@ class OrchestrationContext:
     @property
     def execution_id(self) -> str:
         """Changes with each `continue_as_new`."""
-        return self._execution.execution_id
+        return self._execution.identity
 
     @property
     def parent_instance_id(self) -> str | None:
         """The instance that called this one as a sub-orchestration, if any."""
         return self._execution.parent_instance_id
+
+    @property
+    def version(self) -> str | None:
+        """The version that this instance was started with."""
+        started = self._execution.started
+        return started.version if started else None
+
+    @property
+    def tags(self) -> Mapping[str, str]:
+        """The tags that this instance was started with, those of its callers included."""
+        started = self._execution.started
+        return MappingProxyType(started.tags if started else {})
 
     @property
     def current_utc_datetime(self) -> datetime:
@@ -82,6 +78,16 @@ class OrchestrationContext:
     def is_replaying(self) -> bool:
         """Whether the code now runs over what has happened before."""
         return self._execution.is_replaying
+
+    @property
+    def is_locked(self) -> bool:
+        """Whether the code is in a critical section."""
+        return self._locks.is_locked
+
+    @property
+    def history_events(self) -> int:
+        """How many events this execution's history had before this episode; see `continue_as_new`."""
+        return self._execution.history_events
 
     @property
     def random(self) -> random.Random:
@@ -99,213 +105,79 @@ class OrchestrationContext:
         """Return a logger that is silent while the code replays, so that each line is logged once."""
         return ReplaySafeLogger(logger, self._execution)
 
-    @overload
-    def call_activity(
-        self, activity: Activity[None, O], /, *, retry: RetryPolicy | None = None, timeout: timedelta | None = None
-    ) -> DurableTask[O]: ...
-    @overload
-    def call_activity(
-        self,
-        activity: Activity[I, O],
-        input: I,
-        /,
-        *,
-        retry: RetryPolicy | None = None,
-        timeout: timedelta | None = None,
-    ) -> DurableTask[O]: ...
-    @overload
-    def call_activity(
-        self, activity: str, input: Any = ..., /, *, retry: RetryPolicy | None = None, timeout: timedelta | None = None
-    ) -> DurableTask[Any]: ...
-    def call_activity(
-        self,
-        activity: Activity[Any, Any] | str,
-        input: Any = NO_INPUT,
-        /,
-        *,
-        retry: RetryPolicy | None = None,
-        timeout: timedelta | None = None,
-    ) -> DurableTask[Any]:
-        """Schedule an activity; the task has its result.
+    def task_group(self) -> TaskGroup:
+        """Return a scope for coroutines and tasks that end together, for `async with`; see `TaskGroup`."""
+        self._check_usable()
+        return TaskGroup(self._execution)
 
-        Args:
-            retry: what to do when an attempt fails; overrides the activity's own policy.
-            timeout: how long one attempt may take; overrides the activity's own.
+    def saga(self) -> Saga:
+        """Return a scope whose steps are undone, in reverse, if it ends with an error, for `async with`; see `Saga`."""
+        self._check_usable()
+        return Saga(self.prepare_activity)
 
-        The task raises `TaskFailedError`, which is also an instance of the original class where that is loaded.
+    def patched(self, name: str, /) -> bool:
+        """Return whether the code after a change is to be used: the code before it is for what was in flight.
+
+        `if ctx.patched("new-tax"): ... else: ...` The first time that an execution asks decides, and is recorded. Once
+        no instance from before the change is left, the old branch can go, and the question with it.
         """
-        self._check_alive()
-        if not isinstance(activity, Activity | str):  # pyright: ignore[reportUnnecessaryIsInstance] - callers may be untyped
-            raise InvalidInputError(f"{activity!r} is no activity; decorate the function with @app.activity.")
-        name, speculative = validate_name(activity) if isinstance(activity, str) else activity.name, False
-        if not isinstance(activity, str):
-            retry, timeout = retry or activity.retry, timeout or activity.timeout
-            speculative = activity.speculative
-        check_options(name, retry, timeout)
-        payload = self._encode(activity, input)
-        return self._execution.schedule(
-            lambda number: ScheduleTask(number, name, payload, retry, timeout, speculative), _output_type(activity)
-        )
+        self._check_usable()
+        return self._execution.is_patched(validate_name(name))
 
-    @overload
-    def call_sub_orchestrator(
-        self, orchestrator: Orchestrator[None, O], /, *, instance_id: str | None = None
-    ) -> DurableTask[O]: ...
-    @overload
-    def call_sub_orchestrator(
-        self, orchestrator: Orchestrator[I, O], input: I, /, *, instance_id: str | None = None
-    ) -> DurableTask[O]: ...
-    @overload
-    def call_sub_orchestrator(
-        self, orchestrator: str, input: Any = ..., /, *, instance_id: str | None = None
-    ) -> DurableTask[Any]: ...
-    def call_sub_orchestrator(
-        self, orchestrator: Orchestrator[Any, Any] | str, input: Any = NO_INPUT, /, *, instance_id: str | None = None
-    ) -> DurableTask[Any]:
-        """Start another orchestration and wait for its result; its failure is raised here as `TaskFailedError`.
+    def set_query_handler(self, name: str, handler: Callable[..., Any], /) -> None:
+        """Let clients ask a live orchestration something: the handler is called with their input, if it takes one.
 
-        Without an `instance_id` it gets one made of this execution's id and the number of the call.
+        It must be a plain function that changes nothing, and cannot use the context. Set it before the first wait.
         """
-        self._check_alive()
-        self._locks.check_sub_orchestration()
-        if not isinstance(orchestrator, Orchestrator | str):  # pyright: ignore[reportUnnecessaryIsInstance] - callers may be untyped
-            raise InvalidInputError(f"{orchestrator!r} is no orchestrator; decorate it with @app.orchestrator.")
-        if instance_id is not None:
-            validate_instance_id(instance_id)
-            if instance_id in (self.instance_id, self.parent_instance_id):
-                raise InvalidInputError(
-                    "A sub-orchestration cannot have the instance id of its caller or that one's caller: "
-                    f"{instance_id!r}."
-                )
-        name = validate_name(orchestrator) if isinstance(orchestrator, str) else orchestrator.name
-        payload = self._encode(orchestrator, input)
-        execution_id = self.execution_id
-        return self._execution.schedule(
-            lambda number: CreateSubOrchestration(number, name, instance_id or f"{execution_id}:{number}", payload),
-            _output_type(orchestrator),
-        )
+        self._check_usable()
+        self._execution.handlers.set_query(validate_name(name), handler)
 
-    def create_timer(self, due: timedelta | datetime, /) -> TimerTask:
-        """Return a task that is completed after a duration or at an aware instant; one in the past fires at once."""
-        self._check_alive()
-        return self._execution.create_timer(_instant(self.current_utc_datetime, due))
-
-    @overload
-    def wait_for_external_event(
-        self, event: ExternalEvent[T], /, *, timeout: timedelta | None = None
-    ) -> DurableTask[T]: ...
-    @overload
-    def wait_for_external_event(self, event: str, /, *, timeout: timedelta | None = None) -> DurableTask[Any]: ...
-    def wait_for_external_event(
-        self, event: ExternalEvent[Any] | str, /, *, timeout: timedelta | None = None
-    ) -> DurableTask[Any]:
-        """Return a task for the next external event of a name (case-insensitive).
-
-        Events that came before are kept and handed out in order, each to one wait. With a `timeout` the task raises
-        `TimeoutError` when none came in time; that wait is over then, and a later event goes to a later wait.
-        """
-        self._check_alive()
-        name = validate_event_name(event) if isinstance(event, str) else event.name
-        expected_type = Any if isinstance(event, str) else event.payload_type
-        fire_at = None if timeout is None else _instant(self.current_utc_datetime, timeout)
-        return self._execution.wait_for_event(name, expected_type, fire_at)
-
-    @overload
-    def send_event(self, instance_id: str, event: ExternalEvent[None], /) -> None: ...
-    @overload
-    def send_event(self, instance_id: str, event: ExternalEvent[T], data: T, /) -> None: ...
-    @overload
-    def send_event(self, instance_id: str, event: str, data: Any = None, /) -> None: ...
-    def send_event(self, instance_id: str, event: ExternalEvent[Any] | str, data: Any = None, /) -> None:
-        """Send an external event to another orchestration, one way; if that has ended, the event is dropped."""
-        self._check_alive()
-        validate_instance_id(instance_id)
-        name = validate_event_name(event) if isinstance(event, str) else event.name
-        payload = self._execution.converter.encode(data)
-        self._execution.ask(lambda number: SendEvent(number, instance_id, name, payload))
-
-    @overload
-    def call_entity(self, entity: EntityId[E], operation: Callable[[E], O], /) -> DurableTask[O]: ...
-    @overload
-    def call_entity(self, entity: EntityId[E], operation: Callable[[E, I], O], input: I, /) -> DurableTask[O]: ...
-    @overload
-    def call_entity(self, entity: EntityId[Any], operation: str, input: Any = ..., /) -> DurableTask[Any]: ...
-    def call_entity(
-        self, entity: EntityId[Any], operation: Callable[..., Any] | str, input: Any = NO_INPUT, /
-    ) -> DurableTask[Any]:
-        """Run an operation on an entity and wait for its result; its failure is raised here as `TaskFailedError`."""
-        self._check_alive()
-        target = entity.instance_id
-        self._locks.check_call(target)
-        execution = self._execution
-        name, payload = operation_name(operation), self._encode(None, input)
-
-        def call(number: int) -> SendEntityMessage:
-            return SendEntityMessage(
-                EntityOperationCalled(
-                    timestamp=execution.clock(),
-                    event_id=number,
-                    request_id=f"{execution.execution_id}:{number}",
-                    target_instance_id=target,
-                    operation=name,
-                    input=payload,
-                    parent_instance_id=execution.instance_id,
-                    parent_execution_id=execution.execution_id,
-                )
-            )
-
-        number = execution.ask(call)
-        task = execution.open_task(number, entity.result_type(name))
-        execution.open_request(f"{execution.execution_id}:{number}", number)
-        self._locks.calling(target, task)
-        return task
-
-    @overload
-    def signal_entity(self, entity: EntityId[E], operation: Callable[[E], Any], /) -> None: ...
-    @overload
-    def signal_entity(self, entity: EntityId[E], operation: Callable[[E, I], Any], input: I, /) -> None: ...
-    @overload
-    def signal_entity(self, entity: EntityId[Any], operation: str, input: Any = ..., /) -> None: ...
-    def signal_entity(
-        self, entity: EntityId[Any], operation: Callable[..., Any] | str, input: Any = NO_INPUT, /
+    def set_update_handler(
+        self, name: str, handler: Callable[..., Any], /, *, validator: Callable[..., Any] | None = None
     ) -> None:
-        """Ask an entity to run an operation, one way: there is no result, and a failure is not reported."""
-        self._check_alive()
-        target = entity.instance_id
-        self._locks.check_signal(target)
-        execution = self._execution
-        name, payload = operation_name(operation), self._encode(None, input)
-        execution.ask(
-            lambda number: SendEntityMessage(
-                EntityOperationSignaled(
-                    timestamp=execution.clock(),
-                    event_id=number,
-                    request_id=f"{execution.execution_id}:{number}",
-                    target_instance_id=target,
-                    operation=name,
-                    input=payload,
-                )
-            )
-        )
+        """Let clients change a live orchestration and get an answer: what the handler returns, or raises.
 
-    def lock(self, *entities: EntityId[Any]) -> CriticalSection:
-        """Return a critical section over entities, for `async with`. No other orchestration gets in between."""
-        self._check_alive()
-        return self._locks.section(self._execution, entities)
+        The handler is orchestrator code: a function, or an `async def` or generator that waits for durable tasks. A
+        validator that raises rejects the update without a trace; it must change nothing. Set it before the first wait.
+        """
+        self._check_usable()
+        self._execution.handlers.set_update(validate_name(name), handler, validator)
 
-    def continue_as_new(self, input: Any = None, /, *, preserve_unprocessed_events: bool = True) -> None:
+    def continue_as_new(
+        self,
+        input: Any = None,
+        /,
+        *,
+        preserve_unprocessed_events: bool = True,
+        open_tasks: Literal["drop", "wait", "refuse"] = "drop",
+        version: str | None = None,
+    ) -> None:
         """Start over with a new input and an empty history, once the function returns; return right after this call.
 
-        What is still open is dropped: results of activities, timers, sub-orchestrations. External events that nobody
-        waited for are handed on, unless told otherwise.
+        Args:
+            preserve_unprocessed_events: hand on the external events that nobody waited for.
+            open_tasks: what happens to activities, sub-orchestrations and entity calls without an answer: "drop" stops
+                the activities, lets the others go on, and hears none of them; "wait" starts over once all have ended;
+                "refuse" raises `OrchestratorMisuseError`. Timers and waits are dropped.
+            version: of the next execution, if it is to be another one.
         """
-        self._check_alive()
+        self._check_usable()
+        if open_tasks not in ("drop", "wait", "refuse"):  # pyright: ignore[reportUnnecessaryContains] - callers may be untyped
+            raise InvalidInputError(f"open_tasks={open_tasks!r} must be 'drop', 'wait' or 'refuse'.")
+        check_version(version)
+        if open_tasks == "refuse" and self._execution.open_work:
+            raise OrchestratorMisuseError(
+                f"Instance {self.instance_id!r} cannot continue as new: {self._execution.open_work} tasks have not "
+                "ended. Await or cancel them first."
+            )
         payload = self._execution.converter.encode(input)
-        self._execution.continue_as_new(payload, preserve_unprocessed_events)
+        self._execution.continue_as_new(
+            NextExecution(payload, preserve_unprocessed_events, open_tasks == "wait", version)
+        )
 
     def set_custom_status(self, status: Any, /) -> None:
         """Show a JSON-able value (16 KiB at most) to whoever asks for this instance's status, from the next wait on."""
-        self._check_alive()
+        self._check_usable()
         text = self._execution.converter.encode(status)
         limit = self._execution.limits.custom_status_bytes_max
         if len(text.encode()) > limit:
@@ -313,32 +185,3 @@ class OrchestrationContext:
                 f"The custom status has {len(text.encode())} bytes; at most {limit} are allowed."
             )
         self._execution.set_custom_status(text)
-
-    def _encode(self, function: Activity[Any, Any] | Orchestrator[Any, Any] | str | None, input: Any) -> str | None:
-        known = None if isinstance(function, str) else function
-        return encode_input(self._execution.converter, known, input)
-
-    def _check_alive(self) -> None:
-        if self._execution.is_inert:
-            raise OrchestratorMisuseError(
-                f"Instance {self.instance_id!r} was unloaded; this context is not connected to anything any more."
-            )
-
-
-def _output_type(function: Activity[Any, Any] | Orchestrator[Any, Any] | str) -> Any:
-    return Any if isinstance(function, str) else function.output_type
-
-
-def _instant(now: datetime, due: timedelta | datetime) -> datetime:
-    """Return an instant in UTC."""
-    if not isinstance(due, timedelta | datetime):  # pyright: ignore[reportUnnecessaryIsInstance] - callers may be untyped
-        raise InvalidInputError(f"{due!r} is no time to wait for; use timedelta(seconds=...) or an aware datetime.")
-    try:
-        fire_at = now + due if isinstance(due, timedelta) else due
-    except OverflowError:
-        raise InvalidInputError(f"A timer cannot be due after {due}: the calendar ends before that.") from None
-    if fire_at.tzinfo is None:
-        raise InvalidInputError(
-            f"The instant {due} has no time zone; use an aware datetime, such as ctx.current_utc_datetime + delay."
-        )
-    return fire_at.astimezone(now.tzinfo)

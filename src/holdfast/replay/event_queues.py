@@ -28,17 +28,22 @@ class EventQueues:
         self._waits: dict[str, deque[Wait]] = {}
         self._buffered: dict[str, deque[tuple[int, EventRaised]]] = {}
         self._arrived = 0
+        self.buffered = 0
+        """How many events nobody has waited for."""
 
     def take(self, name: str) -> EventRaised | None:
         """Return the oldest event that came before anybody waited for it."""
         first = _popleft(self._buffered, name.casefold())
-        return None if first is None else first[1]
+        if first is None:
+            return None
+        self.buffered -= 1
+        return first[1]
 
     def add(self, name: str, wait: Wait) -> None:
         self._waits.setdefault(name.casefold(), deque()).append(wait)
 
     def discard(self, name: str, wait: Wait) -> None:
-        """Forget a wait that has timed out."""
+        """Forget a wait that has timed out or was cancelled."""
         key = name.casefold()
         self._waits[key].remove(wait)
         if not self._waits[key]:
@@ -54,6 +59,7 @@ class EventQueues:
     def keep(self, event: EventRaised) -> None:
         """Keep an event for a later wait."""
         self._arrived += 1
+        self.buffered += 1
         self._buffered.setdefault(event.name.casefold(), deque()).append((self._arrived, event))
 
     def unprocessed(self) -> tuple[EventRaised, ...]:

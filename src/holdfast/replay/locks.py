@@ -36,7 +36,7 @@ class CriticalSection:
         """
         execution = self._execution
         self._locks.enter(self)
-        section_id = self._id = f"{execution.execution_id}:{self._locks.next_section()}"
+        section_id = self._id = f"{execution.identity}/{self._locks.next_section()}"
 
         def request(number: int) -> SendEntityMessage:
             return SendEntityMessage(
@@ -46,12 +46,12 @@ class CriticalSection:
                     critical_section_id=section_id,
                     lock_set=self.lock_set,
                     parent_instance_id=execution.instance_id,
-                    parent_execution_id=execution.execution_id,
+                    parent_execution_id=execution.identity,
                 )
             )
 
         number = execution.ask(request)
-        task = execution.open_task(number)
+        task = execution.open_task(number, give_up=lambda _: self.release())
         execution.open_request(section_id, number)
         return task
 
@@ -93,6 +93,10 @@ class Locks:
         self._section: CriticalSection | None = None
         self._sections = 0
         self._calling: dict[str, DurableTask[Any]] = {}
+
+    @property
+    def is_locked(self) -> bool:
+        return self._section is not None
 
     def section(self, execution: Execution, entities: tuple[EntityId[Any], ...]) -> CriticalSection:
         """Return a section over entities, each once, in the one order in which everybody locks.

@@ -5,16 +5,32 @@ from __future__ import annotations
 import contextvars
 import inspect
 import types
-from collections.abc import Coroutine, Generator
-from typing import Any, TypeAlias, TypeGuard
+from collections.abc import Callable, Coroutine, Generator
+from typing import Any, TypeAlias, TypeVar
 
 import msgspec
 
 from holdfast.errors import ForeignAwaitableError
 from holdfast.replay.discard import discard
-from holdfast.replay.tasks import DurableTask
+from holdfast.replay.tasks import DurableTask, is_task
+
+T = TypeVar("T")
 
 Body: TypeAlias = Coroutine[Any, Any, Any] | Generator[Any, Any, Any]
+
+
+RUNNING: contextvars.ContextVar[object] = contextvars.ContextVar("holdfast_running", default=None)
+"""Whose code runs. A thread that orchestrator code starts does not have it, so that its calls can be refused."""
+
+
+def run_as(owner: object, code: Callable[[], T]) -> T:
+    """Run code of an execution outside of its branches."""
+
+    def run() -> T:
+        RUNNING.set(owner)
+        return code()
+
+    return contextvars.Context().run(run)
 
 
 class Returned(msgspec.Struct, frozen=True):
@@ -37,14 +53,19 @@ class Stepper:
         self.body: Body = body
         self._owner = owner
         self._context = contextvars.Context()
+        self._context.run(RUNNING.set, owner)
         self.waiting_for: DurableTask[Any] | None = None
 
-    def step(self) -> Returned | Raised | None:
-        """Run until the body waits for a task that is not completed (None), returns or raises."""
+    def step(self, interruption: BaseException | None = None) -> Returned | Raised | None:
+        """Run until the body waits for a task that is not completed (None), returns or raises.
+
+        Args:
+            interruption: raised where the body waits, instead of giving it what it waits for.
+        """
         waiting_for, self.waiting_for = self.waiting_for, None
         to_send: Any = None
-        to_throw: BaseException | None = None
-        if waiting_for is not None:
+        to_throw = interruption
+        if waiting_for is not None and interruption is None:
             to_send, to_throw = _outcome(waiting_for)
         while True:
             try:
@@ -59,7 +80,7 @@ class Stepper:
             except BaseException as error:
                 return Raised(error)
             to_send, to_throw = None, None
-            if _is_task(yielded) and yielded.owner in (self._owner, None):
+            if is_task(yielded) and yielded.owner in (self._owner, None):
                 if not yielded.is_completed:
                     self.waiting_for = yielded
                     return None
@@ -81,14 +102,10 @@ class Stepper:
         )
 
 
-def _is_task(yielded: object) -> TypeGuard[DurableTask[Any]]:
-    return isinstance(yielded, DurableTask)
-
-
 def _outcome(task: DurableTask[Any]) -> tuple[Any, BaseException | None]:
     try:
         return task.result, None
-    except Exception as error:
+    except BaseException as error:
         return None, error
 
 

@@ -3,28 +3,32 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Generator, Iterable
-from typing import Any, Generic, Protocol, TypeVar, cast, overload
+from typing import Any, Generic, TypeGuard, TypeVar, cast, overload
 
-from holdfast.errors import InvalidInputError, OrchestratorMisuseError
+from holdfast.errors import CancelledError, InvalidInputError, OrchestratorMisuseError
 
 T = TypeVar("T")
 T_co = TypeVar("T_co", covariant=True)
 T1 = TypeVar("T1")
 T2 = TypeVar("T2")
 T3 = TypeVar("T3")
+T4 = TypeVar("T4")
 
 
 class DurableTask(Generic[T_co]):
     """Something that an orchestrator waits for. It was scheduled when it was made; `await` it for its result.
 
-    In a generator orchestrator `yield task` gives the result too, and `yield from task` gives it with its type.
+    It may be awaited several times. In a generator orchestrator `yield task` gives the result too, and
+    `yield from task` gives it with its type.
     """
 
-    __slots__ = ("_done", "_error", "_observers", "_owner", "_value")
+    __slots__ = ("_done", "_error", "_give_up", "_is_cancelled", "_observers", "_owner", "_value")
 
-    def __init__(self, owner: object) -> None:
+    def __init__(self, owner: object, give_up: Callable[[], object] | None = None) -> None:
         self._owner = owner
         self._done = False
+        self._is_cancelled = False
+        self._give_up = give_up
         self._value: T_co | Any = None
         self._error: Callable[[], BaseException] | None = None
         self._observers: list[Callable[[DurableTask[Any]], object]] = []
@@ -36,12 +40,17 @@ class DurableTask(Generic[T_co]):
 
     @property
     def is_completed(self) -> bool:
-        """Whether it has a result or has failed."""
+        """Whether it has a result, has failed or was cancelled."""
         return self._done
 
     @property
     def is_failed(self) -> bool:
+        """Whether awaiting it raises; a cancelled task counts as failed."""
         return self._error is not None
+
+    @property
+    def is_cancelled(self) -> bool:
+        return self._is_cancelled
 
     @property
     def result(self) -> T_co:
@@ -55,6 +64,22 @@ class DurableTask(Generic[T_co]):
         if self._error is not None:
             raise self._error()
         return self._value
+
+    def cancel(self) -> bool:
+        """Give up what the task waits for; return whether it was still going on.
+
+        The task is over at once: awaiting it raises `CancelledError`, and whatever comes later is not heard. A running
+        activity is stopped, a sub-orchestration asked to cancel itself, a timer removed; the task of a combination
+        cancels all its parts.
+        """
+        if self._done:
+            return False
+        self._is_cancelled = True
+        give_up = self._give_up
+        self.fail(lambda: CancelledError("This durable task was cancelled."))
+        if give_up is not None:
+            give_up()
+        return True
 
     def __await__(self) -> Generator[DurableTask[Any], None, T_co]:
         if not self._done:
@@ -72,55 +97,46 @@ class DurableTask(Generic[T_co]):
             self._observers.append(observer)
 
     def complete(self, value: Any) -> None:
-        self._value = value
-        self._finish()
+        """Complete with a result; without effect if it is completed already."""
+        if not self._done:
+            self._value = value
+            self._finish()
 
     def fail(self, error: Callable[[], BaseException]) -> None:
-        """Complete with a failure. A new exception is made for each raise, so that tracebacks do not pile up."""
-        self._error = error
-        self._finish()
+        """Complete with a failure; a new exception is made for each raise, so that tracebacks do not pile up."""
+        if not self._done:
+            self._error = error
+            self._finish()
+
+    def take_over(self, other: DurableTask[Any]) -> None:
+        """Complete as another task did."""
+        if other.is_failed:
+            self.fail(failure_of(other))
+        else:
+            self.complete(other.result)
 
     def _finish(self) -> None:
         self._done = True
+        self._give_up = None
         observers, self._observers = self._observers, []
         for observer in observers:
             observer(self)
 
 
-class TimerOwner(Protocol):
-    def cancel_timer(self, timer_id: int) -> None: ...
-
-
 class TimerTask(DurableTask[None]):
-    """A durable timer. A cancelled one never fires and never completes."""
+    """A durable timer."""
 
-    __slots__ = ("_cancelled", "_timer_id", "_timers")
-
-    def __init__(self, owner: TimerOwner, timer_id: int) -> None:
-        super().__init__(owner)
-        self._timers = owner
-        self._timer_id = timer_id
-        self._cancelled = False
-
-    @property
-    def is_cancelled(self) -> bool:
-        return self._cancelled
-
-    def cancel(self) -> bool:
-        """Cancel the timer; return whether it was still running."""
-        if self._done or self._cancelled:
-            return False
-        self._cancelled = True
-        self._timers.cancel_timer(self._timer_id)
-        return True
+    __slots__ = ()
 
 
-class _All(DurableTask[list[Any]]):
-    __slots__ = ("_children", "_first_failed", "_missing")
+class _All(DurableTask[Any]):
+    __slots__ = ("_as_tuple", "_children", "_fail_fast", "_first_failed", "_missing")
 
-    def __init__(self, owner: object, children: list[DurableTask[Any]]) -> None:
-        super().__init__(owner)
+    def __init__(self, owner: object, children: list[DurableTask[Any]], fail_fast: bool, as_tuple: bool) -> None:
+        super().__init__(owner, lambda: cancel_all(children))
         self._children = children
+        self._fail_fast = fail_fast
+        self._as_tuple = as_tuple
         self._missing = len(children)
         self._first_failed: DurableTask[Any] | None = None
         if not children:
@@ -132,28 +148,31 @@ class _All(DurableTask[list[Any]]):
         self._missing -= 1
         if child.is_failed and self._first_failed is None:
             self._first_failed = child
-        if self._missing:
-            return
-        if self._first_failed is not None:
-            self.fail(_failure_of(self._first_failed))
-        else:
-            self.complete([each.result for each in self._children])
+        if self._first_failed is not None and (self._fail_fast or not self._missing):
+            self.fail(failure_of(self._first_failed))
+        elif not self._missing:
+            results = [each.result for each in self._children]
+            self.complete(tuple(results) if self._as_tuple else results)
 
 
 class _Any(DurableTask[DurableTask[Any]]):
     __slots__ = ()
 
     def __init__(self, owner: object, children: list[DurableTask[Any]]) -> None:
-        super().__init__(owner)
+        super().__init__(owner, lambda: cancel_all(children))
         for child in children:
-            child.observe(self._child_completed)
-
-    def _child_completed(self, child: DurableTask[Any]) -> None:
-        if not self._done:
-            self.complete(child)
+            child.observe(self.complete)
 
 
-def _failure_of(task: DurableTask[Any]) -> Callable[[], BaseException]:
+def cancel_all(tasks: Iterable[DurableTask[Any]]) -> None:
+    """Cancel what is still going on."""
+    for task in tasks:
+        task.cancel()
+
+
+def failure_of(task: DurableTask[Any]) -> Callable[[], BaseException]:
+    """Return what makes the failure of a failed task."""
+
     def error() -> BaseException:
         try:
             _ = task.result
@@ -164,24 +183,67 @@ def _failure_of(task: DurableTask[Any]) -> Callable[[], BaseException]:
     return error
 
 
-def _children(tasks: Iterable[DurableTask[Any]], function: str) -> tuple[object, list[DurableTask[Any]]]:
-    if isinstance(tasks, DurableTask):  # a task is iterable, for `yield from`, so this must be said here
-        raise InvalidInputError(f"{function} takes several tasks; it got a single one. Await that, or pass a list.")
-    children = list(tasks)
-    for child in children:
-        if not isinstance(child, DurableTask):  # pyright: ignore[reportUnnecessaryIsInstance] - callers may be untyped
+def is_task(value: object) -> TypeGuard[DurableTask[Any]]:
+    return isinstance(value, DurableTask)
+
+
+def children_of(first: object, others: tuple[object, ...], function: str) -> tuple[object, list[DurableTask[Any]]]:
+    """Return the tasks given to a combination, one by one or as one iterable, and whose they are.
+
+    Raises:
+        InvalidInputError: for anything that is no durable task.
+    """
+    given = (first, *others)
+    if not others and not is_task(first):
+        try:
+            given = tuple(cast("Iterable[object]", first))
+        except TypeError:
+            raise InvalidInputError(
+                f"{function} takes durable tasks, or an iterable of them; it got {first!r}."
+            ) from None
+    tasks: list[DurableTask[Any]] = []
+    for child in given:
+        if not is_task(child):
             raise InvalidInputError(
                 f"{function} takes durable tasks, such as those of ctx.call_activity(); it got {child!r}."
             )
-    return (children[0].owner if children else None), children
+        tasks.append(child)
+    return (tasks[0].owner if tasks else None), tasks
 
 
-def when_all(tasks: Iterable[DurableTask[T]]) -> DurableTask[list[T]]:
-    """Return a task for the results of all, in the order given.
+@overload
+def when_all(tasks: Iterable[DurableTask[T]], /, *, fail_fast: bool = False) -> DurableTask[list[T]]: ...
+@overload
+def when_all(
+    first: DurableTask[T1], second: DurableTask[T2], /, *, fail_fast: bool = False
+) -> DurableTask[tuple[T1, T2]]: ...
+@overload
+def when_all(
+    first: DurableTask[T1], second: DurableTask[T2], third: DurableTask[T3], /, *, fail_fast: bool = False
+) -> DurableTask[tuple[T1, T2, T3]]: ...
+@overload
+def when_all(
+    first: DurableTask[T1],
+    second: DurableTask[T2],
+    third: DurableTask[T3],
+    fourth: DurableTask[T4],
+    /,
+    *,
+    fail_fast: bool = False,
+) -> DurableTask[tuple[T1, T2, T3, T4]]: ...
+def when_all(first: Any, /, *others: DurableTask[Any], fail_fast: bool = False) -> DurableTask[Any]:
+    """Return a task for the results of all, in the order given: a list of an iterable, a tuple of single tasks.
 
-    It waits until every one is completed; if some failed, it then raises the failure that happened first.
+    It waits until every one is completed; if some failed, it then raises the failure that happened first. With
+    `fail_fast` it raises that at once, and the others go on.
+
+    Raises:
+        InvalidInputError: for anything that is no durable task, or for one task that is not in an iterable.
     """
-    return _All(*_children(tasks, "when_all"))
+    if is_task(first) and not others:  # a task is iterable, for `yield from`, so this must be said here
+        raise InvalidInputError("when_all takes several tasks; it got a single one. Await that, or pass a list.")
+    owner, children = children_of(first, others, "when_all")
+    return _All(owner, children, fail_fast, as_tuple=bool(others))
 
 
 @overload
@@ -195,13 +257,13 @@ def when_any(
 def when_any(first: Any, /, *others: DurableTask[Any]) -> DurableTask[DurableTask[Any]]:
     """Return a task for the task that is completed first, whether it succeeded or failed.
 
-    The others go on. Which one is first is decided by the history, so that a replay sees the same winner.
+    The others go on; `race` and `select` cancel them. Which one is first is decided by the history, so that a replay
+    sees the same winner.
 
     Raises:
-        InvalidInputError: if there are no tasks.
+        InvalidInputError: if there are no tasks, or for anything that is none.
     """
-    tasks = (cast("DurableTask[Any]", first), *others) if isinstance(first, DurableTask) else first
-    owner, children = _children(tasks, "when_any")
+    owner, children = children_of(first, others, "when_any")
     if not children:
         raise InvalidInputError("when_any needs at least one task: nothing can be first among none.")
     return _Any(owner, children)

@@ -101,7 +101,6 @@ class ChildRow(msgspec.Struct, frozen=True):
     sequence: int
     instance_id: str
     child_instance_id: str
-    child_execution_id: str
 
     @property
     def key(self) -> DurableKey:

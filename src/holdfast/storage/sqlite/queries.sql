@@ -116,7 +116,7 @@ INSERT INTO timer VALUES (?, ?, ?, ?, ?);
 
 -- name: insert_child
 -- A sub-orchestration that was started.
-INSERT INTO child VALUES (?, ?, ?, ?, ?, ?);
+INSERT INTO child VALUES (?, ?, ?, ?, ?);
 
 -- name: read_instance
 -- One instance's row.

@@ -112,6 +112,5 @@ CREATE TABLE child (
     sequence INTEGER NOT NULL,
     instance_id TEXT NOT NULL,
     child_instance_id TEXT NOT NULL,
-    child_execution_id TEXT NOT NULL,
     PRIMARY KEY (partition, execution_id, sequence)
 ) STRICT, WITHOUT ROWID;

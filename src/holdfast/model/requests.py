@@ -1,0 +1,100 @@
+"""What a client asks for when it starts an orchestration."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from datetime import datetime, timedelta
+from typing import Literal
+
+import msgspec
+
+from holdfast.errors import InvalidInputError
+from holdfast.model.status import OrchestrationStatus
+
+_ENDED = frozenset(status for status in OrchestrationStatus if status.is_terminal)
+_TAG_CHARS_MAX = 1_000
+
+
+class IdPolicy(msgspec.Struct, frozen=True, kw_only=True):
+    """What a start does when its instance id is in use.
+
+    An instance whose status is in `replace` gives way, and is terminated first if it has not ended. Any other one
+    stays: the start is rejected, or returns the handle of the existing instance.
+
+    - `IdPolicy()` replaces what has ended.
+    - `IdPolicy(replace=())` lets an id be used once.
+    - `IdPolicy(replace=(), otherwise="return")` starts at most once, and always returns a handle.
+    - `IdPolicy(replace=OrchestrationStatus)` always starts.
+    """
+
+    replace: Iterable[OrchestrationStatus] = _ENDED
+    otherwise: Literal["reject", "return"] = "reject"
+
+    def __post_init__(self) -> None:
+        statuses = tuple(self.replace)
+        if not all(isinstance(each, OrchestrationStatus) for each in statuses):  # pyright: ignore[reportUnnecessaryIsInstance] - callers may be untyped
+            raise InvalidInputError(f"replace={statuses!r} must have values of OrchestrationStatus.")
+        if self.otherwise not in ("reject", "return"):  # pyright: ignore[reportUnnecessaryContains] - as above
+            raise InvalidInputError(f"otherwise={self.otherwise!r} must be 'reject' or 'return'.")
+        msgspec.structs.force_setattr(self, "replace", frozenset(statuses))
+
+    def replaces(self, status: OrchestrationStatus) -> bool:
+        return status in self.replace
+
+
+class StartRequest(msgspec.Struct, frozen=True, kw_only=True):
+    """A start, checked and encoded. `request_key` names the request: its repetition returns what it started."""
+
+    name: str
+    instance_id: str
+    input: str | None = None
+    version: str | None = None
+    tags: dict[str, str] = {}
+    start_at: datetime | None = None
+    run_timeout: timedelta | None = None
+    id_policy: IdPolicy = IdPolicy()
+    request_key: str | None = None
+    is_new_id: bool = False
+    """The id was made for this request, so nothing can exist under it."""
+
+
+def check_tags(tags: object, tags_max: int) -> dict[str, str]:
+    """Return a copy of tags, if they are some: texts by text, so many at most, and not too long.
+
+    Raises:
+        InvalidInputError: otherwise.
+    """
+    if tags is None:
+        return {}
+    if not isinstance(tags, dict):
+        raise InvalidInputError(f"tags={tags!r} must be a dict of texts.")
+    checked: dict[str, str] = {}
+    for key, value in tags.items():  # pyright: ignore[reportUnknownVariableType] - it is what is being checked
+        if not (isinstance(key, str) and isinstance(value, str) and key):
+            raise InvalidInputError(f"The tag {key!r}: {value!r} must be a text with a text as its key.")
+        if len(key) > _TAG_CHARS_MAX or len(value) > _TAG_CHARS_MAX:
+            raise InvalidInputError(f"The tag {key[:40]!r} is longer than {_TAG_CHARS_MAX} characters.")
+        checked[key] = value
+    if len(checked) > tags_max:
+        raise InvalidInputError(f"There are {len(checked)} tags; at most {tags_max} are allowed.")
+    return checked
+
+
+def check_key(what: str, key: str | None) -> None:
+    """Raise InvalidInputError for a request or event key that cannot be stored: 1 to 256 printable characters."""
+    if key is None:
+        return
+    if not isinstance(key, str) or not 1 <= len(key) <= 256 or not key.isprintable():  # pyright: ignore[reportUnnecessaryIsInstance] - callers may be untyped
+        raise InvalidInputError(f"The {what} {key!r} must be a text of 1 to 256 printable characters.")
+
+
+def check_instant(what: str, instant: datetime | None) -> None:
+    """Raise InvalidInputError for an instant without a time zone."""
+    if instant is not None and (not isinstance(instant, datetime) or instant.tzinfo is None):  # pyright: ignore[reportUnnecessaryIsInstance] - callers may be untyped
+        raise InvalidInputError(f"{what}={instant!r} must be a datetime with a time zone.")
+
+
+def check_duration(what: str, duration: timedelta | None) -> None:
+    """Raise InvalidInputError for a duration that is not more than zero."""
+    if duration is not None and not (isinstance(duration, timedelta) and duration > timedelta(0)):  # pyright: ignore[reportUnnecessaryIsInstance] - callers may be untyped
+        raise InvalidInputError(f"{what}={duration!r} must be a timedelta of more than zero.")

@@ -1,0 +1,107 @@
+"""Waiting for external events: with a limit in time, in the order of arrival, and each event once."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import TYPE_CHECKING, Any
+
+from holdfast.errors import WaitTimeoutError
+from holdfast.model.history import EventRaised
+from holdfast.replay.event_queues import EventQueues, Wait
+from holdfast.replay.tasks import DurableTask
+
+if TYPE_CHECKING:
+    from holdfast.replay.orchestration import Execution
+
+_WAIT_BYTES = 512
+
+
+class EventWaits:
+    """The external events of one execution, and who waits for them."""
+
+    def __init__(self, execution: Execution) -> None:
+        self._execution = execution
+        self._queues = EventQueues()
+        self._keys: dict[str, None] = {}
+
+    @property
+    def buffered(self) -> int:
+        """How many events nobody has waited for."""
+        return self._queues.buffered
+
+    def start_with(self, keys: tuple[str, ...]) -> None:
+        """Remember the keys that earlier executions of the instance took in."""
+        self._keys = dict.fromkeys(keys)
+
+    def last_keys(self, count: int) -> tuple[str, ...]:
+        """Return the keys that were taken in last."""
+        return tuple(self._keys)[-count:]
+
+    def unprocessed(self) -> tuple[EventRaised, ...]:
+        """Return the events that nobody has waited for, in the order of their arrival.
+
+        They lose their keys, which are handed on apart from them: they would be taken for repetitions.
+        """
+        return tuple(
+            EventRaised(timestamp=event.timestamp, name=event.name, input=event.input)
+            for event in self._queues.unprocessed()
+        )
+
+    def wait(self, name: str, expected_type: Any, fire_at: datetime | None) -> DurableTask[Any]:
+        """Return a task for the next event of a name: a buffered one, or the next that comes, first waiter first."""
+        execution = self._execution
+        buffered = self._queues.take(name)
+        if buffered is not None:
+            execution.size_bytes -= _WAIT_BYTES
+            task: DurableTask[Any] = DurableTask(execution)
+            execution.finish(task, buffered.input, expected_type)
+            return task
+        task = DurableTask(execution, lambda: self._forget(name, wait))
+        wait = Wait(task, expected_type)
+        self._queues.add(name, wait)
+        execution.size_bytes += _WAIT_BYTES
+        if fire_at is not None:
+            self._limit(name, wait, fire_at)
+        return task
+
+    def _forget(self, name: str, wait: Wait) -> None:
+        self._queues.discard(name, wait)
+        self._execution.size_bytes -= _WAIT_BYTES
+
+    def _limit(self, name: str, wait: Wait, fire_at: datetime) -> None:
+        """Race a wait with a timer; whichever comes first takes the other back."""
+        timer = self._execution.create_timer(fire_at)
+
+        def timed_out(timer: DurableTask[Any]) -> None:
+            if not timer.is_cancelled:
+                self._forget(name, wait)
+                wait.task.fail(
+                    lambda: WaitTimeoutError(f"No external event {name!r} came before {fire_at.isoformat()}.")
+                )
+
+        wait.task.observe(lambda _: timer.cancel())
+        timer.observe(timed_out)
+
+    def deliver(self, event: EventRaised) -> None:
+        """Give an event to the wait that it satisfies, or keep it; one with a key that was seen before is dropped."""
+        if self._is_repeated(event):
+            return
+        wait = self._queues.deliver(event)
+        if wait is None:
+            self._execution.size_bytes += _WAIT_BYTES
+            return
+        self._execution.size_bytes -= _WAIT_BYTES
+        self._execution.finish(wait.task, event.input, wait.expected_type)
+
+    def keep(self, event: EventRaised) -> None:
+        """Keep an event that came after the last wait, for the next execution."""
+        if not self._is_repeated(event):
+            self._queues.keep(event)
+
+    def _is_repeated(self, event: EventRaised) -> bool:
+        if event.key is None:
+            return False
+        if event.key in self._keys:
+            return True
+        self._keys[event.key] = None
+        return False

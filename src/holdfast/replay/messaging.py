@@ -1,0 +1,137 @@
+"""The part of the context that deals with time, events and entities."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import datetime, timedelta
+from typing import Any, TypeVar, overload
+
+from holdfast.model.actions import SendEntityMessage, SendEvent
+from holdfast.model.history import EntityOperationCalled, EntityOperationSignaled
+from holdfast.model.ids import EntityId, validate_instance_id
+from holdfast.model.refs import NO_INPUT, ExternalEvent, operation_name, validate_event_name
+from holdfast.replay.calls import Calls, instant
+from holdfast.replay.locks import CriticalSection
+from holdfast.replay.tasks import DurableTask, TimerTask
+
+I = TypeVar("I")  # noqa: E741 - input and output, as everywhere in the typed API
+O = TypeVar("O")  # noqa: E741
+E = TypeVar("E")
+T = TypeVar("T")
+
+
+class Messaging(Calls):
+    """Timers, external events, entity calls and signals, critical sections."""
+
+    __slots__ = ()
+
+    def create_timer(self, due: timedelta | datetime, /) -> TimerTask:
+        """Return a task that is completed after a duration or at an aware instant; one in the past fires at once.
+
+        Durations are not negative, and may be years. Daylight saving is the caller's: an instant is an instant.
+        """
+        self._check_usable()
+        return self._execution.create_timer(instant(self._execution.clock(), due))
+
+    @overload
+    def wait_for_external_event(
+        self, event: ExternalEvent[T], /, *, timeout: timedelta | None = None
+    ) -> DurableTask[T]: ...
+    @overload
+    def wait_for_external_event(self, event: str, /, *, timeout: timedelta | None = None) -> DurableTask[Any]: ...
+    def wait_for_external_event(
+        self, event: ExternalEvent[Any] | str, /, *, timeout: timedelta | None = None
+    ) -> DurableTask[Any]:
+        """Return a task for the next external event of a name (case-insensitive).
+
+        Events that came before are kept and handed out in order, each to one wait. With a `timeout` the task raises
+        `TimeoutError` when none came in time; that wait is over then, and a later event goes to a later wait.
+        """
+        self._check_usable()
+        name = validate_event_name(event) if isinstance(event, str) else event.name
+        expected_type = Any if isinstance(event, str) else event.payload_type
+        fire_at = None if timeout is None else instant(self._execution.clock(), timeout)
+        return self._execution.events.wait(name, expected_type, fire_at)
+
+    @overload
+    def send_event(self, instance_id: str, event: ExternalEvent[None], /) -> None: ...
+    @overload
+    def send_event(self, instance_id: str, event: ExternalEvent[T], data: T, /) -> None: ...
+    @overload
+    def send_event(self, instance_id: str, event: str, data: Any = None, /) -> None: ...
+    def send_event(self, instance_id: str, event: ExternalEvent[Any] | str, data: Any = None, /) -> None:
+        """Send an external event to another orchestration, one way; if that has ended, the event is dropped."""
+        self._check_usable()
+        validate_instance_id(instance_id)
+        name = validate_event_name(event) if isinstance(event, str) else event.name
+        payload = self._execution.converter.encode(data)
+        self._execution.ask(lambda number: SendEvent(number, instance_id, name, payload))
+
+    @overload
+    def call_entity(self, entity: EntityId[E], operation: Callable[[E], O], /) -> DurableTask[O]: ...
+    @overload
+    def call_entity(self, entity: EntityId[E], operation: Callable[[E, I], O], input: I, /) -> DurableTask[O]: ...
+    @overload
+    def call_entity(self, entity: EntityId[Any], operation: str, input: Any = ..., /) -> DurableTask[Any]: ...
+    def call_entity(
+        self, entity: EntityId[Any], operation: Callable[..., Any] | str, input: Any = NO_INPUT, /
+    ) -> DurableTask[Any]:
+        """Run an operation on an entity and wait for its result; its failure is raised here as `TaskFailedError`."""
+        self._check_usable()
+        target = entity.instance_id
+        self._locks.check_call(target)
+        execution = self._execution
+        name, payload = operation_name(operation), self._encode(None, input)
+
+        def call(number: int) -> SendEntityMessage:
+            return SendEntityMessage(
+                EntityOperationCalled(
+                    timestamp=execution.clock(),
+                    event_id=number,
+                    request_id=f"{execution.identity}:{number}",
+                    target_instance_id=target,
+                    operation=name,
+                    input=payload,
+                    parent_instance_id=execution.instance_id,
+                    parent_execution_id=execution.identity,
+                )
+            )
+
+        number = execution.ask(call)
+        task = execution.open_task(number, entity.result_type(name))
+        execution.open_request(f"{execution.identity}:{number}", number)
+        self._locks.calling(target, task)
+        return task
+
+    @overload
+    def signal_entity(self, entity: EntityId[E], operation: Callable[[E], Any], /) -> None: ...
+    @overload
+    def signal_entity(self, entity: EntityId[E], operation: Callable[[E, I], Any], input: I, /) -> None: ...
+    @overload
+    def signal_entity(self, entity: EntityId[Any], operation: str, input: Any = ..., /) -> None: ...
+    def signal_entity(
+        self, entity: EntityId[Any], operation: Callable[..., Any] | str, input: Any = NO_INPUT, /
+    ) -> None:
+        """Ask an entity to run an operation, one way: there is no result, and a failure is not reported."""
+        self._check_usable()
+        target = entity.instance_id
+        self._locks.check_signal(target)
+        execution = self._execution
+        name, payload = operation_name(operation), self._encode(None, input)
+        execution.ask(
+            lambda number: SendEntityMessage(
+                EntityOperationSignaled(
+                    timestamp=execution.clock(),
+                    event_id=number,
+                    request_id=f"{execution.identity}:{number}",
+                    target_instance_id=target,
+                    operation=name,
+                    input=payload,
+                )
+            )
+        )
+
+    def lock(self, *entities: EntityId[Any]) -> CriticalSection:
+        """Return a critical section over entities, for `async with`. No other orchestration gets in between."""
+        self._check_usable()
+        return self._locks.section(self._execution, entities)
