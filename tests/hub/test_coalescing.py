@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 
-from holdfast.engine.rows import EncodedTransition, coalesce, encode_transition
+from holdfast.engine.coalesce import coalesce
+from holdfast.engine.rows import EncodedTransition, encode_transition
 from holdfast.hub.entities import PendingBatch
 from holdfast.hub.episodes import PendingEpisode
 from holdfast.hub.hub import Admission, Hub

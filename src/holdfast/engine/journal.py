@@ -10,8 +10,9 @@ import asyncio
 from collections import deque
 from collections.abc import Callable
 
+from holdfast.engine.coalesce import coalesce
 from holdfast.engine.config import HostConfig
-from holdfast.engine.rows import EncodedTransition, coalesce, encode_transition
+from holdfast.engine.rows import EncodedTransition, encode_transition
 from holdfast.errors import CommitFailedError, StorageError
 from holdfast.hub.transition import Output, Transition
 from holdfast.storage.port import Ownership, Store

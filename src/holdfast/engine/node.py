@@ -18,6 +18,7 @@ from holdfast.engine.config import HostConfig
 from holdfast.engine.dropped import Dropped
 from holdfast.engine.journal import Journal
 from holdfast.engine.loader import Loader
+from holdfast.engine.outputs import Outputs
 from holdfast.engine.residents import Resident, Residents
 from holdfast.engine.rows import decode_instance, decode_messages, decode_work
 from holdfast.engine.suspects import Suspects
@@ -31,18 +32,22 @@ from holdfast.hub.episodes import PendingEpisode, give_back
 from holdfast.hub.hub import Hub
 from holdfast.hub.instance import DurableTimer, Instance, ScheduledActivity
 from holdfast.hub.transition import (
-    HistoryWarning,
-    InstanceStopped,
     Output,
     StartActivity,
-    StopActivity,
     Transition,
-    UpdateAnswered,
 )
 from holdfast.model.failure import FailureDetails, failure_from_exception
 from holdfast.model.history import ExecutionStarted, TimerFired
 from holdfast.model.messages import Message
-from holdfast.model.work_items import ActivityWorkItem, Blocked, EntityBatch, Episode, Outcome, VersionRejected
+from holdfast.model.work_items import (
+    ActivityWorkItem,
+    Blocked,
+    EntityBatch,
+    Episode,
+    EpisodeResult,
+    Outcome,
+    VersionRejected,
+)
 from holdfast.storage.port import Ownership, Store, StoredInstance
 
 logger = logging.getLogger("holdfast.engine")
@@ -82,7 +87,7 @@ class Node:
         self._store = store
         self._worker = worker
         self._answers = answers
-        self._waiters = waiters
+        self._outputs = Outputs(self.starts, waiters)
         self._failed = failed
         self._turns = Turns(self._take_turn, self.journal, self.residents)
         self._sent: deque[Message] = deque()
@@ -90,7 +95,6 @@ class Node:
         self._is_abandoned = False
         self._dropped = Dropped()
         self._to_park: dict[str, FailureDetails] = {}
-        self._rejected: set[str] = set()
 
     @property
     def is_quiet(self) -> bool:
@@ -233,10 +237,7 @@ class Node:
         self._complete(resident, pending, result)
 
     def _complete(
-        self,
-        resident: Resident,
-        pending: PendingEpisode | PendingBatch,
-        result: Episode | EntityBatch | Blocked | VersionRejected,
+        self, resident: Resident, pending: PendingEpisode | PendingBatch, result: EpisodeResult | EntityBatch
     ) -> None:
         guilty = self._to_park.pop(resident.instance.instance_id, None)
         if guilty is not None:
@@ -249,7 +250,7 @@ class Node:
                 complete = self.hub.complete_batch(resident.instance, pending, result, self.clock.now())
                 self._finish_step(resident, complete)
             case PendingEpisode(), VersionRejected():
-                self._leave_for_other_version(resident, pending, result.details)
+                give_back(resident.instance, pending)  # it waits, as it is in the store, for a host with its code
             case _, Blocked():
                 if resident.execution is not None:
                     resident.execution.unload()  # what it has just done does not count
@@ -257,14 +258,6 @@ class Node:
                 self._park(resident, pending, result.details)
             case _:
                 raise AssertionError(f"{result!r} is no result of {pending!r}")
-
-    def _leave_for_other_version(self, resident: Resident, pending: PendingEpisode, details: FailureDetails) -> None:
-        """Let an instance wait, as it is in the store, for a host that has its code: it is looked at again then."""
-        instance_id = resident.instance.instance_id
-        give_back(resident.instance, pending)
-        if instance_id not in self._rejected:
-            logger.warning("Instance %r waits for another version: %s", instance_id, details.error_message)
-            self._rejected.add(instance_id)
 
     def _park(self, resident: Resident, pending: PendingEpisode | PendingBatch | None, details: FailureDetails) -> None:
         instance = resident.instance
@@ -329,21 +322,7 @@ class Node:
         self._dropped.forget(self.loader.known_lsn())
         self._answers.stored(self.journal.durable_lsn)
         for output in outputs:
-            match output:
-                case StartActivity():
-                    self.starts.start(output.activity)
-                case StopActivity():
-                    self.starts.stop(output.key)
-                case InstanceStopped():
-                    self._waiters.stopped(output.state)
-                case UpdateAnswered():
-                    self._waiters.updated(output.instance_id, output.event)
-                case HistoryWarning():
-                    logger.warning(
-                        "The history of instance %r of orchestrator %r has %d events; let it call "
-                        "ctx.continue_as_new() from time to time, or split its work into sub-orchestrations.",
-                        *(output.instance_id, output.name, output.history_events),
-                    )
+            self._outputs.act_on(output)
         self._turns.schedule()
 
     def finish_activity(self, work_item: ActivityWorkItem, outcome: Outcome) -> None:

@@ -33,10 +33,8 @@ from holdfast.storage.port import (
     HistoryRow,
     InboxRow,
     InstanceRow,
-    InstanceUpdate,
     StoredInstance,
     TimerRow,
-    WriteSet,
 )
 
 _TRANSITION_BYTES = 500  # what a transition takes in memory besides its texts
@@ -201,96 +199,6 @@ def _timer_row(timer: DurableTimer, partition: int) -> TimerRow:
 
 def _child_row(child: OpenChild, partition: int) -> ChildRow:
     return ChildRow(partition, child.execution_id, child.sequence, child.instance_id, child.child_instance_id)
-
-
-def coalesce(lsn_before: int, transitions: Sequence[EncodedTransition]) -> WriteSet:
-    """Return what a group of transitions, consecutive in the journal, changes in the store as a whole.
-
-    What is made and used up within the group is never written.
-    """
-    instances: dict[str, InstanceUpdate] = {}
-    inserted: set[str] = set()
-    history: dict[tuple[str, int], HistoryRow] = {}
-    executions: list[tuple[str, int]] = []
-    messages: dict[int, InboxRow] = {}
-    consumed: list[int] = []
-    activities: dict[DurableKey, ActivityRow] = {}
-    updated: dict[DurableKey, ActivityRow] = {}
-    finished: list[DurableKey] = []
-    timers: dict[DurableKey, TimerRow] = {}
-    cleared: list[DurableKey] = []
-    children: dict[DurableKey, ChildRow] = {}
-    closed: list[DurableKey] = []
-    for each in transitions:
-        row = each.instance
-        if row is not None:
-            known = instances.get(row.instance_id)
-            if known is None:
-                instances[row.instance_id] = InstanceUpdate(row, each.revision_before, each.is_new_execution)
-                if each.revision_before == 0:
-                    inserted.add(row.instance_id)
-            else:
-                changed = known.new_execution or each.is_new_execution
-                instances[row.instance_id] = InstanceUpdate(row, known.revision_before, changed)
-        if each.removed_execution is not None:
-            _remove_execution(history, executions, *each.removed_execution)
-        for copied in each.history_copied:
-            history[copied.execution_id, copied.episode] = copied
-        if each.history is not None:
-            history[each.history.execution_id, each.history.episode] = each.history
-        for message in each.sent:
-            messages[message.message_id] = message
-        for activity in each.activities_scheduled:
-            activities[activity.key] = activity
-        for activity in each.activities_updated:
-            (activities if activity.key in activities else updated)[activity.key] = activity
-        for key in each.activities_removed:
-            updated.pop(key, None)
-        for timer in each.timers_created:
-            timers[timer.key] = timer
-        for child in each.children_created:
-            children[child.key] = child
-        _remove(messages, each.consumed, consumed)
-        _remove(activities, each.activities_removed, finished)
-        _remove(timers, each.timers_removed, cleared)
-        _remove(children, each.children_removed, closed)
-    return WriteSet(
-        lsn_before=lsn_before,
-        lsn=transitions[-1].lsn,
-        instances_inserted=[instances[instance_id].row for instance_id in inserted],
-        instances_updated=[update for instance_id, update in instances.items() if instance_id not in inserted],
-        history_inserted=list(history.values()),
-        executions_removed=executions,
-        messages_inserted=list(messages.values()),
-        messages_removed=consumed,
-        activities_inserted=list(activities.values()),
-        activities_updated=list(updated.values()),
-        activities_removed=finished,
-        timers_inserted=list(timers.values()),
-        timers_removed=cleared,
-        children_inserted=list(children.values()),
-        children_removed=closed,
-    )
-
-
-def _remove(pending: dict[K, V], removed: Sequence[K], stored: list[K]) -> None:
-    """Remove rows from the group where they are still in it, else from the store."""
-    for key in removed:
-        if pending.pop(key, None) is None:
-            stored.append(key)  # noqa: PERF401 - removing is the point, the list is what is left
-
-
-def _remove_execution(
-    history: dict[tuple[str, int], HistoryRow], executions: list[tuple[str, int]], execution_id: str, episodes: int
-) -> None:
-    """Remove a replaced execution: the episodes of this very group from the group, the others from the store."""
-    stored = episodes
-    for episode in range(episodes - 1, -1, -1):
-        if history.pop((execution_id, episode), None) is None:
-            break
-        stored -= 1
-    if stored:
-        executions.append((execution_id, stored))
 
 
 # Back from the store

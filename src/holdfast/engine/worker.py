@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from typing import Any
 
@@ -19,6 +20,7 @@ from holdfast.model.work_items import (
     EntityBatch,
     EntityWorkItem,
     Episode,
+    EpisodeResult,
     Failed,
     OrchestrationWorkItem,
     VersionRejected,
@@ -27,6 +29,8 @@ from holdfast.registry.registry import Registry
 from holdfast.replay.context import OrchestrationContext
 from holdfast.replay.entity import execute_entity
 from holdfast.replay.orchestration import Execution
+
+logger = logging.getLogger("holdfast.engine")
 
 
 class Worker:
@@ -40,10 +44,11 @@ class Worker:
         self._converter = converter
         self._limits = config.limits
         self._config = config
+        self._warned_of: set[tuple[str, str | None]] = set()
 
     def run_episode(
         self, work_item: OrchestrationWorkItem, live: Execution | None, history: Sequence[str] | None
-    ) -> tuple[Episode | Blocked | VersionRejected, Execution | None]:
+    ) -> tuple[EpisodeResult, Execution | None]:
         """Run one episode; return its result, and the execution as it lives on.
 
         Args:
@@ -55,7 +60,7 @@ class Worker:
         except NotRegisteredError as error:
             return _unknown(work_item, error), None
         except VersionMismatchError as error:
-            return self._mismatch(error), None
+            return self._mismatch(work_item, error), None
         try:
             if live is None:
                 live = Execution(
@@ -102,9 +107,12 @@ class Worker:
             )
         return orchestrator
 
-    def _mismatch(self, error: VersionMismatchError) -> Episode | VersionRejected:
+    def _mismatch(self, work_item: OrchestrationWorkItem, error: VersionMismatchError) -> Episode | VersionRejected:
         if self._config.version_failure == "reject":
-            return VersionRejected(failure_from_exception(error))
+            if (work_item.name, work_item.version) not in self._warned_of:
+                self._warned_of.add((work_item.name, work_item.version))
+                logger.warning("%s It waits, like all others of this version.", error)
+            return VersionRejected()
         return _failed(failure_from_exception(error, non_retriable=True))
 
     def run_batch(self, work_item: EntityWorkItem) -> EntityBatch | Blocked:

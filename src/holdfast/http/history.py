@@ -76,7 +76,7 @@ def _row(event: HistoryEvent, hidden: frozenset[str]) -> dict[str, object]:
     row: dict[str, object] = {"EventType": type(event).__name__}
     for field in event.__struct_fields__:
         value: object = getattr(event, field)
-        if field in hidden or value is None:
+        if field in hidden or value is None or value is False or value in ({}, ()):
             continue
         if isinstance(value, FailureDetails):
             row["Reason"] = f"{value.error_type}: {value.error_message}"

@@ -47,7 +47,8 @@ class Blocked(msgspec.Struct, frozen=True):
 class VersionRejected(msgspec.Struct, frozen=True):
     """The episode is for code of another version: it waits, untouched, until a host has that."""
 
-    details: FailureDetails
+
+EpisodeResult: TypeAlias = Episode | Blocked | VersionRejected
 
 
 class ActivityWorkItem(msgspec.Struct, frozen=True):

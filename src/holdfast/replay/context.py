@@ -165,10 +165,11 @@ class OrchestrationContext(Messaging):
         if open_tasks not in ("drop", "wait", "refuse"):  # pyright: ignore[reportUnnecessaryContains] - callers may be untyped
             raise InvalidInputError(f"open_tasks={open_tasks!r} must be 'drop', 'wait' or 'refuse'.")
         check_version(version)
-        if open_tasks == "refuse" and self._execution.open_work:
+        still_open = self._execution.open_tasks.work
+        if open_tasks == "refuse" and still_open:
             raise OrchestratorMisuseError(
-                f"Instance {self.instance_id!r} cannot continue as new: {self._execution.open_work} tasks have not "
-                "ended. Await or cancel them first."
+                f"Instance {self.instance_id!r} cannot continue as new: {still_open} tasks have not ended. "
+                "Await or cancel them first."
             )
         payload = self._execution.converter.encode(input)
         self._execution.continue_as_new(

@@ -54,7 +54,7 @@ class EventWaits:
         if buffered is not None:
             execution.size_bytes -= _WAIT_BYTES
             task: DurableTask[Any] = DurableTask(execution)
-            execution.finish(task, buffered.input, expected_type)
+            execution.open_tasks.finish(task, buffered.input, expected_type)
             return task
         task = DurableTask(execution, lambda: self._forget(name, wait))
         wait = Wait(task, expected_type)
@@ -91,7 +91,7 @@ class EventWaits:
             self._execution.size_bytes += _WAIT_BYTES
             return
         self._execution.size_bytes -= _WAIT_BYTES
-        self._execution.finish(wait.task, event.input, wait.expected_type)
+        self._execution.open_tasks.finish(wait.task, event.input, wait.expected_type)
 
     def keep(self, event: EventRaised) -> None:
         """Keep an event that came after the last wait, for the next execution."""

@@ -51,8 +51,8 @@ class CriticalSection:
             )
 
         number = execution.ask(request)
-        task = execution.open_task(number, give_up=lambda _: self.release())
-        execution.open_request(section_id, number)
+        task = execution.open_tasks.add(number, give_up=lambda _: self.release())
+        execution.open_tasks.add_request(section_id, number)
         return task
 
     def release(self) -> None:

@@ -98,8 +98,8 @@ class Messaging(Calls):
             )
 
         number = execution.ask(call)
-        task = execution.open_task(number, entity.result_type(name))
-        execution.open_request(f"{execution.identity}:{number}", number)
+        task = execution.open_tasks.add(number, entity.result_type(name))
+        execution.open_tasks.add_request(f"{execution.identity}:{number}", number)
         self._locks.calling(target, task)
         return task
 

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Sequence
 from datetime import datetime
 from typing import Any, ClassVar
 
-from holdfast.errors import CancelledError, HoldfastError, InvalidInputError, NonDeterminismError
+from holdfast.errors import CancelledError, InvalidInputError, NonDeterminismError
 from holdfast.model.actions import (
     CancelTask,
     CancelTimer,
@@ -20,7 +20,6 @@ from holdfast.model.actions import (
     OrchestratorAction,
 )
 from holdfast.model.converter import DataConverter
-from holdfast.model.failure import FailureDetails, exception_from_failure
 from holdfast.model.history import (
     CancelRequested,
     EntityLockGranted,
@@ -49,11 +48,11 @@ from holdfast.replay.completion import NextExecution, completion
 from holdfast.replay.event_waits import EventWaits
 from holdfast.replay.handlers import Handlers
 from holdfast.replay.matching import check_episode, ended_early
+from holdfast.replay.open_tasks import OpenTasks
 from holdfast.replay.stepper import Body, Raised, Returned, run_as
 from holdfast.replay.tasks import DurableTask, TimerTask
 
 _BASE_BYTES = 4_096
-_TASK_BYTES = 512
 _VALUE_FACTOR = 3  # decoded Python values take about three times the room of their JSON
 
 
@@ -86,14 +85,13 @@ class Execution:
         self.is_running = False
         """Whether an episode is being run at this moment."""
         self.branches = Branches(self)
+        self.open_tasks = OpenTasks(self)
         self.events = EventWaits(self)
         self.handlers = Handlers(self)
         self._context = make_context(self)
         self._main: Branch | None = None
         self._next_id = 0
         self._asked = Asked()
-        self._open: dict[int, tuple[DurableTask[Any], Any]] = {}
-        self._requests: dict[str, int] = {}
         self._patches: dict[str, bool] = {}
         self._marked: frozenset[str] = frozenset()
         self._custom_status: str | None = None
@@ -147,23 +145,7 @@ class Execution:
         give_up: Callable[[int], None] | None = None,
     ) -> DurableTask[Any]:
         """Ask for something that has a result, and return the task for it; `give_up` is called if it is cancelled."""
-        return self.open_task(self.ask(make_action), expected_type, give_up)
-
-    def open_task(
-        self, number: int, expected_type: Any = None, give_up: Callable[[int], None] | None = None
-    ) -> DurableTask[Any]:
-        """Return the task that the completion of a sequence number will complete."""
-
-        def cancelled() -> None:
-            if self._open.pop(number, None) is not None:
-                self.size_bytes -= _TASK_BYTES
-                if give_up is not None:
-                    give_up(number)
-
-        task: DurableTask[Any] = DurableTask(self, cancelled)
-        self._open[number] = (task, expected_type)
-        self.size_bytes += _TASK_BYTES
-        return task
+        return self.open_tasks.add(self.ask(make_action), expected_type, give_up)
 
     def ask(self, make_action: Callable[[int], OrchestratorAction]) -> int:
         """Ask for something without a result; return its sequence number.
@@ -190,23 +172,13 @@ class Execution:
         """Stop an activity, or ask a sub-orchestration to cancel itself."""
         self.tell(CancelTask(number))
 
-    def open_request(self, request_id: str, number: int) -> None:
-        """Let the answer to an entity request, which carries its id, find the task of a sequence number."""
-        self._requests[request_id] = number
-
     def create_timer(self, fire_at: datetime) -> TimerTask:
-        number = self.ask(lambda number: CreateTimer(number, fire_at))
-        task = TimerTask(self, lambda: self._cancel_timer(number))
-        self._open[number] = (task, None)
-        self.size_bytes += _TASK_BYTES
-        return task
+        return self.open_tasks.add_timer(self.ask(lambda number: CreateTimer(number, fire_at)), self._cancel_timer)
 
     def _cancel_timer(self, number: int) -> None:
         """Take a timer back: unasked if it was created in this very episode, else by an action."""
-        if self._open.pop(number, None) is not None:
-            self.size_bytes -= _TASK_BYTES
-            if not self._asked.take_back_timer(number):
-                self._asked.append(CancelTimer(number))
+        if not self._asked.take_back_timer(number):
+            self.tell(CancelTimer(number))
 
     def start_branch(self, body: Body) -> DurableTask[Any]:
         """Run a coroutine beside the body; return the task for its result."""
@@ -232,27 +204,16 @@ class Execution:
         started = self.started
         return started.parent.instance_id if started and started.parent else None
 
-    @property
-    def open_work(self) -> int:
-        """How many activities, sub-orchestrations and entity calls have not answered."""
-        return sum(not isinstance(task, TimerTask) for task, _ in self._open.values())
-
     def clock(self) -> datetime:
         """The time of the current episode, the same on every replay."""
         if self.now is None:
             raise NonDeterminismError(f"{self._subject()} has a history that does not begin with OrchestratorStarted.")
         return self.now
 
-    def finish(self, task: DurableTask[Any], payload: str | None, expected_type: Any) -> None:
-        """Complete a task with a payload, or with the reason why that cannot be decoded."""
-        self._grow(payload)
-        try:
-            value = None if payload is None else self.converter.decode(payload, expected_type)
-        except HoldfastError as error:
-            kind, message = type(error), str(error)
-            task.fail(lambda: kind(message))
-        else:
-            task.complete(value)
+    def grow(self, payload: str | None) -> None:
+        """Count the memory of a payload."""
+        if payload is not None:
+            self.size_bytes += _VALUE_FACTOR * len(payload)
 
     # Episodes
 
@@ -273,7 +234,7 @@ class Execution:
 
     def _waits_for_open_work(self) -> bool:
         is_over = isinstance(self._outcome, Raised) or self._next is None or not self._next.waits_for_open_work
-        return not is_over and self.open_work > 0
+        return not is_over and self.open_tasks.work > 0
 
     def _advance(self) -> None:
         """Run the code for as long as something that it waits for is completed."""
@@ -291,7 +252,7 @@ class Execution:
         self.started = event
         self.identity = event.execution_id
         self.events.start_with(event.event_keys)
-        self._grow(event.input)
+        self.grow(event.input)
         try:
             body = run_as(self, lambda: self._call_orchestrator(event.input))
         except Exception as error:
@@ -325,64 +286,25 @@ class Execution:
     def _subject(self) -> str:
         return f"Instance {self.instance_id!r} of orchestrator {self.orchestrator.name!r}"
 
-    # Completions
-
-    def _settle(self, number: int, payload: str | None = None, failure: FailureDetails | None = None) -> None:
-        entry = self._open.pop(number, None)
-        if entry is None:
-            return  # it was cancelled
-        task, expected_type = entry
-        self.size_bytes -= _TASK_BYTES
-        if failure is not None:
-            details = failure
-            task.fail(lambda: exception_from_failure(details))
-        else:
-            self.finish(task, payload, expected_type)
-
-    def _on_task_completed(self, event: TaskCompleted | SubOrchestrationInstanceCompleted) -> None:
-        self._settle(event.task_scheduled_id, event.result)
-
-    def _on_task_failed(self, event: TaskFailed | SubOrchestrationInstanceFailed) -> None:
-        self._settle(event.task_scheduled_id, failure=event.failure)
-
-    def _on_timer_fired(self, event: TimerFired) -> None:
-        self._settle(event.timer_id)
-
-    def _on_entity_completed(self, event: EntityOperationCompleted) -> None:
-        self._settle(self._requests.pop(event.request_id, -1), event.output)
-
-    def _on_entity_failed(self, event: EntityOperationFailed) -> None:
-        self._settle(self._requests.pop(event.request_id, -1), failure=event.failure)
-
-    def _on_lock_granted(self, event: EntityLockGranted) -> None:
-        self._settle(self._requests.pop(event.critical_section_id, -1))
-
     def _on_event_raised(self, event: EventRaised) -> None:
         if self._outcome is None:
             self.events.deliver(event)
         else:
             self.events.keep(event)  # it came after the last wait of this execution, but for the next one
 
-    def _on_update_requested(self, event: UpdateRequested) -> None:
-        self.handlers.begin_update(event)
-
-    def _grow(self, payload: str | None) -> None:
-        if payload is not None:
-            self.size_bytes += _VALUE_FACTOR * len(payload)
-
     _handlers: ClassVar[dict[type[Any], Callable[[Any, Any], None]]] = {
         OrchestratorStarted: _on_orchestrator_started,
         ExecutionStarted: _on_execution_started,
         ExecutionRewound: _on_execution_rewound,
         CancelRequested: _on_cancel_requested,
-        TaskCompleted: _on_task_completed,
-        TaskFailed: _on_task_failed,
-        SubOrchestrationInstanceCompleted: _on_task_completed,
-        SubOrchestrationInstanceFailed: _on_task_failed,
-        TimerFired: _on_timer_fired,
         EventRaised: _on_event_raised,
-        UpdateRequested: _on_update_requested,
-        EntityOperationCompleted: _on_entity_completed,
-        EntityOperationFailed: _on_entity_failed,
-        EntityLockGranted: _on_lock_granted,
+        UpdateRequested: lambda self, event: self.handlers.begin_update(event),
+        TaskCompleted: lambda self, event: self.open_tasks.completed(event),
+        TaskFailed: lambda self, event: self.open_tasks.failed(event),
+        SubOrchestrationInstanceCompleted: lambda self, event: self.open_tasks.completed(event),
+        SubOrchestrationInstanceFailed: lambda self, event: self.open_tasks.failed(event),
+        TimerFired: lambda self, event: self.open_tasks.timer_fired(event),
+        EntityOperationCompleted: lambda self, event: self.open_tasks.operation_completed(event),
+        EntityOperationFailed: lambda self, event: self.open_tasks.operation_failed(event),
+        EntityLockGranted: lambda self, event: self.open_tasks.lock_granted(event),
     }

@@ -1,0 +1,43 @@
+"""Acting on what a transition lets out of the process, once it is durable."""
+
+from __future__ import annotations
+
+import logging
+
+from holdfast.engine.activity_starts import ActivityStarts
+from holdfast.engine.waiters import Waiters
+from holdfast.hub.transition import (
+    HistoryWarning,
+    InstanceStopped,
+    Output,
+    StartActivity,
+    StopActivity,
+    UpdateAnswered,
+)
+
+logger = logging.getLogger("holdfast.engine")
+
+
+class Outputs:
+    def __init__(self, starts: ActivityStarts, waiters: Waiters) -> None:
+        self._starts = starts
+        self._waiters = waiters
+
+    def act_on(self, output: Output) -> None:
+        match output:
+            case StartActivity():
+                self._starts.start(output.activity)
+            case StopActivity():
+                self._starts.stop(output.key)
+            case InstanceStopped():
+                self._waiters.stopped(output.state)
+            case UpdateAnswered():
+                self._waiters.updated(output.instance_id, output.event)
+            case HistoryWarning():
+                logger.warning(
+                    "The history of instance %r of orchestrator %r has %d events; let it call ctx.continue_as_new() "
+                    "from time to time, or split its work into sub-orchestrations.",
+                    output.instance_id,
+                    output.name,
+                    output.history_events,
+                )

@@ -1,0 +1,105 @@
+"""The tasks of one execution that wait for an answer from the hub, each under the sequence number of its request."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from holdfast.errors import HoldfastError
+from holdfast.model.failure import FailureDetails, exception_from_failure
+from holdfast.model.history import (
+    EntityLockGranted,
+    EntityOperationCompleted,
+    EntityOperationFailed,
+    SubOrchestrationInstanceCompleted,
+    SubOrchestrationInstanceFailed,
+    TaskCompleted,
+    TaskFailed,
+    TimerFired,
+)
+from holdfast.replay.tasks import DurableTask, TimerTask
+
+if TYPE_CHECKING:
+    from holdfast.replay.orchestration import Execution
+
+_TASK_BYTES = 512
+
+
+class OpenTasks:
+    def __init__(self, execution: Execution) -> None:
+        self._execution = execution
+        self._by_number: dict[int, tuple[DurableTask[Any], Any]] = {}
+        self._requests: dict[str, int] = {}
+
+    @property
+    def work(self) -> int:
+        """How many activities, sub-orchestrations and entity calls have not answered."""
+        return sum(not isinstance(task, TimerTask) for task, _ in self._by_number.values())
+
+    def add(
+        self, number: int, expected_type: Any = None, give_up: Callable[[int], None] | None = None
+    ) -> DurableTask[Any]:
+        """Return the task that the answer to a sequence number completes; `give_up` is called if it is cancelled."""
+        task: DurableTask[Any] = DurableTask(self._execution, lambda: self._cancelled(number, give_up))
+        self._open(number, task, expected_type)
+        return task
+
+    def add_timer(self, number: int, give_up: Callable[[int], None]) -> TimerTask:
+        task = TimerTask(self._execution, lambda: self._cancelled(number, give_up))
+        self._open(number, task, None)
+        return task
+
+    def add_request(self, request_id: str, number: int) -> None:
+        """Let the answer to an entity request, which carries its id, find the task of a sequence number."""
+        self._requests[request_id] = number
+
+    def finish(self, task: DurableTask[Any], payload: str | None, expected_type: Any) -> None:
+        """Complete a task with a payload, or with the reason why that cannot be decoded."""
+        self._execution.grow(payload)
+        try:
+            value = None if payload is None else self._execution.converter.decode(payload, expected_type)
+        except HoldfastError as error:
+            kind, message = type(error), str(error)
+            task.fail(lambda: kind(message))
+        else:
+            task.complete(value)
+
+    def _open(self, number: int, task: DurableTask[Any], expected_type: Any) -> None:
+        self._by_number[number] = (task, expected_type)
+        self._execution.size_bytes += _TASK_BYTES
+
+    def _cancelled(self, number: int, give_up: Callable[[int], None] | None) -> None:
+        if self._by_number.pop(number, None) is not None:
+            self._execution.size_bytes -= _TASK_BYTES
+            if give_up is not None:
+                give_up(number)
+
+    def _settle(self, number: int, payload: str | None = None, failure: FailureDetails | None = None) -> None:
+        entry = self._by_number.pop(number, None)
+        if entry is None:
+            return  # it was cancelled
+        task, expected_type = entry
+        self._execution.size_bytes -= _TASK_BYTES
+        if failure is not None:
+            details = failure
+            task.fail(lambda: exception_from_failure(details))
+        else:
+            self.finish(task, payload, expected_type)
+
+    def completed(self, event: TaskCompleted | SubOrchestrationInstanceCompleted) -> None:
+        self._settle(event.task_scheduled_id, event.result)
+
+    def failed(self, event: TaskFailed | SubOrchestrationInstanceFailed) -> None:
+        self._settle(event.task_scheduled_id, failure=event.failure)
+
+    def timer_fired(self, event: TimerFired) -> None:
+        self._settle(event.timer_id)
+
+    def operation_completed(self, event: EntityOperationCompleted) -> None:
+        self._settle(self._requests.pop(event.request_id, -1), event.output)
+
+    def operation_failed(self, event: EntityOperationFailed) -> None:
+        self._settle(self._requests.pop(event.request_id, -1), failure=event.failure)
+
+    def lock_granted(self, event: EntityLockGranted) -> None:
+        self._settle(self._requests.pop(event.critical_section_id, -1))
