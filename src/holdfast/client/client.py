@@ -5,73 +5,46 @@ from __future__ import annotations
 import uuid
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime, timedelta
-from typing import Any, Final, Generic, TypeVar, Unpack, overload
+from typing import Any, Final, TypeVar, Unpack, overload
 
+from holdfast.client.handle import OrchestrationHandle
 from holdfast.client.port import TaskHub
 from holdfast.client.status import InstanceStatus
-from holdfast.errors import InstanceParkedError, OrchestrationFailedError
+from holdfast.errors import InstanceParkedError, OrchestrationFailedError, UpdateRejectedError
 from holdfast.model.converter import DataConverter
+from holdfast.model.failure import exception_from_failure
 from holdfast.model.history import (
+    CancelRequested,
     EventRaised,
     ExecutionResumed,
     ExecutionSuspended,
     ExecutionTerminated,
     HistoryEvent,
+    UpdateRequested,
 )
 from holdfast.model.ids import EntityId, validate_instance_id
 from holdfast.model.limits import Limits
 from holdfast.model.options import StartOptions, check_start_options
-from holdfast.model.refs import NO_INPUT, ExternalEvent, Orchestrator, encode_input, operation_name, validate_event_name
-from holdfast.model.requests import IdPolicy, StartRequest, check_tags
+from holdfast.model.refs import (
+    NO_INPUT,
+    ExternalEvent,
+    Orchestrator,
+    encode_input,
+    operation_name,
+    validate_event_name,
+    validate_name,
+)
+from holdfast.model.requests import IdPolicy, StartRequest, check_key, check_tags
 from holdfast.model.status import OrchestrationState, OrchestrationStatus
 
 I = TypeVar("I")  # noqa: E741 - input and output, as everywhere in the typed API
 O = TypeVar("O")  # noqa: E741
-O_co = TypeVar("O_co", covariant=True)
 E = TypeVar("E")
 T = TypeVar("T")
 
 
 _REQUESTS: Final = uuid.UUID("7d1f6f5e-6a0c-4c8b-9c55-0f4f2c3a9b11")
 """The namespace of the instance ids that are made from request keys."""
-
-
-class OrchestrationHandle(Generic[O_co]):
-    """One orchestration, with the type of its result."""
-
-    def __init__(self, client: Client, instance_id: str, output_type: Any) -> None:
-        self._client = client
-        self._output_type = output_type
-        self.instance_id = instance_id
-
-    async def wait_for_completion(self, *, timeout: timedelta | None = None) -> O_co:
-        """Wait until it ends and return its result.
-
-        Raises:
-            OrchestrationFailedError: if it failed or was terminated.
-            InstanceParkedError: if it waits for an operator.
-            WaitTimeoutError: if it has not ended in time; it goes on all the same.
-        """
-        result: O_co = await self._client.wait_for_result(self.instance_id, self._output_type, timeout)
-        return result
-
-    async def get_status(self) -> InstanceStatus | None:
-        return await self._client.get_status(self.instance_id)
-
-    @overload
-    async def raise_event(self, event: ExternalEvent[None]) -> None: ...
-    @overload
-    async def raise_event(self, event: ExternalEvent[T], data: T) -> None: ...
-    @overload
-    async def raise_event(self, event: str, data: Any = None) -> None: ...
-    async def raise_event(self, event: ExternalEvent[Any] | str, data: Any = None) -> None:
-        await self._client.raise_event(self.instance_id, event, data)
-
-    async def terminate(self, reason: str | None = None) -> None:
-        await self._client.terminate(self.instance_id, reason)
-
-    def __repr__(self) -> str:
-        return f"<OrchestrationHandle {self.instance_id!r}>"
 
 
 class Client:
@@ -174,46 +147,123 @@ class Client:
         return self._converter.decode("null" if state.output is None else state.output, output_type)
 
     @overload
-    async def raise_event(self, instance_id: str, event: ExternalEvent[None]) -> None: ...
+    async def raise_event(self, instance_id: str, event: ExternalEvent[None], *, key: str | None = None) -> None: ...
     @overload
-    async def raise_event(self, instance_id: str, event: ExternalEvent[T], data: T) -> None: ...
+    async def raise_event(
+        self, instance_id: str, event: ExternalEvent[T], data: T, *, key: str | None = None
+    ) -> None: ...
     @overload
-    async def raise_event(self, instance_id: str, event: str, data: Any = None) -> None: ...
-    async def raise_event(self, instance_id: str, event: ExternalEvent[Any] | str, data: Any = None) -> None:
+    async def raise_event(self, instance_id: str, event: str, data: Any = None, *, key: str | None = None) -> None: ...
+    async def raise_event(
+        self, instance_id: str, event: ExternalEvent[Any] | str, data: Any = None, *, key: str | None = None
+    ) -> None:
         """Send an external event; it is kept until the orchestration waits for it.
+
+        Args:
+            key: names this event: of several with one key the orchestration sees the first, so that it can be sent
+                again when the reply to the first request was lost.
 
         Raises:
             InstanceNotFoundError: if there is no such instance.
             InstanceNotRunningError: if it has ended.
             OverloadedError: if too many messages wait for it.
         """
+        check_key("key", key)
         name = validate_event_name(event) if isinstance(event, str) else event.name
         payload = self._converter.encode(data)
-        await self._hub.send(instance_id, EventRaised(timestamp=_now(), name=name, input=payload))
+        await self._hub.send(instance_id, EventRaised(timestamp=_now(), name=name, input=payload, key=key))
 
-    async def terminate(self, instance_id: str, reason: str | None = None) -> None:
-        """End an orchestration at once, without running any more of its code; running activities are not stopped.
+    async def cancel(self, instance_id: str, reason: str | None = None) -> None:
+        """Ask an orchestration to end: `CancelledError` is raised where it waits, so that it can clean up.
 
-        Raises:
-            InstanceNotFoundError, InstanceNotRunningError.
-        """
-        await self._hub.send(instance_id, ExecutionTerminated(timestamp=_now(), reason=self._reason(reason)))
-
-    async def suspend(self, instance_id: str, reason: str | None = None) -> None:
-        """Let an orchestration pause: what arrives for it waits, timers keep counting.
+        What it waits for is given up: running activities are stopped, sub-orchestrations cancelled. It ends as
+        `Canceled`, unless its code decides otherwise. A suspended one hears of it when it is resumed. Asking again
+        changes nothing.
 
         Raises:
             InstanceNotFoundError, InstanceNotRunningError.
         """
-        await self._hub.send(instance_id, ExecutionSuspended(timestamp=_now(), reason=self._reason(reason)))
+        await self._hub.send(instance_id, CancelRequested(timestamp=_now(), reason=self._reason(reason)))
 
-    async def resume(self, instance_id: str, reason: str | None = None) -> None:
-        """Let a suspended or parked instance go on.
+    async def terminate(self, instance_id: str, reason: str | None = None, *, recursive: bool = False) -> None:
+        """End an orchestration at once, without running any more of its code; running activities are stopped.
+
+        Its sub-orchestrations go on, unless it is `recursive`.
 
         Raises:
             InstanceNotFoundError, InstanceNotRunningError.
         """
-        await self._hub.send(instance_id, ExecutionResumed(timestamp=_now(), reason=self._reason(reason)))
+        await self._hub.send(
+            instance_id, ExecutionTerminated(timestamp=_now(), reason=self._reason(reason), recursive=recursive)
+        )
+
+    async def suspend(self, instance_id: str, reason: str | None = None, *, recursive: bool = False) -> None:
+        """Let an orchestration pause, with its open sub-orchestrations if `recursive`.
+
+        What arrives for it waits; timers keep counting, and activities that run go on.
+
+        Raises:
+            InstanceNotFoundError, InstanceNotRunningError.
+        """
+        await self._hub.send(
+            instance_id, ExecutionSuspended(timestamp=_now(), reason=self._reason(reason), recursive=recursive)
+        )
+
+    async def resume(self, instance_id: str, reason: str | None = None, *, recursive: bool = False) -> None:
+        """Let a suspended or parked instance go on, with its open sub-orchestrations if `recursive`.
+
+        Raises:
+            InstanceNotFoundError, InstanceNotRunningError.
+        """
+        await self._hub.send(
+            instance_id, ExecutionResumed(timestamp=_now(), reason=self._reason(reason), recursive=recursive)
+        )
+
+    async def query(self, instance_id: str, name: str, input: Any = None) -> Any:
+        """Ask a live orchestration something; its query handler of this name answers, from committed state.
+
+        Raises:
+            InstanceNotFoundError, InstanceNotRunningError.
+            QueryFailedError: if it has no such handler, the handler raises, or it has not begun to run.
+        """
+        payload = self._converter.encode(input)
+        return self._converter.decode(await self._hub.query(instance_id, validate_name(name), payload), Any)
+
+    async def update(
+        self,
+        instance_id: str,
+        name: str,
+        input: Any = None,
+        *,
+        update_id: str | None = None,
+        timeout: timedelta | None = None,
+    ) -> Any:
+        """Ask a live orchestration to change, and return what its update handler of this name answers.
+
+        Args:
+            update_id: names this request: as long as the execution lasts, its repetition has no second effect, and
+                gets the same answer.
+            timeout: how long to wait for the answer; the update may be made all the same.
+
+        Raises:
+            InstanceNotFoundError, InstanceNotRunningError.
+            UpdateRejectedError: if its validator refuses it, or it has no such handler; nothing has changed.
+            TaskFailedError: if the handler raised; an instance of the original class where that is loaded.
+            WaitTimeoutError: if there is no answer in time.
+        """
+        check_key("update_id", update_id)
+        request = UpdateRequested(
+            timestamp=_now(),
+            update_id=update_id or uuid.uuid4().hex,
+            name=validate_name(name),
+            input=self._converter.encode(input),
+        )
+        answer = await self._hub.update(instance_id, request, timeout)
+        if answer.failure is not None:
+            if answer.failure.error_type == "holdfast.errors.UpdateRejectedError":
+                raise UpdateRejectedError(instance_id, answer.failure.error_message)
+            raise exception_from_failure(answer.failure)
+        return self._converter.decode("null" if answer.result is None else answer.result, Any)
 
     def _reason(self, reason: str | None) -> str | None:
         return None if reason is None else self._converter.encode(reason)

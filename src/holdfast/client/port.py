@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from datetime import timedelta
 from typing import Protocol
 
-from holdfast.model.history import HistoryEvent, MessageEvent
+from holdfast.model.history import HistoryEvent, MessageEvent, UpdateCompleted, UpdateRequested
 from holdfast.model.requests import StartRequest
 from holdfast.model.status import EntityState, OrchestrationState
 
@@ -27,6 +27,22 @@ class TaskHub(Protocol):
 
         Raises:
             InstanceNotFoundError, InstanceNotRunningError, OverloadedError.
+        """
+        ...
+
+    async def query(self, instance_id: str, name: str, input: str | None) -> str:
+        """Return the answer of a query handler as JSON.
+
+        Raises:
+            InstanceNotFoundError, InstanceNotRunningError, QueryFailedError.
+        """
+        ...
+
+    async def update(self, instance_id: str, request: UpdateRequested, timeout: timedelta | None) -> UpdateCompleted:
+        """Send an update and return its answer.
+
+        Raises:
+            InstanceNotFoundError, InstanceNotRunningError, UpdateRejectedError, OverloadedError, WaitTimeoutError.
         """
         ...
 

@@ -58,7 +58,7 @@ class Engine:
         self._converter = converter
         self.clock: Clock = clock or SystemClock()
         self.waiters = Waiters()
-        self._worker = Worker(registry, converter, config)
+        self.worker = Worker(registry, converter, config)
         self._runner = ActivityRunner(registry, converter, config, self._activity_finished)
         self._node: Node | None = None
         self._first_lsn = 0
@@ -172,7 +172,7 @@ class Engine:
         node = Node(
             self.store,
             ownership,
-            self._worker,
+            self.worker,
             self._runner,
             self._answers,
             self.waiters,
@@ -186,6 +186,12 @@ class Engine:
         self._start_job(node, lambda: recover(node, self.store, self._runner))
         self._start_job(node, lambda: keep_filled(node, self.store, self._runner))
         self._start_job(node, self._wake_waiters)
+        self.waiters.fail_updates(
+            CommitFailedError(
+                "The host had to start again before the update was answered. Ask again with the same update_id.",
+                outcome_unknown=True,
+            )
+        )
         for work_item, outcome in self._answers.offer_again():
             node.finish_activity(work_item, outcome)
         self._park_guilty(node)

@@ -13,6 +13,7 @@ import msgspec
 from holdfast.codec.history import decode_events
 from holdfast.engine.clock import from_microseconds
 from holdfast.engine.engine import Engine
+from holdfast.engine.live import check_update, query, wait_for_update
 from holdfast.engine.node import Node
 from holdfast.engine.residents import Resident
 from holdfast.engine.rows import decode_state
@@ -36,6 +37,7 @@ from holdfast.model.history import (
     ExecutionTerminated,
     HistoryEvent,
     MessageEvent,
+    UpdateCompleted,
     UpdateRequested,
 )
 from holdfast.model.ids import EntityId, is_entity, validate_instance_id
@@ -105,6 +107,20 @@ class LocalTaskHub:
             return transition.lsn
 
         await self._change(node, instance_id, send)
+
+    async def query(self, instance_id: str, name: str, input: str | None) -> str:
+        return await query(self._engine, validate_instance_id(instance_id), name, input)
+
+    async def update(self, instance_id: str, request: UpdateRequested, timeout: timedelta | None) -> UpdateCompleted:
+        await check_update(self._engine, validate_instance_id(instance_id), request.name, request.input)
+        waiters = self._engine.waiters
+        answered = waiters.add_update(instance_id, request.update_id)
+        try:
+            await self.send(instance_id, request)
+            return await wait_for_update(self._engine, instance_id, request.update_id, answered, timeout)
+        finally:
+            waiters.discard_update(instance_id, request.update_id, answered)
+            answered.cancel()
 
     async def signal_entity(self, instance_id: str, operation: str, input: str | None) -> None:
         entity_id = EntityId.parse(instance_id)

@@ -60,11 +60,15 @@ class Waiters:
     def instance_ids(self) -> list[str]:
         return list(self._by_id)
 
-    def fail_all(self, error: Exception) -> None:
+    def fail_updates(self, error: Exception) -> None:
+        """Tell whoever waits for an update that it is not known what became of it."""
         for waiting in self._updates.values():
             for future in waiting:
                 if not future.done():
                     future.set_exception(error)
         self._updates.clear()
+
+    def fail_all(self, error: Exception) -> None:
+        self.fail_updates(error)
         for instance_id in self.instance_ids():
             self.fail(instance_id, error)

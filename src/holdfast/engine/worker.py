@@ -9,6 +9,7 @@ from typing import Any
 from holdfast.codec.history import decode_events
 from holdfast.engine.config import HostConfig
 from holdfast.errors import CorruptRecordError, NonDeterminismError, NotRegisteredError, VersionMismatchError
+from holdfast.hub.instance import Instance
 from holdfast.model.actions import CompleteOrchestration
 from holdfast.model.converter import DataConverter
 from holdfast.model.failure import FailureDetails, failure_from_exception
@@ -56,54 +57,47 @@ class Worker:
             history: otherwise the rows of those episodes; empty for a new execution.
         """
         try:
-            orchestrator = self._orchestrator(work_item)
+            orchestrator = self._orchestrator(work_item.instance_id, work_item.name, work_item.version)
         except NotRegisteredError as error:
             return _unknown(work_item, error), None
         except VersionMismatchError as error:
             return self._mismatch(work_item, error), None
         try:
             if live is None:
-                live = Execution(
-                    orchestrator,
-                    work_item.instance_id,
-                    work_item.execution_id,
-                    self._converter,
-                    self._limits,
-                    OrchestrationContext,
-                )
-                self._replay(live, work_item, history or ())
+                live = self._execution(orchestrator, work_item.instance_id, work_item.execution_id)
+                _replay(live, work_item.past_episodes, history or ())
             return live.run(work_item.new_events), live
         except (NonDeterminismError, CorruptRecordError) as error:
             if live is not None:
                 live.unload()
             return Blocked(failure_from_exception(error)), None
 
-    def _replay(self, execution: Execution, work_item: OrchestrationWorkItem, history: Sequence[str]) -> None:
-        if len(history) != work_item.past_episodes:
-            raise CorruptRecordError(
-                f"The history of instance {work_item.instance_id!r} has {len(history)} episodes stored, "
-                f"but {work_item.past_episodes} are recorded for it."
-            )
-        for episode, text in enumerate(history):
-            try:
-                events = decode_events(text)
-            except CorruptRecordError as error:
-                raise CorruptRecordError(
-                    f"Episode {episode} of the history of instance {work_item.instance_id!r} cannot be read: {error}"
-                ) from error
-            execution.replay([events])
+    def revive(self, instance: Instance, history: Sequence[str]) -> Execution:
+        """Return the live execution of an instance, replayed from its history.
 
-    def _orchestrator(self, work_item: OrchestrationWorkItem) -> Orchestrator[Any, Any]:
+        Raises:
+            NonDeterminismError, CorruptRecordError, NotRegisteredError, VersionMismatchError.
+        """
+        orchestrator = self._orchestrator(instance.instance_id, instance.name, instance.version)
+        execution = self._execution(orchestrator, instance.instance_id, instance.execution_id)
+        try:
+            _replay(execution, instance.episodes, history)
+        except Exception:
+            execution.unload()
+            raise
+        return execution
+
+    def _execution(self, orchestrator: Orchestrator[Any, Any], instance_id: str, execution_id: str) -> Execution:
+        return Execution(orchestrator, instance_id, execution_id, self._converter, self._limits, OrchestrationContext)
+
+    def _orchestrator(self, instance_id: str, name: str, version: str | None) -> Orchestrator[Any, Any]:
         """Return the code for an instance: that of exactly its version, or one that this host's rule lets run it."""
-        orchestrator = self._registry.orchestrator(work_item.name, work_item.version)
-        config = self._config
-        if orchestrator.version is None and not matches(
-            work_item.version, config.default_version, config.version_match
-        ):
+        orchestrator = self._registry.orchestrator(name, version)
+        mine, rule = self._config.default_version, self._config.version_match
+        if orchestrator.version is None and not matches(version, mine, rule):
             raise VersionMismatchError(
-                f"Instance {work_item.instance_id!r} of orchestrator {work_item.name!r} has version "
-                f"{work_item.version!r}; this host is version {config.default_version!r} and runs what matches "
-                f"{config.version_match!r}."
+                f"Instance {instance_id!r} of orchestrator {name!r} has version {version!r}; this host is version "
+                f"{mine!r} and runs what matches {rule!r}."
             )
         return orchestrator
 
@@ -125,6 +119,22 @@ class Worker:
                 return Blocked(details)
             return EntityBatch(tuple(Failed(details) for _ in work_item.operations), None)
         return execute_entity(work_item, entity, self._converter)
+
+
+def _replay(execution: Execution, past_episodes: int, history: Sequence[str]) -> None:
+    if len(history) != past_episodes:
+        raise CorruptRecordError(
+            f"The history of instance {execution.instance_id!r} has {len(history)} episodes stored, "
+            f"but {past_episodes} are recorded for it."
+        )
+    for episode, text in enumerate(history):
+        try:
+            events = decode_events(text)
+        except CorruptRecordError as error:
+            raise CorruptRecordError(
+                f"Episode {episode} of the history of instance {execution.instance_id!r} cannot be read: {error}"
+            ) from error
+        execution.replay([events])
 
 
 def _unknown(work_item: OrchestrationWorkItem, error: NotRegisteredError) -> Episode | Blocked:

@@ -1,0 +1,165 @@
+"""Queries and updates: asking a live orchestration something, once it is in memory and stands where the store says."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from datetime import timedelta
+from typing import TypeVar
+
+from holdfast.engine.engine import Engine
+from holdfast.engine.node import Node
+from holdfast.engine.residents import Resident
+from holdfast.errors import (
+    HoldfastError,
+    InstanceNotFoundError,
+    InstanceNotRunningError,
+    QueryFailedError,
+    StorageError,
+    UpdateRejectedError,
+    WaitTimeoutError,
+)
+from holdfast.model.history import UpdateCompleted
+from holdfast.replay.orchestration import Execution
+
+T = TypeVar("T")
+
+
+async def query(engine: Engine, instance_id: str, name: str, input: str | None) -> str:
+    """Return what a query handler answers, as JSON, once everything that it saw is durable.
+
+    Raises:
+        InstanceNotFoundError, InstanceNotRunningError, QueryFailedError.
+    """
+
+    def ask(execution: Execution) -> str:
+        try:
+            return execution.handlers.answer_query(name, input)
+        except Exception as error:
+            raise QueryFailedError(
+                instance_id, f"Query {name!r} to instance {instance_id!r} failed: {error}"
+            ) from error
+
+    answer = await _with_execution(engine, instance_id, ask)
+    if answer is None:
+        raise QueryFailedError(
+            instance_id, f"Instance {instance_id!r} has not begun to run, so it cannot answer query {name!r} yet."
+        )
+    return answer
+
+
+async def check_update(engine: Engine, instance_id: str, name: str, input: str | None) -> None:
+    """Let the validator of an update refuse it before anything is stored; one that has not begun decides later.
+
+    Raises:
+        InstanceNotFoundError, InstanceNotRunningError, UpdateRejectedError.
+    """
+
+    def check(execution: Execution) -> None:
+        try:
+            execution.handlers.validate_update(name, input)
+        except Exception as error:
+            raise UpdateRejectedError(
+                instance_id, f"Update {name!r} of instance {instance_id!r} was rejected: {error}"
+            ) from error
+
+    await _with_execution(engine, instance_id, check)
+
+
+async def wait_for_update(
+    engine: Engine,
+    instance_id: str,
+    update_id: str,
+    answered: asyncio.Future[UpdateCompleted],
+    timeout: timedelta | None,
+) -> UpdateCompleted:
+    """Return the answer to an update that was sent.
+
+    Raises:
+        InstanceNotRunningError: if the orchestration ended without answering.
+        WaitTimeoutError: if there is no answer in time; it may still be made.
+    """
+    stopped = engine.waiters.add(instance_id)
+    try:
+        async with asyncio.timeout(None if timeout is None else timeout.total_seconds()):
+            row = await engine.store.read_instance(instance_id)
+            if row is None:
+                raise InstanceNotFoundError(instance_id)
+            await asyncio.wait((answered, stopped), return_when=asyncio.FIRST_COMPLETED)
+    except TimeoutError:
+        raise WaitTimeoutError(
+            f"Instance {instance_id!r} has not answered update {update_id!r} within {timeout}. It may still: ask again "
+            "with the same update_id."
+        ) from None
+    else:
+        if answered.done():
+            return answered.result()
+        raise InstanceNotRunningError(instance_id, stopped.result().runtime_status.value, "update")
+    finally:
+        engine.waiters.discard(instance_id, stopped)
+        stopped.cancel()
+
+
+async def _with_execution(engine: Engine, instance_id: str, use: Callable[[Execution], T]) -> T | None:
+    """Use the live execution of an instance, which is replayed if it is not in memory; None if it has not begun.
+
+    The result, or the error that `use` raises, is told once everything that it may tell of is durable.
+    """
+    while True:
+        node = engine.node
+        resident = await _resident(node, instance_id)
+        instance = resident.instance
+        if instance.is_terminal:
+            await node.journal.durable(instance.lsn)
+            raise InstanceNotRunningError(instance_id, instance.status.value, "ask")
+        if instance.episodes == 0:
+            return None
+        seen = (instance.execution_id, instance.episodes)
+        execution = resident.execution
+        if execution is None or (execution.execution_id, execution.episodes) != seen:
+            await node.journal.durable(instance.lsn)
+            history = await engine.store.load_history(instance.execution_id)
+            if (instance.execution_id, instance.episodes) != seen or instance.is_working:
+                await asyncio.sleep(0)
+                continue
+            execution = _revive(engine, resident, history)
+        lsn = instance.lsn
+        try:
+            result = use(execution)
+        except HoldfastError:
+            await node.journal.durable(lsn)
+            raise
+        await node.journal.durable(lsn)
+        return result
+
+
+def _revive(engine: Engine, resident: Resident, history: list[str]) -> Execution:
+    instance = resident.instance
+    try:
+        execution = engine.worker.revive(instance, history)
+    except HoldfastError as error:
+        raise QueryFailedError(
+            instance.instance_id, f"Instance {instance.instance_id!r} cannot be brought into memory: {error}"
+        ) from error
+    if resident.execution is not None:
+        resident.execution.unload()
+    resident.execution = execution
+    return execution
+
+
+async def _resident(node: Node, instance_id: str) -> Resident:
+    found: asyncio.Future[Resident | None] = asyncio.get_running_loop().create_future()
+
+    def arrived(resident: Resident | None) -> None:
+        if not found.done():
+            found.set_result(resident)
+
+    def refused(error: StorageError) -> None:
+        if not found.done():
+            found.set_exception(error)
+
+    node.guarded(instance_id, lambda: node.loader.with_resident(instance_id, arrived, refused))
+    resident = await found
+    if resident is None:
+        raise InstanceNotFoundError(instance_id)
+    return resident
