@@ -1,12 +1,15 @@
 """Holdfast: Durable Functions for Python, without a cloud."""
 
 from holdfast.app import App
-from holdfast.client.client import Client, OrchestrationHandle
+from holdfast.client.client import Client
+from holdfast.client.handle import OrchestrationHandle
 from holdfast.client.status import InstanceStatus
+from holdfast.durable_http.policy import HttpCallPolicy
 from holdfast.engine.activity_context import ActivityContext, activity_context
 from holdfast.engine.config import HostConfig
 from holdfast.errors import (
     ConfigurationError,
+    DurableHttpError,
     HoldfastError,
     HostStoppedError,
     InstanceAlreadyExistsError,
@@ -18,15 +21,20 @@ from holdfast.errors import (
     OrchestrationFailedError,
     OverloadedError,
     PayloadError,
+    QueryFailedError,
     StorageError,
     TaskFailedError,
+    UpdateRejectedError,
+    VersionMismatchError,
     WaitTimeoutError,
 )
 from holdfast.host import Host
 from holdfast.model.failure import FailureDetails
+from holdfast.model.http_call import DurableHttpResponse
 from holdfast.model.ids import EntityId
 from holdfast.model.limits import Limits
 from holdfast.model.refs import Activity, Entity, ExternalEvent, Orchestrator
+from holdfast.model.requests import IdPolicy
 from holdfast.model.retry import RetryPolicy
 from holdfast.model.status import OrchestrationStatus
 from holdfast.replay.context import OrchestrationContext
@@ -40,6 +48,8 @@ __all__ = [
     "App",
     "Client",
     "ConfigurationError",
+    "DurableHttpError",
+    "DurableHttpResponse",
     "DurableTask",
     "Entity",
     "EntityId",
@@ -49,6 +59,8 @@ __all__ = [
     "Host",
     "HostConfig",
     "HostStoppedError",
+    "HttpCallPolicy",
+    "IdPolicy",
     "InstanceAlreadyExistsError",
     "InstanceNotFoundError",
     "InstanceNotRunningError",
@@ -64,10 +76,13 @@ __all__ = [
     "Orchestrator",
     "OverloadedError",
     "PayloadError",
+    "QueryFailedError",
     "RetryPolicy",
     "StorageError",
     "TaskFailedError",
     "TimerTask",
+    "UpdateRejectedError",
+    "VersionMismatchError",
     "WaitTimeoutError",
     "activity_context",
     "when_all",

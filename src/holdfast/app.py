@@ -6,6 +6,7 @@ import inspect
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from typing import Any, Protocol, TypeVar, Unpack, cast, overload
 
+from holdfast.durable_http.caller import TokenSource
 from holdfast.engine.clock import Clock
 from holdfast.engine.config import HostConfig
 from holdfast.errors import ConfigurationError, InvalidInputError
@@ -57,6 +58,7 @@ class App:
     def __init__(self) -> None:
         self.registry = Registry()
         self.routes: list[Route] = []
+        self.token_sources: dict[str, TokenSource] = {}
 
     @overload
     def activity(  # type: ignore[overload-overlap]  # a coroutine function is also a function; the first match holds
@@ -208,6 +210,26 @@ class App:
 
         return register
 
+    def token_source(self, name: str) -> Callable[[TokenSource], TokenSource]:
+        """Register a function that gives bearer tokens to `ctx.call_http(..., token_source=name)`.
+
+        `async def source(origin: str) -> str` is called when a request is sent, with its origin, such as
+        `https://api.example.com`, so that it can refuse others; so no token is ever stored.
+
+        Raises:
+            ConfigurationError: if the name is taken, or the function is not `async def`.
+        """
+
+        def register(source: TokenSource) -> TokenSource:
+            if name in self.token_sources or not inspect.iscoroutinefunction(source):
+                raise ConfigurationError(
+                    f"The token source {name!r} must be an `async def`, and have a name of its own."
+                )
+            self.token_sources[name] = source
+            return source
+
+        return register
+
     def host(
         self, store: str = "sqlite:///holdfast.db", *, config: HostConfig | None = None, clock: Clock | None = None
     ) -> Host:
@@ -219,4 +241,11 @@ class App:
         Raises:
             ConfigurationError: if there is no such kind of store.
         """
-        return Host(self.registry, tuple(self.routes), open_store(store), config or HostConfig(), clock)
+        return Host(
+            self.registry,
+            tuple(self.routes),
+            dict(self.token_sources),
+            open_store(store),
+            config or HostConfig(),
+            clock,
+        )

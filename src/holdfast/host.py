@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from types import TracebackType
 from typing import TYPE_CHECKING
 
 from holdfast.client.client import Client
 from holdfast.codec.converter import JsonConverter
+from holdfast.durable_http.caller import TokenSource
 from holdfast.engine.clock import Clock
 from holdfast.engine.config import HostConfig
 from holdfast.engine.engine import Engine
@@ -26,12 +28,18 @@ class Host:
     """
 
     def __init__(
-        self, registry: Registry, routes: tuple[Route, ...], store: Store, config: HostConfig, clock: Clock | None
+        self,
+        registry: Registry,
+        routes: tuple[Route, ...],
+        token_sources: Mapping[str, TokenSource],
+        store: Store,
+        config: HostConfig,
+        clock: Clock | None,
     ) -> None:
         self.config = config
         self._routes = routes
         self._converter = JsonConverter(payload_bytes_max=config.limits.payload_bytes_max)
-        self._engine = Engine(registry, store, self._converter, config, clock)
+        self._engine = Engine(registry, store, self._converter, config, clock, token_sources)
         self._client = Client(LocalTaskHub(self._engine), self._converter, config.limits)
         self._asgi: Starlette | None = None
 

@@ -10,6 +10,7 @@ from typing import get_args
 
 import msgspec
 
+from holdfast.durable_http.policy import HttpCallPolicy
 from holdfast.errors import ConfigurationError
 from holdfast.model.limits import Limits
 from holdfast.model.versions import VersionFailure, VersionMatch
@@ -43,6 +44,8 @@ class HostConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     """Which instances this host runs: all ("none"), those of its version ("strict"), also those of older versions."""
     version_failure: VersionFailure = "reject"
     """What becomes of the others: they wait for another host ("reject"), or "fail"."""
+    http_calls: HttpCallPolicy = HttpCallPolicy()
+    """What `ctx.call_http` may reach."""
     limits: Limits = Limits()
 
     def __post_init__(self) -> None:
@@ -58,17 +61,26 @@ _TEXTS: Mapping[str, tuple[object, ...]] = MappingProxyType(
 )
 
 
+_NESTED: Mapping[str, type[msgspec.Struct]] = MappingProxyType({"limits": Limits, "http_calls": HttpCallPolicy})
+
+
 def check_settings(settings: HostConfig | Limits) -> None:
     """Raise ConfigurationError for a value of the wrong type, or a number that is not more than zero."""
     for field in msgspec.structs.fields(settings):
         value = getattr(settings, field.name)
         if isinstance(value, Limits) and isinstance(field.default, Limits):
             check_settings(value)
+        elif isinstance(value, HttpCallPolicy) and isinstance(field.default, HttpCallPolicy):
+            pass  # it checks itself
         elif field.name in _TEXTS:
             if value not in _TEXTS[field.name] and not (field.name == "default_version" and isinstance(value, str)):
                 known = ", ".join(repr(each) for each in _TEXTS[field.name])
                 raise ConfigurationError(f"{field.name} is {value!r}; it must be one of {known}.")
-        elif isinstance(value, bool) or not isinstance(value, int | float) or isinstance(field.default, Limits):
+        elif (
+            isinstance(value, bool)
+            or not isinstance(value, int | float)
+            or isinstance(field.default, Limits | HttpCallPolicy)
+        ):
             kind = type(field.default).__name__
             raise ConfigurationError(f"{field.name} is {value!r}; it must be of type {kind}.")
         elif value <= 0:
@@ -76,24 +88,28 @@ def check_settings(settings: HostConfig | Limits) -> None:
 
 
 def config_from_mapping(settings: Mapping[str, object]) -> HostConfig:
-    """Build a config from names and values, as a command line gives them; those of the limits begin with `limits.`.
+    """Build a config from names and values, as a command line gives them.
+
+    Those of the limits begin with `limits.`, those of durable HTTP with `http_calls.`; a list is written with commas.
 
     Raises:
         ConfigurationError: for an unknown name (with the nearest known one) or a value of the wrong type.
     """
-    nested: dict[str, object] = {}
-    limits: dict[str, object] = {}
+    choices = _names(HostConfig) - _NESTED.keys()
+    choices |= {f"{group}.{name}" for group, struct in _NESTED.items() for name in _names(struct)}
+    values: dict[str, object] = {}
+    nested: dict[str, dict[str, object]] = {group: {} for group in _NESTED}
     for name, value in settings.items():
-        inner = name.removeprefix("limits.")
-        known = _names(HostConfig) if inner == name else _names(Limits)
-        if inner not in known or name == "limits":
-            choices = _names(HostConfig) - {"limits"} | {f"limits.{each}" for each in _names(Limits)}
+        if name not in choices:
             near = difflib.get_close_matches(name, choices, n=1, cutoff=0.3)
             hint = f" Did you mean {near[0]!r}?" if near else f" Known settings: {', '.join(sorted(choices))}."
             raise ConfigurationError(f"There is no setting {name!r}.{hint}")
-        (nested if inner == name else limits)[inner] = value
+        group, _, inner = name.rpartition(".")
+        if name == "http_calls.allowed_hosts" and isinstance(value, str):
+            value = [each.strip() for each in value.split(",")]
+        (nested[group] if group else values)[inner] = value
     try:
-        return msgspec.convert({**nested, "limits": limits}, HostConfig, strict=False)
+        return msgspec.convert({**values, **nested}, HostConfig, strict=False)
     except msgspec.ValidationError as error:
         raise ConfigurationError(f"A setting has a value of the wrong type: {error}") from error
 

@@ -5,12 +5,15 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
+from types import MappingProxyType
 
 import msgspec
 
+from holdfast.durable_http.caller import TokenSource
 from holdfast.engine.activity_runner import ActivityRunner
 from holdfast.engine.answers import Answers
+from holdfast.engine.builtins import Builtins
 from holdfast.engine.clock import Clock, SystemClock, to_microseconds
 from holdfast.engine.config import HostConfig
 from holdfast.engine.culprits import Culprits
@@ -50,7 +53,13 @@ class Engine:
     """Runs the functions of one app on one store, through one `Node` after another if commits fail."""
 
     def __init__(
-        self, registry: Registry, store: Store, converter: DataConverter, config: HostConfig, clock: Clock | None = None
+        self,
+        registry: Registry,
+        store: Store,
+        converter: DataConverter,
+        config: HostConfig,
+        clock: Clock | None = None,
+        token_sources: Mapping[str, TokenSource] = MappingProxyType({}),
     ) -> None:
         self.registry = registry
         self.store = store
@@ -59,6 +68,7 @@ class Engine:
         self.clock: Clock = clock or SystemClock()
         self.waiters = Waiters()
         self.worker = Worker(registry, converter, config)
+        self._builtins = Builtins(config.http_calls, token_sources)
         self._runner = ActivityRunner(registry, converter, config, self._activity_finished)
         self._node: Node | None = None
         self._first_lsn = 0
@@ -132,6 +142,7 @@ class Engine:
             return
         self._is_stopping = True
         await self._runner.drain(self.config.drain_s)
+        await self._builtins.close()
         node, self._node = self._node, None
         if node is not None:
             await self._leave(node)

@@ -19,7 +19,7 @@ from holdfast.errors import (
     UpdateRejectedError,
     WaitTimeoutError,
 )
-from holdfast.model.history import UpdateCompleted
+from holdfast.model.history import UpdateCompleted, UpdateRequested
 from holdfast.replay.orchestration import Execution
 
 T = TypeVar("T")
@@ -48,7 +48,7 @@ async def query(engine: Engine, instance_id: str, name: str, input: str | None) 
     return answer
 
 
-async def check_update(engine: Engine, instance_id: str, name: str, input: str | None) -> None:
+async def check_update(engine: Engine, instance_id: str, request: UpdateRequested) -> None:
     """Let the validator of an update refuse it before anything is stored; one that has not begun decides later.
 
     Raises:
@@ -56,11 +56,13 @@ async def check_update(engine: Engine, instance_id: str, name: str, input: str |
     """
 
     def check(execution: Execution) -> None:
+        if execution.handlers.is_known(request.update_id):
+            return
         try:
-            execution.handlers.validate_update(name, input)
+            execution.handlers.validate_update(request.name, request.input)
         except Exception as error:
             raise UpdateRejectedError(
-                instance_id, f"Update {name!r} of instance {instance_id!r} was rejected: {error}"
+                instance_id, f"Update {request.name!r} of instance {instance_id!r} was rejected: {error}"
             ) from error
 
     await _with_execution(engine, instance_id, check)

@@ -112,7 +112,7 @@ class LocalTaskHub:
         return await query(self._engine, validate_instance_id(instance_id), name, input)
 
     async def update(self, instance_id: str, request: UpdateRequested, timeout: timedelta | None) -> UpdateCompleted:
-        await check_update(self._engine, validate_instance_id(instance_id), request.name, request.input)
+        await check_update(self._engine, validate_instance_id(instance_id), request)
         waiters = self._engine.waiters
         answered = waiters.add_update(instance_id, request.update_id)
         try:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typing
 from collections.abc import Callable, Coroutine, Generator, Mapping
-from typing import Any, ClassVar, Generic, Literal, TypeAlias, TypeVar, overload
+from typing import Any, ClassVar, Final, Generic, Literal, TypeAlias, TypeVar, overload
 
 from holdfast.errors import ConfigurationError, InvalidInputError, PayloadError
 from holdfast.model.converter import DataConverter
@@ -18,6 +18,10 @@ Body: TypeAlias = Coroutine[Any, Any, T] | Generator[Any, Any, T]
 """What an orchestrator function returns: `async def`, or a generator that yields durable tasks."""
 
 RunsIn: TypeAlias = Literal["loop", "thread", "process"]
+
+
+HTTP_ACTIVITY: Final = "BuiltIn::HttpActivity"
+"""The name in histories of the activity that sends the requests of `ctx.call_http`."""
 
 
 class FunctionReference:

@@ -4,21 +4,25 @@ from __future__ import annotations
 
 import random
 import uuid
-from collections.abc import Callable, Mapping
-from datetime import datetime
+from collections.abc import Callable, Collection, Mapping
+from datetime import datetime, timedelta
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Literal
 
 from holdfast.errors import InvalidInputError, OrchestratorMisuseError, PayloadTooLargeError
+from holdfast.model.http_call import DurableHttpRequest, DurableHttpResponse
 from holdfast.model.options import check_version
 from holdfast.model.refs import validate_name
+from holdfast.model.retry import RetryPolicy
 from holdfast.replay.completion import NextExecution
 from holdfast.replay.deterministic import deterministic_random, deterministic_uuid
+from holdfast.replay.http_calls import RETRIED_STATUSES, checked_call, make_call
 from holdfast.replay.logger import ReplaySafeLogger
 from holdfast.replay.messaging import Messaging
 from holdfast.replay.orchestration import Execution
 from holdfast.replay.saga import Saga
 from holdfast.replay.task_group import TaskGroup
+from holdfast.replay.tasks import DurableTask
 
 if TYPE_CHECKING:
     import logging
@@ -114,6 +118,42 @@ class OrchestrationContext(Messaging):
         """Return a scope whose steps are undone, in reverse, if it ends with an error, for `async with`; see `Saga`."""
         self._check_usable()
         return Saga(self.prepare_activity)
+
+    def call_http(
+        self,
+        method: str,
+        uri: str,
+        *,
+        content: str | None = None,
+        headers: Mapping[str, str] | None = None,
+        token_source: str | None = None,
+        timeout: timedelta | None = None,
+        retry: RetryPolicy | None = None,
+        retry_statuses: Collection[int] = RETRIED_STATUSES,
+        asynchronous_pattern_enabled: bool = True,
+        poll_interval: timedelta | None = None,
+    ) -> DurableTask[DurableHttpResponse]:
+        """Send an HTTP request; the task has the response, whatever its status.
+
+        Request and response are kept in the history, so put no secret in them: `token_source` names a function of the
+        app (`@app.token_source`) that gives the bearer token when the request is sent. What may be called at all is
+        decided by `HostConfig.http_calls`. Like every activity, a request may be sent more than once.
+
+        Args:
+            content: the body as text; with the content type text/plain if the headers have none.
+            timeout: how long one request may take.
+            retry: tries again what cannot be sent or answered, and answers with a status in `retry_statuses`.
+            asynchronous_pattern_enabled: poll the `Location` of a 202 until the answer is another one.
+            poll_interval: between polls, if the answer has no Retry-After; 30 seconds by default.
+
+        The task raises `TaskFailedError`, as a `DurableHttpError`, if there was no answer.
+        """
+        self._check_usable()
+        request = DurableHttpRequest(
+            method=method, uri=uri, headers=dict(headers or {}), content=content, token_source=token_source
+        )
+        call = checked_call(request, timeout, retry, retry_statuses, asynchronous_pattern_enabled, poll_interval)
+        return self._execution.start_branch(make_call(self._execution, call))
 
     def patched(self, name: str, /) -> bool:
         """Return whether the code after a change is to be used: the code before it is for what was in flight.

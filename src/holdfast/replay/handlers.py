@@ -57,6 +57,10 @@ class Handlers:
             raise OrchestratorMisuseError(f"the query handler {name!r} must be a plain function that waits for nothing")
         return self._execution.converter.encode(result)
 
+    def is_known(self, update_id: str) -> bool:
+        """Whether an update was taken in before: its repetition is answered, not checked again."""
+        return update_id in self._answers or update_id in self._open
+
     def validate_update(self, name: str, input: str | None) -> None:
         """Let the validator of an update refuse it.
 
