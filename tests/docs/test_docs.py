@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import msgspec
 import pytest
 
-from holdfast import HostConfig, Limits
+from holdfast import HostConfig, HttpCallPolicy, Limits
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = [ROOT / name for name in ("README.md", "CHANGELOG.md", "CONTRIBUTING.md")] + sorted(ROOT.glob("docs/**/*.md"))
@@ -117,7 +117,7 @@ def rows(heading: str) -> list[str]:
     return re.findall(r"^\| `(\w+)` \|", section, re.MULTILINE)
 
 
-@pytest.mark.parametrize("cls", [HostConfig, Limits], ids=["HostConfig", "Limits"])
+@pytest.mark.parametrize("cls", [HostConfig, HttpCallPolicy, Limits], ids=["HostConfig", "HttpCallPolicy", "Limits"])
 def test_every_setting_is_described_and_no_other(cls: type[msgspec.Struct]) -> None:
     assert rows(cls.__name__) == [field.name for field in msgspec.structs.fields(cls)]
 
@@ -134,7 +134,7 @@ def _documented(text: str) -> float | None:
 def test_defaults_of_the_settings_are_those_of_the_code() -> None:
     table = dict(re.findall(r"^\| `(\w+)` \| ([^|]+) \|", SETTINGS, re.MULTILINE))
     checked = 0
-    for settings in (HostConfig(), Limits()):
+    for settings in (HostConfig(), HttpCallPolicy(), Limits()):
         for field in msgspec.structs.fields(settings):
             value: Any = getattr(settings, field.name)
             documented = _documented(table[field.name])
