@@ -20,7 +20,7 @@ from holdfast.cli.errors import LOST_STORE, CommandError
 from holdfast.cli.load import load_app
 from holdfast.cli.server import HttpServer, bind, url_of
 from holdfast.cli.signals import StopSignals
-from holdfast.engine.activity_runner import ACTIVITY_THREADS
+from holdfast.engine.activity_places import ACTIVITY_THREADS
 from holdfast.engine.config import HostConfig, config_from_mapping
 from holdfast.engine.tuning import tune_process
 from holdfast.errors import StorageError

@@ -1,18 +1,25 @@
-"""What a running activity may know about its own attempt."""
+"""What a running activity may know about its own attempt, and how it reports on it."""
 
 from __future__ import annotations
 
 import contextvars
+import threading
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
+from typing import Any, TypeVar, overload
 
 import msgspec
 
 from holdfast.errors import HoldfastError
+from holdfast.model.converter import DataConverter
+
+T = TypeVar("T")
 
 
-class ActivityContext(msgspec.Struct, frozen=True):
-    """Which attempt of which call this is. An activity runs at least once, so give `idempotency_key` to what it calls.
+class AttemptInfo(msgspec.Struct, frozen=True):
+    """Which attempt of which call this is: the part of a context that crosses the boundary to another process.
 
-    `sequence` numbers the calls of one execution; `attempt` starts at 1.
+    `progress` is the JSON that an earlier attempt reported last.
     """
 
     instance_id: str
@@ -20,11 +27,92 @@ class ActivityContext(msgspec.Struct, frozen=True):
     sequence: int
     name: str
     attempt: int
+    tags: dict[str, str] = {}
+    progress: str | None = None
+
+
+class ActivityContext:
+    """What an activity sees of its own attempt. It runs at least once, so give `idempotency_key` to what it calls.
+
+    It may be used from every thread, also after the attempt is over: then reports are ignored.
+    """
+
+    def __init__(
+        self,
+        info: AttemptInfo,
+        converter: DataConverter,
+        report: Callable[[str], None],
+        cancelled: threading.Event,
+    ) -> None:
+        self._info = info
+        self._converter = converter
+        self._report = report
+        self._cancelled = cancelled
+
+    @property
+    def instance_id(self) -> str:
+        return self._info.instance_id
+
+    @property
+    def execution_id(self) -> str:
+        return self._info.execution_id
+
+    @property
+    def sequence(self) -> int:
+        """The number of this call among all calls of one execution."""
+        return self._info.sequence
+
+    @property
+    def name(self) -> str:
+        """The name of the activity."""
+        return self._info.name
+
+    @property
+    def attempt(self) -> int:
+        """The number of this attempt; the first is 1."""
+        return self._info.attempt
+
+    @property
+    def tags(self) -> Mapping[str, str]:
+        return MappingProxyType(self._info.tags)
 
     @property
     def idempotency_key(self) -> str:
         """The same for every attempt of this call, and different for every other call."""
         return f"{self.execution_id}:{self.sequence}"
+
+    @property
+    def cancelled(self) -> bool:
+        """Whether nobody waits for this attempt any more, since it was cancelled or took too long.
+
+        A plain `def` should look at it now and then, and return: its thread cannot be stopped from outside.
+        """
+        return self._cancelled.is_set()
+
+    def heartbeat(self, progress: object = None) -> None:
+        """Report that the attempt is alive, and how far it is; a later attempt can ask for it.
+
+        Raises:
+            PayloadError: if the progress cannot be turned into JSON.
+            PayloadTooLargeError: if it is too large.
+        """
+        self._report(self._converter.encode(progress))
+
+    @overload
+    def last_progress(self) -> Any: ...
+    @overload
+    def last_progress(self, expected_type: type[T]) -> T | None: ...
+    def last_progress(self, expected_type: Any = Any) -> Any:
+        """Return what an earlier attempt reported last, or None if none did.
+
+        Raises:
+            PayloadError: if it does not fit the type.
+        """
+        progress = self._info.progress
+        return None if progress is None else self._converter.decode(progress, expected_type)
+
+    def __repr__(self) -> str:
+        return f"<ActivityContext of {self.name!r}, instance {self.instance_id!r}, attempt {self.attempt}>"
 
 
 CURRENT: contextvars.ContextVar[ActivityContext] = contextvars.ContextVar("holdfast_activity")

@@ -1,40 +1,30 @@
-"""Runs activities: `async def` on the loop, `def` in threads, `process=True` in processes; so many at a time."""
+"""Runs attempts of activities, so many at a time: when each begins, how it is stopped, what came of it."""
 
 from __future__ import annotations
 
 import asyncio
-import contextvars
-import functools
-import importlib
-import multiprocessing
-import os
-import signal
 import threading
 from collections import deque
-from collections.abc import Callable
-from concurrent.futures import Executor, ProcessPoolExecutor, ThreadPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
-from datetime import timedelta
-from typing import Any, Final
+from collections.abc import Callable, Coroutine
 
-from holdfast.codec.converter import JsonConverter
-from holdfast.codec.history import decode_record, encode_record
-from holdfast.engine.activity_context import CURRENT, ActivityContext
+from holdfast.engine.activity_context import AttemptInfo
+from holdfast.engine.activity_heartbeats import Heartbeats
+from holdfast.engine.activity_places import ActivityPlaces
 from holdfast.engine.config import HostConfig
-from holdfast.errors import HoldfastError, NotRegisteredError
+from holdfast.errors import NotRegisteredError
 from holdfast.model.converter import DataConverter
 from holdfast.model.failure import FailureDetails, failure_from_exception
 from holdfast.model.messages import DurableKey
-from holdfast.model.refs import Activity, decode_input
-from holdfast.model.work_items import ActivityWorkItem, Failed, Outcome, Succeeded
+from holdfast.model.work_items import ActivityWorkItem, Failed, Outcome
 from holdfast.registry.registry import Registry
 
-ACTIVITY_THREADS: Final = "holdfast-activity"
-"""How the names of the threads begin in which activities run."""
+
+def _ignore(work_item: ActivityWorkItem, progress: str) -> None:
+    """Nobody asked to be told of heartbeats."""
 
 
 class ActivityRunner:
-    """A queue of attempts, and the places where they run. Each outcome is reported once, on the loop."""
+    """A queue of attempts, and those that run. Each outcome is reported once, on the loop."""
 
     def __init__(
         self,
@@ -42,16 +32,22 @@ class ActivityRunner:
         converter: DataConverter,
         config: HostConfig,
         finished: Callable[[ActivityWorkItem, Outcome], None],
+        progressed: Callable[[ActivityWorkItem, str], None] = _ignore,
     ) -> None:
+        """Start nothing yet.
+
+        Args:
+            progressed: is told, on the loop, what a running attempt reports, as JSON; of what comes faster than the
+                loop turns, only the newest, but always the last before the outcome.
+        """
         self._registry = registry
-        self._converter = converter
         self._config = config
         self._finished = finished
+        self._progressed = progressed
+        self._places = ActivityPlaces(converter, config)
         self._queue: deque[ActivityWorkItem] = deque()
         self._queued: dict[DurableKey, ActivityWorkItem] = {}
-        self._running: dict[DurableKey, tuple[ActivityWorkItem, asyncio.Task[None]]] = {}
-        self._threads: ThreadPoolExecutor | None = None
-        self._processes: ProcessPoolExecutor | None = None
+        self._running: dict[DurableKey, _Attempt] = {}
         self._is_draining = False
 
     @property
@@ -65,6 +61,11 @@ class ActivityRunner:
     def knows(self, key: DurableKey) -> bool:
         """Whether an attempt is queued or running."""
         return key in self._queued or key in self._running
+
+    def progress(self, key: DurableKey) -> str | None:
+        """What a running attempt reported last, as JSON; None if it has reported nothing, or does not run."""
+        attempt = self._running.get(key)
+        return None if attempt is None else attempt.progress
 
     def submit(self, work_item: ActivityWorkItem) -> None:
         """Run an attempt as soon as there is a place."""
@@ -84,26 +85,24 @@ class ActivityRunner:
         self._queued.clear()
 
     def cancel(self, keys: set[DurableKey]) -> None:
-        """Stop attempts and do not report them: their cause was lost."""
+        """Stop attempts and do not report them: nobody waits for them any more."""
         for key in keys & self._running.keys():
-            self._running.pop(key)[1].cancel()
+            self._running.pop(key).stop()
+        # Not now: the caller may be about to drop what is queued, too.
+        asyncio.get_running_loop().call_soon(self._fill)
 
     async def drain(self, seconds: float) -> None:
         """Start nothing more, and give what runs some time; what does not finish runs again after the next start."""
         self._is_draining = True
         self.forget_queued()
-        running = [job for _, job in self._running.values()]
+        running = [attempt.job for attempt in self._running.values()]
         if running:
             await asyncio.wait(running, timeout=seconds)
-        for _, job in list(self._running.values()):
-            job.cancel()
-        if self._threads is not None:
-            self._threads.shutdown(wait=False, cancel_futures=True)
-        if self._processes is not None:
-            self._processes.shutdown(wait=False, cancel_futures=True)
+        for attempt in self._running.values():
+            attempt.stop()
+        await self._places.close()
 
     def _fill(self) -> None:
-        loop = asyncio.get_running_loop()
         while self._queue and len(self._running) < self._config.activities_max and not self._is_draining:
             work_item = self._queue.popleft()
             key = (work_item.execution_id, work_item.sequence)
@@ -111,109 +110,85 @@ class ActivityRunner:
                 continue  # it was forgotten meanwhile
             del self._queued[key]
             if key not in self._running:
-                self._running[key] = (work_item, loop.create_task(self._attempt(work_item, key)))
+                self._running[key] = _Attempt(work_item, key, self._run)
 
-    async def _attempt(self, work_item: ActivityWorkItem, key: DurableKey) -> None:
+    async def _run(self, attempt: _Attempt) -> None:
         outcome: Outcome | None = None
         try:
-            outcome = await self._outcome(work_item)
+            outcome = await self._outcome(attempt)
         finally:
-            entry = self._running.get(key)
-            is_mine = entry is not None and entry[0] is work_item
+            is_mine = self._running.get(attempt.key) is attempt
             if is_mine:
-                del self._running[key]
+                del self._running[attempt.key]
             if outcome is not None and is_mine:
-                self._finished(work_item, outcome)
-            if not self._is_draining:
-                self._fill()
+                self._finished(attempt.work_item, outcome)
+            self._fill()
 
-    async def _outcome(self, work_item: ActivityWorkItem) -> Outcome:
+    async def _outcome(self, attempt: _Attempt) -> Outcome:
         """Run one attempt. A cancelled one (the host stops) has no outcome and will run again."""
+        loop = asyncio.get_running_loop()
+        work_item = attempt.work_item
+        heartbeats = Heartbeats(loop, lambda progress: self._heard(attempt, progress))
+        limits: list[asyncio.TimerHandle] = []
+        if work_item.timeout is not None:
+            seconds = work_item.timeout.total_seconds()
+            limits.append(loop.call_later(seconds, attempt.give_up, _timed_out(work_item)))
         try:
             activity = self._registry.activity(work_item.name)
-            if work_item.timeout is None:
-                return await self._call(activity, work_item)
-            return await self._call_within(work_item.timeout, activity, work_item)
-        except asyncio.CancelledError as error:
-            current = asyncio.current_task()
-            if current is not None and current.cancelling():
+            info = AttemptInfo(
+                work_item.instance_id, work_item.execution_id, work_item.sequence, work_item.name, work_item.attempt
+            )
+            return await self._places.run(activity, work_item.input, info, heartbeats.report, attempt.cancelled)
+        except (asyncio.CancelledError, TimeoutError) as error:
+            if attempt.given_up is not None:
+                return Failed(attempt.given_up)
+            if isinstance(error, asyncio.CancelledError) and attempt.job.cancelling():
                 raise
-            return Failed(failure_from_exception(error))  # user code cancelled itself
+            return Failed(failure_from_exception(error))  # of user code, which may also have cancelled itself
         except NotRegisteredError as error:
             return Failed(failure_from_exception(error, non_retriable=True))
         except KeyboardInterrupt:
             raise
         except BaseException as error:
             return Failed(failure_from_exception(error))
+        finally:
+            for limit in limits:
+                limit.cancel()
+            heartbeats.end()
 
-    async def _call_within(
-        self, timeout: timedelta, activity: Activity[Any, Any], work_item: ActivityWorkItem
-    ) -> Outcome:
-        limit = asyncio.timeout(timeout.total_seconds())
-        try:
-            async with limit:
-                return await self._call(activity, work_item)
-        except TimeoutError as error:
-            return Failed(_timed_out(work_item) if limit.expired() else failure_from_exception(error))
-
-    async def _call(self, activity: Activity[Any, Any], work_item: ActivityWorkItem) -> Outcome:
-        context = ActivityContext(
-            work_item.instance_id, work_item.execution_id, work_item.sequence, work_item.name, work_item.attempt
-        )
-        if activity.runs_in == "process":
-            return await self._call_in_process(activity, work_item, context)
-        arguments: list[Any] = []
-        if activity.has_input:
-            arguments.append(decode_input(self._converter, activity, work_item.input))
-        CURRENT.set(context)
-        if activity.runs_in == "loop":
-            result = await activity.function(*arguments)
-        else:
-            copied = contextvars.copy_context()
-            call = functools.partial(copied.run, _without_stop_iteration, activity.function, *arguments)
-            result = await asyncio.get_running_loop().run_in_executor(self._thread_pool(), call)
-        return Succeeded(self._converter.encode(result))
-
-    async def _call_in_process(
-        self, activity: Activity[Any, Any], work_item: ActivityWorkItem, context: ActivityContext
-    ) -> Outcome:
-        function = activity.function
-        call = functools.partial(
-            run_in_process,
-            function.__module__,
-            function.__qualname__,
-            work_item.input,
-            encode_record(context),
-            self._config.limits.payload_bytes_max,
-        )
-        try:
-            succeeded, text = await asyncio.get_running_loop().run_in_executor(self._process_pool(), call)
-        except BrokenProcessPool as error:
-            self._processes = None
-            raise HoldfastError(f"The process that ran activity {work_item.name!r} died.") from error
-        return Succeeded(text) if succeeded else Failed(decode_record(text, FailureDetails))
-
-    def _thread_pool(self) -> Executor:
-        if self._threads is None:
-            self._threads = ThreadPoolExecutor(self._config.threads_max, thread_name_prefix=ACTIVITY_THREADS)
-        return self._threads
-
-    def _process_pool(self) -> Executor:
-        if self._processes is None:
-            # "spawn" on every platform: a forked child would share connections and locks with this process.
-            spawn = multiprocessing.get_context("spawn")
-            self._processes = ProcessPoolExecutor(
-                self._config.processes_max, mp_context=spawn, initializer=follow_parent
-            )
-        return self._processes
+    def _heard(self, attempt: _Attempt, progress: str) -> None:
+        if self._running.get(attempt.key) is attempt:
+            attempt.progress = progress
+            self._progressed(attempt.work_item, progress)
 
 
-def _without_stop_iteration(function: Callable[..., Any], *arguments: Any) -> Any:
-    """Call a function; a future cannot carry a StopIteration, so it becomes what a coroutine makes of it."""
-    try:
-        return function(*arguments)
-    except StopIteration as error:
-        raise RuntimeError(f"{getattr(function, '__name__', function)!r} raised StopIteration") from error
+class _Attempt:
+    """One attempt that runs, and the ways to stop it."""
+
+    def __init__(
+        self,
+        work_item: ActivityWorkItem,
+        key: DurableKey,
+        run: Callable[[_Attempt], Coroutine[None, None, None]],
+    ) -> None:
+        self.work_item = work_item
+        self.key = key
+        self.cancelled = threading.Event()
+        self.given_up: FailureDetails | None = None
+        """Why it was stopped, if that is its outcome."""
+        self.progress: str | None = None
+        self.job = asyncio.get_running_loop().create_task(run(self))
+
+    def stop(self) -> None:
+        """Let the attempt end now, without an outcome; only one in a thread may go on, if it does not look."""
+        self.cancelled.set()
+        self.job.cancel()
+
+    def give_up(self, failure: FailureDetails) -> None:
+        """Let the attempt end now, with a failure for an outcome."""
+        if self.given_up is None:
+            self.given_up = failure
+            self.stop()
 
 
 def _timed_out(work_item: ActivityWorkItem) -> FailureDetails:
@@ -221,38 +196,3 @@ def _timed_out(work_item: ActivityWorkItem) -> FailureDetails:
         "builtins.TimeoutError",
         f"Attempt {work_item.attempt} of activity {work_item.name!r} took longer than {work_item.timeout}.",
     )
-
-
-def follow_parent() -> None:
-    """Let a worker process end with the host, however that ends; an interrupt of both is left to the host."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    parent = multiprocessing.parent_process()
-    if parent is not None:
-
-        def watch() -> None:
-            parent.join()
-            os._exit(1)
-
-        threading.Thread(target=watch, daemon=True).start()
-
-
-def run_in_process(
-    module: str, qualname: str, input: str | None, context: str, payload_bytes_max: int
-) -> tuple[bool, str]:
-    """Run an activity in a worker process, found by its name; only texts cross the boundary.
-
-    Returns:
-        True and the result as JSON, or False and the failure as JSON.
-    """
-    converter = JsonConverter(payload_bytes_max=payload_bytes_max)
-    try:
-        found: Any = importlib.import_module(module)
-        for part in qualname.split("."):
-            found = getattr(found, part)
-        CURRENT.set(decode_record(context, ActivityContext))
-        arguments: list[Any] = []
-        if found.has_input:
-            arguments.append(decode_input(converter, found, input))
-        return True, converter.encode(found.function(*arguments))
-    except Exception as error:
-        return False, encode_record(failure_from_exception(error))

@@ -1,0 +1,107 @@
+"""Where an activity runs: `async def` on the loop, `def` in a thread, `process=True` in a process."""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import functools
+import threading
+from collections.abc import Callable
+from concurrent.futures import Executor, ThreadPoolExecutor
+from typing import Any, Final
+
+from holdfast.codec.history import decode_record, encode_record
+from holdfast.engine.activity_context import CURRENT, ActivityContext, AttemptInfo
+from holdfast.engine.config import HostConfig
+from holdfast.engine.process_messages import ProcessCall
+from holdfast.engine.processes import ProcessWorkers, WorkerProcessDiedError
+from holdfast.errors import HoldfastError
+from holdfast.model.converter import DataConverter
+from holdfast.model.failure import FailureDetails
+from holdfast.model.refs import Activity, decode_input
+from holdfast.model.work_items import Failed, Outcome, Succeeded
+
+ACTIVITY_THREADS: Final = "holdfast-activity"
+"""How the names of the threads begin in which activities run."""
+
+_LEAVE_S: Final = 1.0
+
+
+class ActivityPlaces:
+    """Threads and processes start on first use. Neither is there for an app that has only `async def` activities."""
+
+    def __init__(self, converter: DataConverter, config: HostConfig) -> None:
+        self._converter = converter
+        self._config = config
+        self._threads: ThreadPoolExecutor | None = None
+        self._processes: ProcessWorkers | None = None
+
+    async def run(
+        self,
+        activity: Activity[Any, Any],
+        input: str | None,
+        info: AttemptInfo,
+        report: Callable[[str], None],
+        cancelled: threading.Event,
+    ) -> Outcome:
+        """Run one attempt. If this is cancelled, a process is killed; a thread goes on, with nobody waiting for it.
+
+        Args:
+            report: gets the progress of each heartbeat, as JSON, from whatever thread.
+            cancelled: what the attempt sees as `activity_context().cancelled`, unless it runs in a process.
+
+        Raises:
+            PayloadError: if the input does not fit, or the result cannot be encoded.
+            Exception: whatever an activity on the loop or in a thread raises.
+        """
+        if activity.runs_in == "process":
+            return await self._run_in_process(activity, input, info, report)
+        arguments: list[Any] = []
+        if activity.has_input:
+            arguments.append(decode_input(self._converter, activity, input))
+        CURRENT.set(ActivityContext(info, self._converter, report, cancelled))
+        if activity.runs_in == "loop":
+            result = await activity.function(*arguments)
+        else:
+            copied = contextvars.copy_context()
+            call = functools.partial(copied.run, _without_stop_iteration, activity.function, *arguments)
+            result = await asyncio.get_running_loop().run_in_executor(self._thread_pool(), call)
+        return Succeeded(self._converter.encode(result))
+
+    async def close(self) -> None:
+        """End all processes, and start nothing more in a thread; what runs in one is left to itself."""
+        if self._threads is not None:
+            self._threads.shutdown(wait=False, cancel_futures=True)
+        if self._processes is not None:
+            await self._processes.close(_LEAVE_S)
+
+    async def _run_in_process(
+        self, activity: Activity[Any, Any], input: str | None, info: AttemptInfo, report: Callable[[str], None]
+    ) -> Outcome:
+        if self._processes is None:
+            self._processes = ProcessWorkers(self._config.processes_max)
+        call = ProcessCall(
+            activity.function.__module__,
+            activity.function.__qualname__,
+            input,
+            encode_record(info),
+            self._config.limits.payload_bytes_max,
+        )
+        try:
+            result = await self._processes.run(call, report)
+        except WorkerProcessDiedError as error:
+            raise HoldfastError(f"The process that ran activity {info.name!r} died.") from error
+        return Succeeded(result.text) if result.succeeded else Failed(decode_record(result.text, FailureDetails))
+
+    def _thread_pool(self) -> Executor:
+        if self._threads is None:
+            self._threads = ThreadPoolExecutor(self._config.threads_max, thread_name_prefix=ACTIVITY_THREADS)
+        return self._threads
+
+
+def _without_stop_iteration(function: Callable[..., Any], *arguments: Any) -> Any:
+    """Call a function; a future cannot carry a StopIteration, so it becomes what a coroutine makes of it."""
+    try:
+        return function(*arguments)
+    except StopIteration as error:
+        raise RuntimeError(f"{getattr(function, '__name__', function)!r} raised StopIteration") from error
