@@ -19,6 +19,7 @@ from holdfast.codec.converter import JsonConverter
 from holdfast.engine.activity_context import AttemptInfo
 from holdfast.engine.activity_heartbeats import Heartbeats
 from holdfast.engine.activity_runner import ActivityRunner
+from holdfast.engine.clock import SystemClock
 from holdfast.model.work_items import ActivityWorkItem, Failed, Outcome, Succeeded
 
 AT_ONCE = timedelta(microseconds=1)
@@ -33,7 +34,9 @@ class Bench:
         self.outcomes: dict[int, Outcome] = {}
         self.heard: list[tuple[int, str]] = []
         self.threads: set[int] = set()
-        self.runner = ActivityRunner(app.registry, converter, config, self._finished, self._progressed)
+        self.runner = ActivityRunner(
+            app.registry.activity, converter, config, SystemClock(), self._finished, self._progressed
+        )
 
     def _finished(self, work_item: ActivityWorkItem, outcome: Outcome) -> None:
         assert work_item.sequence not in self.outcomes

@@ -6,17 +6,19 @@ import asyncio
 import threading
 from collections import deque
 from collections.abc import Callable, Coroutine
+from typing import Any
 
 from holdfast.engine.activity_context import AttemptInfo
 from holdfast.engine.activity_heartbeats import Heartbeats
 from holdfast.engine.activity_places import ActivityPlaces
+from holdfast.engine.clock import Clock
 from holdfast.engine.config import HostConfig
 from holdfast.errors import NotRegisteredError
 from holdfast.model.converter import DataConverter
 from holdfast.model.failure import FailureDetails, failure_from_exception
 from holdfast.model.messages import DurableKey
+from holdfast.model.refs import Activity
 from holdfast.model.work_items import ActivityWorkItem, Failed, Outcome
-from holdfast.registry.registry import Registry
 
 
 def _ignore(work_item: ActivityWorkItem, progress: str) -> None:
@@ -28,19 +30,22 @@ class ActivityRunner:
 
     def __init__(
         self,
-        registry: Registry,
+        find: Callable[[str], Activity[Any, Any]],
         converter: DataConverter,
         config: HostConfig,
+        clock: Clock,
         finished: Callable[[ActivityWorkItem, Outcome], None],
         progressed: Callable[[ActivityWorkItem, str], None] = _ignore,
     ) -> None:
         """Start nothing yet.
 
         Args:
+            find: returns an activity by name, or raises NotRegisteredError.
             progressed: is told, on the loop, what a running attempt reports, as JSON; of what comes faster than the
                 loop turns, only the newest, but always the last before the outcome.
         """
-        self._registry = registry
+        self._find = find
+        self._clock = clock
         self._config = config
         self._finished = finished
         self._progressed = progressed
@@ -74,6 +79,15 @@ class ActivityRunner:
             self._queued[key] = work_item
             self._queue.append(work_item)
             self._fill()
+            if work_item.start_by is not None and key in self._queued:
+                delay = (work_item.start_by - self._clock.now()).total_seconds()
+                asyncio.get_running_loop().call_later(max(delay, 0.0), self._expire, key, work_item)
+
+    def _expire(self, key: DurableKey, work_item: ActivityWorkItem) -> None:
+        """Fail an attempt that has waited for too long."""
+        if self._queued.get(key) is work_item:
+            del self._queued[key]
+            self._finished(work_item, Failed(_not_started(work_item)))
 
     def forget(self, key: DurableKey) -> None:
         """Drop one activity, if it has not started."""
@@ -108,6 +122,9 @@ class ActivityRunner:
             key = (work_item.execution_id, work_item.sequence)
             if self._queued.get(key) is not work_item:
                 continue  # it was forgotten meanwhile
+            if work_item.start_by is not None and work_item.start_by <= self._clock.now():
+                asyncio.get_running_loop().call_soon(self._expire, key, work_item)
+                continue
             del self._queued[key]
             if key not in self._running:
                 self._running[key] = _Attempt(work_item, key, self._run)
@@ -116,6 +133,8 @@ class ActivityRunner:
         outcome: Outcome | None = None
         try:
             outcome = await self._outcome(attempt)
+            if isinstance(outcome, Failed) and attempt.progress is not None:
+                outcome = Failed(outcome.details, attempt.progress)
         finally:
             is_mine = self._running.get(attempt.key) is attempt
             if is_mine:
@@ -129,14 +148,20 @@ class ActivityRunner:
         loop = asyncio.get_running_loop()
         work_item = attempt.work_item
         heartbeats = Heartbeats(loop, lambda progress: self._heard(attempt, progress))
-        limits: list[asyncio.TimerHandle] = []
+        limit: asyncio.TimerHandle | None = None
         if work_item.timeout is not None:
-            seconds = work_item.timeout.total_seconds()
-            limits.append(loop.call_later(seconds, attempt.give_up, _timed_out(work_item)))
+            limit = loop.call_later(work_item.timeout.total_seconds(), attempt.give_up, _timed_out(work_item))
+        attempt.expect_heartbeat()
         try:
-            activity = self._registry.activity(work_item.name)
+            activity = self._find(work_item.name)
             info = AttemptInfo(
-                work_item.instance_id, work_item.execution_id, work_item.sequence, work_item.name, work_item.attempt
+                work_item.instance_id,
+                work_item.execution_id,
+                work_item.sequence,
+                work_item.name,
+                work_item.attempt,
+                work_item.tags,
+                work_item.progress,
             )
             return await self._places.run(activity, work_item.input, info, heartbeats.report, attempt.cancelled)
         except (asyncio.CancelledError, TimeoutError) as error:
@@ -152,13 +177,15 @@ class ActivityRunner:
         except BaseException as error:
             return Failed(failure_from_exception(error))
         finally:
-            for limit in limits:
+            if limit is not None:
                 limit.cancel()
+            attempt.expect_nothing()
             heartbeats.end()
 
     def _heard(self, attempt: _Attempt, progress: str) -> None:
         if self._running.get(attempt.key) is attempt:
             attempt.progress = progress
+            attempt.expect_heartbeat()
             self._progressed(attempt.work_item, progress)
 
 
@@ -177,7 +204,21 @@ class _Attempt:
         self.given_up: FailureDetails | None = None
         """Why it was stopped, if that is its outcome."""
         self.progress: str | None = None
+        self._silence: asyncio.TimerHandle | None = None
         self.job = asyncio.get_running_loop().create_task(run(self))
+
+    def expect_heartbeat(self) -> None:
+        """Give the attempt up if it is not heard of within its heartbeat timeout from now."""
+        limit = self.work_item.heartbeat_timeout
+        if limit is not None:
+            self.expect_nothing()
+            self._silence = asyncio.get_running_loop().call_later(
+                limit.total_seconds(), self.give_up, _silent(self.work_item)
+            )
+
+    def expect_nothing(self) -> None:
+        if self._silence is not None:
+            self._silence.cancel()
 
     def stop(self) -> None:
         """Let the attempt end now, without an outcome; only one in a thread may go on, if it does not look."""
@@ -195,4 +236,20 @@ def _timed_out(work_item: ActivityWorkItem) -> FailureDetails:
     return FailureDetails(
         "builtins.TimeoutError",
         f"Attempt {work_item.attempt} of activity {work_item.name!r} took longer than {work_item.timeout}.",
+    )
+
+
+def _silent(work_item: ActivityWorkItem) -> FailureDetails:
+    return FailureDetails(
+        "builtins.TimeoutError",
+        f"Attempt {work_item.attempt} of activity {work_item.name!r} gave no heartbeat for "
+        f"{work_item.heartbeat_timeout}.",
+    )
+
+
+def _not_started(work_item: ActivityWorkItem) -> FailureDetails:
+    return FailureDetails(
+        "builtins.TimeoutError",
+        f"Attempt {work_item.attempt} of activity {work_item.name!r} found no place to run before its start_timeout.",
+        is_non_retriable=True,
     )

@@ -18,6 +18,7 @@ from holdfast.engine.clock import Clock, SystemClock, to_microseconds
 from holdfast.engine.config import HostConfig
 from holdfast.engine.culprits import Culprits
 from holdfast.engine.node import Node
+from holdfast.engine.progress import Progress
 from holdfast.engine.recovery import keep_filled, recover
 from holdfast.engine.rows import decode_state
 from holdfast.engine.waiters import Waiters
@@ -69,7 +70,15 @@ class Engine:
         self.waiters = Waiters()
         self.worker = Worker(registry, converter, config)
         self._builtins = Builtins(config.http_calls, token_sources)
-        self._runner = ActivityRunner(registry, converter, config, self._activity_finished)
+        self._progress = Progress(self._record_progress)
+        self._runner = ActivityRunner(
+            lambda name: self._builtins.find(name) or registry.activity(name),
+            converter,
+            config,
+            self.clock,
+            self._activity_finished,
+            self._progress.reported,
+        )
         self._node: Node | None = None
         self._first_lsn = 0
         self._jobs: set[asyncio.Task[None]] = set()
@@ -143,6 +152,7 @@ class Engine:
         self._is_stopping = True
         await self._runner.drain(self.config.drain_s)
         await self._builtins.close()
+        self._progress.close()
         node, self._node = self._node, None
         if node is not None:
             await self._leave(node)
@@ -294,7 +304,12 @@ class Engine:
             else:
                 return
 
+    def _record_progress(self, work_item: ActivityWorkItem, progress: str) -> None:
+        if self._node is not None:
+            self._node.record_progress(work_item, progress)
+
     def _activity_finished(self, work_item: ActivityWorkItem, outcome: Outcome) -> None:
+        self._progress.ended(work_item)
         self._answers.add(work_item, outcome)
         if self._node is not None:
             self._node.finish_activity(work_item, outcome)

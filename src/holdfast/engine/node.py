@@ -344,6 +344,15 @@ class Node:
 
         self.guarded(work_item.instance_id, lambda: self.loader.with_resident(work_item.instance_id, finish))
 
+    def record_progress(self, work_item: ActivityWorkItem, progress: str) -> None:
+        """Store what a running attempt reports, if its instance is in memory; else its next report will be."""
+        resident = self.residents.get(work_item.instance_id)
+        if resident is not None:
+            now = self.clock.now()
+            transition = self.hub.record_progress(resident.instance, work_item, progress, now)
+            if transition is not None:
+                self.guarded(work_item.instance_id, lambda: self.append(transition))
+
     def _due(self, item: DurableTimer | ScheduledActivity) -> None:
         if isinstance(item, ScheduledActivity):
             self.starts.start(item)
