@@ -241,7 +241,6 @@ class Lingering:
         self.app = App()
         self.began = threading.Event()
         self.saw = threading.Event()
-        self.may_end = threading.Event()
         self.app.activity(self.lingers)
         self.app.activity(self.waits)
 
@@ -287,6 +286,36 @@ def test_an_attempt_that_is_cancelled_sees_it_and_is_not_reported(name: str) -> 
         assert bench.heard == []
 
     on(lingering.app, scenario, activities_max=1)
+
+
+def test_an_attempt_that_is_cancelled_frees_its_slot_even_if_it_resists() -> None:
+    app = App()
+    began, may_end = asyncio.Event(), asyncio.Event()
+
+    @app.activity
+    async def resists() -> None:
+        try:
+            began.set()
+            await asyncio.Event().wait()
+        finally:
+            await may_end.wait()
+
+    @app.activity
+    async def next_one() -> str:
+        return "done"
+
+    async def scenario(bench: Bench) -> None:
+        key = bench.submit("resists", 1)
+        await began.wait()
+        bench.submit("next_one", 2)
+        bench.runner.cancel({key})
+        assert await bench.outcome(2) == Succeeded('"done"')
+        may_end.set()
+        await asyncio.sleep(0.01)
+        assert bench.outcomes.keys() == {2}
+
+    _ = (resists, next_one)
+    on(app, scenario, activities_max=1)
 
 
 @pytest.mark.parametrize("name", ["lingers", "waits"])

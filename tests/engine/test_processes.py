@@ -113,13 +113,37 @@ def test_results_and_failures_cross_the_boundary_and_the_process_is_used_again()
     on(scenario)
 
 
-def test_a_large_input_does_not_hold_up_the_loop() -> None:
+def test_inputs_may_be_as_large_as_payloads() -> None:
     async def scenario(workers: ProcessWorkers) -> None:
         size = PAYLOAD_BYTES_MAX - 100
-        calls = [asyncio.create_task(value(workers, does.length, "x" * size)) for _ in range(3)]
-        assert await asyncio.gather(*calls) == [size] * 3
+        assert await asyncio.gather(*(value(workers, does.length, "x" * size) for _ in range(3))) == [size] * 3
 
     on(scenario, processes_max=2)
+
+
+@posix_only
+@pytest.mark.parametrize("grace_s", [0.0, 0.01])
+def test_a_process_that_does_not_read_does_not_hold_up_the_loop(grace_s: float) -> None:
+    """If the loop sent the input, or the word that the call is cancelled, it would wait here for ever."""
+
+    async def scenario(workers: ProcessWorkers) -> None:
+        stopped = await value(workers, does.pid)
+        os.kill(stopped, signal.SIGSTOP)
+        large = asyncio.create_task(value(workers, does.length, "x" * 1_000_000))
+        await asyncio.sleep(0)  # now the process that is stopped is taken
+        assert await value(workers, does.double, 2) == 4
+        os.kill(stopped, signal.SIGCONT)
+        assert await large == 1_000_000
+        os.kill(stopped, signal.SIGSTOP)
+        async with asyncio.timeout(does.PATIENCE_S):
+            while not is_gone(stopped):  # a call that is cancelled before it began kills nobody
+                large = asyncio.create_task(value(workers, does.length, "x" * 1_000_000))
+                await asyncio.sleep(0.01)
+                large.cancel()
+                await asyncio.wait([large])
+        assert await value(workers, does.double, 2) == 4
+
+    on(scenario, processes_max=2, grace_s=grace_s)
 
 
 def test_a_call_does_not_see_what_an_earlier_one_set() -> None:

@@ -83,7 +83,7 @@ class ActivityContext:
 
     @property
     def cancelled(self) -> bool:
-        """Whether nobody waits for this attempt any more, since it was cancelled or took too long.
+        """Whether nobody waits for this attempt any more: it was cancelled, it took too long, or the host stops.
 
         A plain `def` should look at it now and then, and return: its thread cannot be stopped from outside.
         """
