@@ -8,6 +8,8 @@ from holdfast.durable_http.policy import HttpCallPolicy
 from holdfast.engine.activity_context import ActivityContext, activity_context
 from holdfast.engine.config import HostConfig
 from holdfast.errors import (
+    CancelledError,
+    CompensationFailedError,
     ConfigurationError,
     DurableHttpError,
     HoldfastError,
@@ -35,9 +37,12 @@ from holdfast.model.ids import EntityId
 from holdfast.model.limits import Limits
 from holdfast.model.refs import Activity, Entity, ExternalEvent, Orchestrator
 from holdfast.model.requests import IdPolicy
-from holdfast.model.retry import RetryPolicy
+from holdfast.model.retry import RetryContext, RetryPolicy
 from holdfast.model.status import OrchestrationStatus
 from holdfast.replay.context import OrchestrationContext
+from holdfast.replay.races import race, select
+from holdfast.replay.saga import Saga
+from holdfast.replay.task_group import TaskGroup
 from holdfast.replay.tasks import DurableTask, TimerTask, when_all, when_any
 
 __version__ = "0.1.0"
@@ -46,7 +51,9 @@ __all__ = [
     "Activity",
     "ActivityContext",
     "App",
+    "CancelledError",
     "Client",
+    "CompensationFailedError",
     "ConfigurationError",
     "DurableHttpError",
     "DurableHttpResponse",
@@ -77,14 +84,19 @@ __all__ = [
     "OverloadedError",
     "PayloadError",
     "QueryFailedError",
+    "RetryContext",
     "RetryPolicy",
+    "Saga",
     "StorageError",
     "TaskFailedError",
+    "TaskGroup",
     "TimerTask",
     "UpdateRejectedError",
     "VersionMismatchError",
     "WaitTimeoutError",
     "activity_context",
+    "race",
+    "select",
     "when_all",
     "when_any",
 ]

@@ -45,8 +45,11 @@ START = datetime(2026, 11, 22, 12, 0, tzinfo=UTC)
 class Player:
     """Plays the hub's part: it keeps the history and feeds an execution episode by episode."""
 
-    def __init__(self, orchestrator: Orchestrator[Any, Any], input: str | None = None) -> None:
+    def __init__(
+        self, orchestrator: Orchestrator[Any, Any], input: str | None = None, limits: Limits | None = None
+    ) -> None:
         self.orchestrator = orchestrator
+        self.limits = limits or Limits()
         self.history: list[tuple[HistoryEvent, ...]] = []
         self.ends: list[CompleteOrchestration] = []
         self.live = self.fresh()
@@ -55,7 +58,7 @@ class Player:
         )
 
     def fresh(self) -> Execution:
-        return Execution(self.orchestrator, "i", "x", JsonConverter(payload_bytes_max=10**6), Limits(), Context)
+        return Execution(self.orchestrator, "i", "x", JsonConverter(payload_bytes_max=10**6), self.limits, Context)
 
     def episode(self, *events: HistoryEvent) -> list[Any]:
         now = START + timedelta(seconds=len(self.history))

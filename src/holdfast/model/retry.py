@@ -86,7 +86,7 @@ class RetryPolicy(msgspec.Struct, frozen=True, kw_only=True):
             raise ConfigurationError("retry_timeout must be more than zero; leave it out for no limit.")
         if not 0 <= self.jitter <= 1:
             raise ConfigurationError(f"jitter is {self.jitter}; it is a share of the delay, from 0 to 1.")
-        if not callable(self.retry_on):
+        if isinstance(self.retry_on, type) or not callable(self.retry_on):  # a class can be called, but is no predicate
             _names("retry_on", self.retry_on)
         _names("non_retriable", self.non_retriable)
 

@@ -12,7 +12,7 @@ from typing import Any
 from holdfast.errors import CancelledError
 from holdfast.replay.discard import can_discard
 from holdfast.replay.stepper import Body, Raised, Returned, Stepper
-from holdfast.replay.tasks import DurableTask
+from holdfast.replay.tasks import DurableTask, Owner
 
 
 class BranchTask(DurableTask[Any]):
@@ -20,12 +20,12 @@ class BranchTask(DurableTask[Any]):
 
     __slots__ = ("branch",)
 
-    def __init__(self, owner: object, branch: Branch) -> None:
+    def __init__(self, owner: Owner, branch: Branch) -> None:
         super().__init__(owner)
         self.branch = branch
 
     def cancel(self) -> bool:
-        if self._done:
+        if not self._may_cancel():
             return False
         self.branch.interrupt(CancelledError("This branch was cancelled."))
         return True
@@ -42,12 +42,13 @@ class BranchTask(DurableTask[Any]):
 class Branch:
     """One coroutine or generator, and what it waits for."""
 
-    __slots__ = ("_branches", "_interruption", "_is_ready", "outcome", "stepper", "task")
+    __slots__ = ("_branches", "_interrupted_with", "_interruption", "_is_ready", "outcome", "stepper", "task")
 
-    def __init__(self, branches: Branches, stepper: Stepper, owner: object) -> None:
+    def __init__(self, branches: Branches, stepper: Stepper, owner: Owner) -> None:
         self._branches = branches
         self._is_ready = False
         self._interruption: BaseException | None = None
+        self._interrupted_with: BaseException | None = None
         self.stepper = stepper
         self.outcome: Returned | Raised | None = None
         self.task = BranchTask(owner, self)
@@ -66,6 +67,16 @@ class Branch:
             if waited is not None:
                 waited.cancel()
 
+    def spare(self, error: BaseException) -> None:
+        """Take an interruption back, if it has not been raised yet."""
+        if self._interruption is error:
+            self._interruption = None
+
+    def interrupt_again(self, error: BaseException | None) -> None:
+        """Raise the last interruption once more, at the next wait, if `error` is it: something else takes its place."""
+        if error is not None and error is self._interrupted_with:
+            self.interrupt(error)
+
     def make_ready(self) -> None:
         if not self._is_ready:
             self._is_ready = True
@@ -75,6 +86,7 @@ class Branch:
         """Run to the next wait for something that is not completed, or to the end."""
         self._is_ready = False
         error, self._interruption = self._interruption, None
+        self._interrupted_with = error or self._interrupted_with
         outcome = self.stepper.step(error)
         if outcome is None:
             waited = self.stepper.waiting_for
@@ -94,7 +106,7 @@ class Branch:
 class Branches:
     """All branches of one execution that have not ended."""
 
-    def __init__(self, owner: object) -> None:
+    def __init__(self, owner: Owner) -> None:
         self._owner = owner
         self._going_on: dict[Branch, None] = {}
         self.ready: deque[Branch] = deque()

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable
 from datetime import datetime, timedelta
 from typing import Any, TypeVar, Unpack, cast, overload
 
-from holdfast.errors import InvalidInputError, OrchestratorMisuseError, WaitTimeoutError
+from holdfast.errors import InvalidInputError, WaitTimeoutError
 from holdfast.model.actions import CreateSubOrchestration, ScheduleTask
 from holdfast.model.ids import validate_instance_id
 from holdfast.model.options import (
@@ -25,7 +25,6 @@ from holdfast.replay.locks import Locks
 from holdfast.replay.mapping import Mapping, starts_of
 from holdfast.replay.orchestration import Execution
 from holdfast.replay.retries import Retrying, RetryPlan, plan_of
-from holdfast.replay.stepper import RUNNING
 from holdfast.replay.tasks import DurableTask
 
 I = TypeVar("I")  # noqa: E741 - input and output, as everywhere in the typed API
@@ -214,7 +213,7 @@ class Calls:
 
         if plan is None:
             return schedule
-        return lambda payload: Retrying(execution, name, lambda: schedule(payload), plan)
+        return lambda payload: Retrying(execution, lambda: schedule(payload), plan)
 
     def _child_starter(
         self, orchestrator: Orchestrator[Any, Any] | str, options: SubOrchestrationOptions
@@ -241,12 +240,14 @@ class Calls:
             )
 
         def attempt(payload: str | None) -> DurableTask[Any]:
-            task = schedule(payload)
-            return task if timeout is None else _limited(execution, task, name, timeout)
+            if timeout is None:
+                return schedule(payload)
+            fire_at = instant(execution.clock(), timeout)
+            return _limited(execution, schedule(payload), name, timeout, fire_at)
 
         if retry is None:
             return attempt
-        return lambda payload: Retrying(execution, name, lambda: attempt(payload), plan_of(retry))
+        return lambda payload: Retrying(execution, lambda: attempt(payload), plan_of(retry))
 
     def _orchestrator_name(self, orchestrator: Orchestrator[Any, Any] | str) -> str:
         if not isinstance(orchestrator, Orchestrator | str):  # pyright: ignore[reportUnnecessaryIsInstance] - callers may be untyped
@@ -276,19 +277,7 @@ class Calls:
         return encode_input(self._execution.converter, known, input)
 
     def _check_usable(self) -> None:
-        """Refuse a call that is not made by the orchestrator's own code, while that runs."""
-        execution = self._execution
-        if execution.is_running and RUNNING.get() is execution:
-            return
-        if execution.is_inert:
-            raise OrchestratorMisuseError(
-                f"Instance {execution.instance_id!r} was unloaded; this context is not connected to anything any more."
-            )
-        raise OrchestratorMisuseError(
-            f"The context of instance {execution.instance_id!r} is used from outside of its orchestrator: from another "
-            "thread, from an asyncio task, from a query handler, or after the orchestrator gave up control. "
-            "A replay cannot reproduce that; use it only in the orchestrator's own code."
-        )
+        self._execution.check_usable()
 
 
 def _split(retry: object) -> tuple[RetryRule | None, RetryPlan | None]:
@@ -300,18 +289,21 @@ def _split(retry: object) -> tuple[RetryRule | None, RetryPlan | None]:
     return None, plan_of(cast("RetryPolicy", retry))
 
 
-def _limited(execution: Execution, task: DurableTask[Any], name: str, timeout: timedelta) -> DurableTask[Any]:
+def _limited(
+    execution: Execution, task: DurableTask[Any], name: str, timeout: timedelta, fire_at: datetime
+) -> DurableTask[Any]:
     """Race a call with a timer: when that fires, the call is cancelled and fails."""
     limited: DurableTask[Any] = DurableTask(execution, task.cancel)
-    timer = execution.create_timer(instant(execution.clock(), timeout))
+    timer = execution.create_timer(fire_at)
 
     def timed_out(timer: DurableTask[Any]) -> None:
         if not timer.is_cancelled:
+            task.cancel()  # before the failure leads to the next attempt, which may have the same instance id
             limited.fail(lambda: WaitTimeoutError(f"Sub-orchestration {name!r} took longer than {timeout}."))
-            task.cancel()
 
     def ended(task: DurableTask[Any]) -> None:
-        limited.take_over(task)
+        if not task.is_cancelled:
+            limited.take_over(task)
         timer.cancel()
 
     task.observe(ended)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from holdfast.errors import WaitTimeoutError
 from holdfast.model.history import EventRaised
 from holdfast.replay.event_queues import EventQueues, Wait
-from holdfast.replay.tasks import DurableTask
+from holdfast.replay.tasks import DurableTask, TimerTask
 
 if TYPE_CHECKING:
     from holdfast.replay.orchestration import Execution
@@ -56,21 +56,22 @@ class EventWaits:
             task: DurableTask[Any] = DurableTask(execution)
             execution.open_tasks.finish(task, buffered.input, expected_type)
             return task
+        # First what may be refused: a wait that nobody got would swallow an event.
+        timer = None if fire_at is None else execution.create_timer(fire_at)
         task = DurableTask(execution, lambda: self._forget(name, wait))
         wait = Wait(task, expected_type)
         self._queues.add(name, wait)
         execution.size_bytes += _WAIT_BYTES
-        if fire_at is not None:
-            self._limit(name, wait, fire_at)
+        if timer is not None and fire_at is not None:
+            self._limit(name, wait, timer, fire_at)
         return task
 
     def _forget(self, name: str, wait: Wait) -> None:
         self._queues.discard(name, wait)
         self._execution.size_bytes -= _WAIT_BYTES
 
-    def _limit(self, name: str, wait: Wait, fire_at: datetime) -> None:
+    def _limit(self, name: str, wait: Wait, timer: TimerTask, fire_at: datetime) -> None:
         """Race a wait with a timer; whichever comes first takes the other back."""
-        timer = self._execution.create_timer(fire_at)
 
         def timed_out(timer: DurableTask[Any]) -> None:
             if not timer.is_cancelled:

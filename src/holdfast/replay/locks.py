@@ -35,6 +35,7 @@ class CriticalSection:
             LockingRulesError: if the orchestration is in a critical section already.
         """
         execution = self._execution
+        execution.check_usable()
         self._locks.enter(self)
         section_id = self._id = f"{execution.identity}/{self._locks.next_section()}"
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from holdfast.replay.tasks import DurableTask, cancel_all, failure_of
+from holdfast.replay.tasks import DurableTask, Owner, cancel_all
 
 
 class Mapping(DurableTask[list[Any]]):
@@ -18,7 +18,7 @@ class Mapping(DurableTask[list[Any]]):
     __slots__ = ("_fail_fast", "_first_failed", "_going_on", "_next", "_results", "_starts")
 
     def __init__(
-        self, owner: object, starts: list[Callable[[], DurableTask[Any]]], concurrency: int, fail_fast: bool
+        self, owner: Owner, starts: list[Callable[[], DurableTask[Any]]], concurrency: int, fail_fast: bool
     ) -> None:
         super().__init__(owner, self._stop)
         self._starts = starts
@@ -50,7 +50,7 @@ class Mapping(DurableTask[list[Any]]):
         elif self._first_failed is None:
             self._first_failed = task
         if self._first_failed is not None and (self._fail_fast or self._is_over()):
-            self.fail(failure_of(self._first_failed))
+            self.take_over(self._first_failed)
             self._stop()
         elif self._is_over():
             self.complete(self._results)

@@ -75,9 +75,9 @@ class OpenTasks:
                 give_up(number)
 
     def _settle(self, number: int, payload: str | None = None, failure: FailureDetails | None = None) -> None:
-        entry = self._by_number.pop(number, None)
+        entry = None if self._execution.is_over else self._by_number.pop(number, None)
         if entry is None:
-            return  # it was cancelled
+            return  # it was cancelled, or the code has ended: nothing may come of it any more
         task, expected_type = entry
         self._execution.size_bytes -= _TASK_BYTES
         if failure is not None:

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Sequence
 from datetime import datetime
 from typing import Any, ClassVar
 
-from holdfast.errors import CancelledError, InvalidInputError, NonDeterminismError
+from holdfast.errors import CancelledError, InvalidInputError, NonDeterminismError, OrchestratorMisuseError
 from holdfast.model.actions import (
     CancelTask,
     CancelTimer,
@@ -49,8 +49,8 @@ from holdfast.replay.event_waits import EventWaits
 from holdfast.replay.handlers import Handlers
 from holdfast.replay.matching import check_episode, ended_early
 from holdfast.replay.open_tasks import OpenTasks
-from holdfast.replay.stepper import Body, Raised, Returned, run_as
-from holdfast.replay.tasks import DurableTask, TimerTask
+from holdfast.replay.stepper import RUNNING, Body, Raised, Returned, run_as
+from holdfast.replay.tasks import Completions, DurableTask, TimerTask
 
 _BASE_BYTES = 4_096
 _VALUE_FACTOR = 3  # decoded Python values take about three times the room of their JSON
@@ -84,13 +84,15 @@ class Execution:
         self.is_inert = False
         self.is_running = False
         """Whether an episode is being run at this moment."""
+        self.completions = Completions()
         self.branches = Branches(self)
         self.open_tasks = OpenTasks(self)
         self.events = EventWaits(self)
         self.handlers = Handlers(self)
         self._context = make_context(self)
         self._main: Branch | None = None
-        self._next_id = 0
+        self.next_id = 0
+        """The sequence number of what is asked for next."""
         self._asked = Asked()
         self._patches: dict[str, bool] = {}
         self._marked: frozenset[str] = frozenset()
@@ -136,7 +138,26 @@ class Execution:
         self.is_inert = True
         self.branches.discard()
 
+    @property
+    def is_over(self) -> bool:
+        """Whether the code has ended, and nothing that still comes can change how."""
+        return self._outcome is not None and not self._waits_for_open_work()
+
     # What the context calls
+
+    def check_usable(self) -> None:
+        """Refuse a call that is not made by the orchestrator's own code, while that runs."""
+        if self.is_running and RUNNING.get() is self:
+            return
+        if self.is_inert:
+            raise OrchestratorMisuseError(
+                f"Instance {self.instance_id!r} was unloaded; this context is not connected to anything any more."
+            )
+        raise OrchestratorMisuseError(
+            f"The context of instance {self.instance_id!r} is used from outside of its orchestrator: from another "
+            "thread, from an asyncio task, from a query handler, or after the orchestrator gave up control. "
+            "A replay cannot reproduce that; use it only in the orchestrator's own code."
+        )
 
     def schedule(
         self,
@@ -158,9 +179,9 @@ class Execution:
                 f"Orchestrator {self.orchestrator.name!r} asked for more than {self.limits.actions_max} things at "
                 "once; split the work into sub-orchestrations, or bound it with ctx.map(..., concurrency=...)."
             )
-        number = self._next_id
+        number = self.next_id
         action = make_action(number)
-        self._next_id += 1
+        self.next_id += 1
         self._asked.append(action)
         return number
 
@@ -227,7 +248,7 @@ class Execution:
                 handler(self, event)
                 self._advance()
         self.is_running = False
-        if self._outcome is not None and self._end_action is None and not self._waits_for_open_work():
+        if self._outcome is not None and self._end_action is None and self.is_over:
             self.handlers.abandon_updates()
             self._end_action = completion(self, self._outcome, self._cancel, self._next)
             self._asked.append(self._end_action)
@@ -274,14 +295,15 @@ class Execution:
         self.identity = event.execution_id
 
     def _on_cancel_requested(self, event: CancelRequested) -> None:
-        if self._cancel is not None:
+        has_ended = isinstance(self._outcome, Raised) or (self._outcome is not None and self._next is None)
+        if self._cancel is not None or has_ended:
             return
         self._cancel = event
         error = CancelledError("The orchestration was asked to cancel itself.")
         if self._main is not None and self._outcome is None:
             self._main.interrupt(error)
         else:
-            self._outcome = Raised(error)
+            self._outcome = Raised(error)  # it has returned, to continue as new: that it does not
 
     def _subject(self) -> str:
         return f"Instance {self.instance_id!r} of orchestrator {self.orchestrator.name!r}"

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from typing import Any, Literal, TypeVar, overload
 
 from holdfast.errors import InvalidInputError
-from holdfast.replay.tasks import DurableTask, cancel_all, children_of, failure_of
+from holdfast.replay.tasks import DurableTask, Owner, cancel_all, children_of
 
 T = TypeVar("T")
 T1 = TypeVar("T1")
@@ -18,7 +18,7 @@ T4 = TypeVar("T4")
 class _Race(DurableTask[Any]):
     __slots__ = ("_children", "_with_index")
 
-    def __init__(self, owner: object, children: list[DurableTask[Any]], *, with_index: bool) -> None:
+    def __init__(self, owner: Owner | None, children: list[DurableTask[Any]], *, with_index: bool) -> None:
         super().__init__(owner, lambda: cancel_all(children))
         self._children = children
         self._with_index = with_index
@@ -29,7 +29,7 @@ class _Race(DurableTask[Any]):
         if self.is_completed:
             return
         if child.is_failed:
-            self.fail(failure_of(child))
+            self.take_over(child)
         elif self._with_index:
             self.complete((next(i for i, each in enumerate(self._children) if each is child), child.result))
         else:

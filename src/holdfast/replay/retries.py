@@ -53,18 +53,18 @@ def plan_of(retry: RetryPolicy | RetryHandler) -> RetryPlan:
     predicate = retry.predicate
     if predicate is None:
         return RetryPlan(retry.rule())
-    return RetryPlan(retry.rule(), lambda context: predicate(context.last_failure))
+    return RetryPlan(retry.rule(), lambda context: bool(predicate(context.last_failure)))
 
 
 class Retrying(DurableTask[Any]):
     """Makes one attempt after the other, with durable timers between them, and ends as the last one does."""
 
-    __slots__ = ("_attempts", "_execution", "_going_on", "_name", "_plan", "_start", "_started_at")
+    __slots__ = ("_attempts", "_execution", "_going_on", "_plan", "_seed", "_start", "_started_at")
 
-    def __init__(self, execution: Execution, name: str, start: Callable[[], DurableTask[Any]], plan: RetryPlan) -> None:
+    def __init__(self, execution: Execution, start: Callable[[], DurableTask[Any]], plan: RetryPlan) -> None:
         super().__init__(execution, self._stop)
         self._execution = execution
-        self._name = name
+        self._seed = f"{execution.identity}:{execution.next_id}"
         self._start = start
         self._plan = plan
         self._attempts = 0
@@ -96,7 +96,7 @@ class Retrying(DurableTask[Any]):
             elapsed=now - self._started_at,
             current_utc_datetime=now,
         )
-        delay = self._plan.delay(context, f"{self._execution.identity}:{self._name}")
+        delay = self._plan.delay(context, self._seed)
         if delay is None:
             self.take_over(attempt)
         elif delay:

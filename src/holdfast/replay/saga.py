@@ -6,10 +6,10 @@ from collections.abc import Callable
 from types import TracebackType
 from typing import Any, TypeAlias, TypeVar, Unpack, overload
 
-from holdfast.errors import CompensationFailedError
+from holdfast.errors import CancelledError, CompensationFailedError
 from holdfast.model.options import ActivityOptions
 from holdfast.model.refs import NO_INPUT, Activity
-from holdfast.replay.tasks import DurableTask
+from holdfast.replay.tasks import DurableTask, until_ended
 
 Prepare: TypeAlias = Callable[[Activity[Any, Any] | str, Any, ActivityOptions], Callable[[], DurableTask[Any]]]
 """Checks and encodes a call, and returns what makes it."""
@@ -23,7 +23,8 @@ class Saga:
     If the block ends with an error, or the orchestration is cancelled, all compensations that were added are made, the
     last one first, each after the one before it has ended; then the error goes on. They are activities, so they are
     durable, and made at least once even if the process dies meanwhile. If some of them fail, the others are made all
-    the same, and `CompensationFailedError` is raised from the error.
+    the same, and `CompensationFailedError` is raised from the error. A cancellation that comes meanwhile has to wait:
+    it is raised when all have been made.
     """
 
     __slots__ = ("_compensations", "_prepare")
@@ -53,11 +54,17 @@ class Saga:
         if error is None or kind is GeneratorExit:
             return
         failures: list[Exception] = []
+        cancelled: CancelledError | None = None
         while self._compensations:
             compensate = self._compensations.pop()
             try:
-                await compensate()
+                task = compensate()
+                while not task.is_completed:
+                    cancelled = await until_ended(task) or cancelled
+                _ = task.result
             except Exception as failure:
                 failures.append(failure)
         if failures:
             raise CompensationFailedError(tuple(failures)) from error
+        if cancelled is not None:
+            raise cancelled

@@ -7,10 +7,10 @@ from collections.abc import Coroutine
 from types import TracebackType
 from typing import Any, TypeVar, cast
 
-from holdfast.errors import CancelledError, InvalidInputError, OrchestratorMisuseError
+from holdfast.errors import CancelledError, HoldfastError, InvalidInputError, OrchestratorMisuseError
 from holdfast.replay.branches import Branch
 from holdfast.replay.orchestration import Execution
-from holdfast.replay.tasks import DurableTask, cancel_all, failure_of
+from holdfast.replay.tasks import DurableTask, cancel_all, failure_of, until_ended
 
 T = TypeVar("T")
 
@@ -23,7 +23,7 @@ class TaskGroup:
     they are cancelled too.
     """
 
-    __slots__ = ("_branch", "_errors", "_execution", "_has_interrupted", "_is_aborting", "_is_entered", "_tasks")
+    __slots__ = ("_branch", "_errors", "_execution", "_interruption", "_is_aborting", "_is_entered", "_tasks")
 
     def __init__(self, execution: Execution) -> None:
         self._execution = execution
@@ -32,28 +32,39 @@ class TaskGroup:
         self._errors: list[BaseException] = []
         self._is_entered = False
         self._is_aborting = False
-        self._has_interrupted = False
+        self._interruption = CancelledError("A task of the group failed.")
 
     def create_task(self, work: Coroutine[Any, Any, T] | DurableTask[T], /) -> DurableTask[T]:
         """Let a coroutine run beside the body, or take a durable task into the scope; return the task for its result.
 
         Raises:
-            OrchestratorMisuseError: outside of the block, or after something in it has failed.
+            OrchestratorMisuseError: outside of the block, after something in it has failed, or for a task of another
+                instance.
         """
-        if not self._is_entered or self._is_aborting:
+        try:
+            self._check_takes(work)
+        except HoldfastError:
             if inspect.iscoroutine(work):
                 work.close()
-            what = "has failed already" if self._is_aborting else "is not entered; use `async with ctx.task_group()`"
-            raise OrchestratorMisuseError(f"The task group {what}; it takes no more tasks.")
-        if isinstance(work, DurableTask):
-            task = work
-        elif inspect.iscoroutine(work):
-            task = cast("DurableTask[T]", self._execution.start_branch(work))
-        else:
-            raise InvalidInputError(f"A task group takes coroutines and durable tasks; it got {work!r}.")
+            raise
+        task = work if isinstance(work, DurableTask) else cast("DurableTask[T]", self._execution.start_branch(work))
         self._tasks.append(task)
         task.observe(self._ended)
         return task
+
+    def _check_takes(self, work: object) -> None:
+        self._execution.check_usable()
+        if self._is_aborting:
+            raise OrchestratorMisuseError("The task group is ending; it takes no more tasks.")
+        if not self._is_entered:
+            raise OrchestratorMisuseError(
+                "A task group takes tasks inside of its block only: `async with ctx.task_group()`."
+            )
+        if isinstance(work, DurableTask):
+            if work.owner not in (self._execution, None):  # pyright: ignore[reportUnknownMemberType] - of any result
+                raise OrchestratorMisuseError("The task group got a task of another instance; tasks cannot be shared.")
+        elif not inspect.iscoroutine(work):
+            raise InvalidInputError(f"A task group takes coroutines and durable tasks; it got {work!r}.")
 
     def _ended(self, task: DurableTask[Any]) -> None:
         if not task.is_failed or task.is_cancelled:
@@ -61,13 +72,19 @@ class TaskGroup:
         self._errors.append(failure_of(task)())
         if self._is_aborting:
             return
-        self._is_aborting = True
-        cancel_all(self._tasks)
+        self._abort()
         if self._is_entered and self._branch is not None:
-            self._has_interrupted = True
-            self._branch.interrupt(CancelledError("A task of the group failed."))
+            self._branch.interrupt(self._interruption)
+
+    def _abort(self) -> None:
+        """Cancel all tasks, once: a second time would cancel what they do to clean up."""
+        if not self._is_aborting:
+            self._is_aborting = True
+            cancel_all(self._tasks)
 
     async def __aenter__(self) -> TaskGroup:
+        if self._branch is not None:
+            raise OrchestratorMisuseError("A task group cannot be entered twice; use another one.")
         self._branch = self._execution.branches.current
         self._is_entered = True
         return self
@@ -81,14 +98,17 @@ class TaskGroup:
             error = await self._all_ended()
         self._is_entered = False
         if error is not None:
-            self._is_aborting = True
-            cancel_all(self._tasks)
-        cancelled = error if isinstance(error, CancelledError) and not self._has_interrupted else None
+            self._abort()
+        cancelled = error if isinstance(error, CancelledError) else None
         while (late := await self._all_ended()) is not None:
-            cancelled = cancelled or late
+            cancelled = late
         errors = list(self._errors)
         if error is not None and not isinstance(error, CancelledError):
             errors.insert(0, error)
+        if self._branch is not None:
+            self._branch.spare(self._interruption)  # it is for the block, and that is over
+            if errors and cancelled is not self._interruption:
+                self._branch.interrupt_again(cancelled)  # or whoever catches the errors would go on as if uncancelled
         if errors:
             raise BaseExceptionGroup("unhandled errors in a task group", errors) from None
         if cancelled is not None:
@@ -97,11 +117,7 @@ class TaskGroup:
     async def _all_ended(self) -> CancelledError | None:
         """Wait for all tasks; return the cancellation that interrupted the wait, if one did."""
         for task in self._tasks:
-            if not task.is_completed:
-                ended: DurableTask[None] = DurableTask(self._execution)
-                task.observe(lambda _, ended=ended: ended.complete(None))
-                try:
-                    await ended
-                except CancelledError as error:
-                    return error
+            interruption = await until_ended(task)
+            if interruption is not None:
+                return interruption
         return None

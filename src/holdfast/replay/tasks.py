@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Generator, Iterable
-from typing import Any, Generic, TypeGuard, TypeVar, cast, overload
+from typing import Any, Generic, Protocol, TypeGuard, TypeVar, cast, overload
 
 from holdfast.errors import CancelledError, InvalidInputError, OrchestratorMisuseError
 
@@ -15,6 +16,36 @@ T3 = TypeVar("T3")
 T4 = TypeVar("T4")
 
 
+class Completions:
+    """Tells whoever observes a completed task, one after the other: a chain of tasks needs no stack of its length."""
+
+    __slots__ = ("_is_telling", "_waiting")
+
+    def __init__(self) -> None:
+        self._waiting: deque[tuple[Callable[[DurableTask[Any]], object], DurableTask[Any]]] = deque()
+        self._is_telling = False
+
+    def tell(self, task: DurableTask[Any], observers: Iterable[Callable[[DurableTask[Any]], object]]) -> None:
+        self._waiting.extend((observer, task) for observer in observers)
+        if self._is_telling:
+            return  # the caller up the stack goes on with what was added
+        self._is_telling = True
+        try:
+            while self._waiting:
+                observer, completed = self._waiting.popleft()
+                observer(completed)
+        finally:
+            self._is_telling = False
+
+
+class Owner(Protocol):
+    """The execution that made a task."""
+
+    completions: Completions
+    is_running: bool
+    is_inert: bool
+
+
 class DurableTask(Generic[T_co]):
     """Something that an orchestrator waits for. It was scheduled when it was made; `await` it for its result.
 
@@ -24,7 +55,7 @@ class DurableTask(Generic[T_co]):
 
     __slots__ = ("_done", "_error", "_give_up", "_is_cancelled", "_observers", "_owner", "_value")
 
-    def __init__(self, owner: object, give_up: Callable[[], object] | None = None) -> None:
+    def __init__(self, owner: Owner | None, give_up: Callable[[], object] | None = None) -> None:
         self._owner = owner
         self._done = False
         self._is_cancelled = False
@@ -34,8 +65,8 @@ class DurableTask(Generic[T_co]):
         self._observers: list[Callable[[DurableTask[Any]], object]] = []
 
     @property
-    def owner(self) -> object:
-        """The execution that made this task; no other may await it."""
+    def owner(self) -> Owner | None:
+        """The execution that made this task; no other may await it. A combination of no tasks has none."""
         return self._owner
 
     @property
@@ -71,14 +102,25 @@ class DurableTask(Generic[T_co]):
         The task is over at once: awaiting it raises `CancelledError`, and whatever comes later is not heard. A running
         activity is stopped, a sub-orchestration asked to cancel itself, a timer removed; the task of a combination
         cancels all its parts.
+
+        Raises:
+            OrchestratorMisuseError: if the orchestrator is not running: a replay could not reproduce that.
         """
-        if self._done:
+        if not self._may_cancel():
             return False
         self._is_cancelled = True
         give_up = self._give_up
-        self.fail(lambda: CancelledError("This durable task was cancelled."))
         if give_up is not None:
-            give_up()
+            self._observers.append(lambda _: give_up())
+        self.fail(lambda: CancelledError("This durable task was cancelled."))
+        return True
+
+    def _may_cancel(self) -> bool:
+        owner = self._owner
+        if self._done or owner is None or owner.is_inert:
+            return False
+        if not owner.is_running:
+            raise OrchestratorMisuseError("A durable task can be cancelled only by the code of its orchestrator.")
         return True
 
     def __await__(self) -> Generator[DurableTask[Any], None, T_co]:
@@ -109,7 +151,10 @@ class DurableTask(Generic[T_co]):
             self._finish()
 
     def take_over(self, other: DurableTask[Any]) -> None:
-        """Complete as another task did."""
+        """Complete as another task did; what ends because a part of it was cancelled is cancelled too."""
+        if self._done:
+            return
+        self._is_cancelled = other.is_cancelled
         if other.is_failed:
             self.fail(failure_of(other))
         else:
@@ -119,8 +164,8 @@ class DurableTask(Generic[T_co]):
         self._done = True
         self._give_up = None
         observers, self._observers = self._observers, []
-        for observer in observers:
-            observer(self)
+        if self._owner is not None:
+            self._owner.completions.tell(self, observers)
 
 
 class TimerTask(DurableTask[None]):
@@ -132,7 +177,7 @@ class TimerTask(DurableTask[None]):
 class _All(DurableTask[Any]):
     __slots__ = ("_as_tuple", "_children", "_fail_fast", "_first_failed", "_missing")
 
-    def __init__(self, owner: object, children: list[DurableTask[Any]], fail_fast: bool, as_tuple: bool) -> None:
+    def __init__(self, owner: Owner | None, children: list[DurableTask[Any]], fail_fast: bool, as_tuple: bool) -> None:
         super().__init__(owner, lambda: cancel_all(children))
         self._children = children
         self._fail_fast = fail_fast
@@ -149,7 +194,7 @@ class _All(DurableTask[Any]):
         if child.is_failed and self._first_failed is None:
             self._first_failed = child
         if self._first_failed is not None and (self._fail_fast or not self._missing):
-            self.fail(failure_of(self._first_failed))
+            self.take_over(self._first_failed)
         elif not self._missing:
             results = [each.result for each in self._children]
             self.complete(tuple(results) if self._as_tuple else results)
@@ -158,7 +203,7 @@ class _All(DurableTask[Any]):
 class _Any(DurableTask[DurableTask[Any]]):
     __slots__ = ()
 
-    def __init__(self, owner: object, children: list[DurableTask[Any]]) -> None:
+    def __init__(self, owner: Owner | None, children: list[DurableTask[Any]]) -> None:
         super().__init__(owner, lambda: cancel_all(children))
         for child in children:
             child.observe(self.complete)
@@ -173,25 +218,36 @@ def cancel_all(tasks: Iterable[DurableTask[Any]]) -> None:
 def failure_of(task: DurableTask[Any]) -> Callable[[], BaseException]:
     """Return what makes the failure of a failed task."""
 
-    def error() -> BaseException:
-        try:
-            _ = task.result
-        except BaseException as failure:
-            return failure
-        raise AssertionError("the task has not failed")
-
+    error = task._error  # pyright: ignore[reportPrivateUsage] - a wrapper around it would add a call for each level
+    assert error is not None
     return error
+
+
+async def until_ended(task: DurableTask[Any]) -> CancelledError | None:
+    """Wait for a task, however it ends; a cancellation of the wait does not cancel the task, and is returned."""
+    if task.is_completed:
+        return None
+    ended: DurableTask[None] = DurableTask(task.owner)
+    task.observe(lambda _: ended.complete(None))
+    try:
+        await ended
+    except CancelledError as error:
+        return error
+    return None
 
 
 def is_task(value: object) -> TypeGuard[DurableTask[Any]]:
     return isinstance(value, DurableTask)
 
 
-def children_of(first: object, others: tuple[object, ...], function: str) -> tuple[object, list[DurableTask[Any]]]:
+def children_of(
+    first: object, others: tuple[object, ...], function: str
+) -> tuple[Owner | None, list[DurableTask[Any]]]:
     """Return the tasks given to a combination, one by one or as one iterable, and whose they are.
 
     Raises:
         InvalidInputError: for anything that is no durable task.
+        OrchestratorMisuseError: for tasks of several instances.
     """
     given = (first, *others)
     if not others and not is_task(first):
@@ -208,7 +264,10 @@ def children_of(first: object, others: tuple[object, ...], function: str) -> tup
                 f"{function} takes durable tasks, such as those of ctx.call_activity(); it got {child!r}."
             )
         tasks.append(child)
-    return (tasks[0].owner if tasks else None), tasks
+    owners = list({id(task.owner): task.owner for task in tasks if task.owner is not None}.values())
+    if len(owners) > 1:
+        raise OrchestratorMisuseError(f"{function} got durable tasks of several instances; tasks cannot be shared.")
+    return (owners[0] if owners else None), tasks
 
 
 @overload
