@@ -4,17 +4,14 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from typing import Any
 
-from holdfast.codec.history import decode_events
 from holdfast.engine.config import HostConfig
+from holdfast.engine.exports import code_for, decode_episode
 from holdfast.errors import CorruptRecordError, NonDeterminismError, NotRegisteredError, VersionMismatchError
 from holdfast.model.actions import CompleteOrchestration
 from holdfast.model.converter import DataConverter
 from holdfast.model.failure import FailureDetails, failure_from_exception
-from holdfast.model.refs import Orchestrator
 from holdfast.model.status import OrchestrationStatus
-from holdfast.model.versions import matches
 from holdfast.model.work_items import (
     Blocked,
     EntityBatch,
@@ -56,7 +53,9 @@ class Worker:
             history: otherwise the rows of those episodes; empty for a new execution.
         """
         try:
-            orchestrator = self._orchestrator(work_item)
+            orchestrator = code_for(
+                self._registry, self._config, work_item.instance_id, work_item.name, work_item.version
+            )
         except NotRegisteredError as error:
             return _unknown(work_item, error), None
         except VersionMismatchError as error:
@@ -85,27 +84,7 @@ class Worker:
                 f"but {work_item.past_episodes} are recorded for it."
             )
         for episode, text in enumerate(history):
-            try:
-                events = decode_events(text)
-            except CorruptRecordError as error:
-                raise CorruptRecordError(
-                    f"Episode {episode} of the history of instance {work_item.instance_id!r} cannot be read: {error}"
-                ) from error
-            execution.replay([events])
-
-    def _orchestrator(self, work_item: OrchestrationWorkItem) -> Orchestrator[Any, Any]:
-        """Return the code for an instance: that of exactly its version, or one that this host's rule lets run it."""
-        orchestrator = self._registry.orchestrator(work_item.name, work_item.version)
-        config = self._config
-        if orchestrator.version is None and not matches(
-            work_item.version, config.default_version, config.version_match
-        ):
-            raise VersionMismatchError(
-                f"Instance {work_item.instance_id!r} of orchestrator {work_item.name!r} has version "
-                f"{work_item.version!r}; this host is version {config.default_version!r} and runs what matches "
-                f"{config.version_match!r}."
-            )
-        return orchestrator
+            execution.replay([decode_episode(work_item.instance_id, episode, text)])
 
     def _mismatch(self, work_item: OrchestrationWorkItem, error: VersionMismatchError) -> Episode | VersionRejected:
         if self._config.version_failure == "reject":
