@@ -130,6 +130,7 @@ class Execution:
     def _replay_episode(self, events: Sequence[HistoryEvent]) -> None:
         self.is_replaying = self._asked.with_lines = True
         self._marked = frozenset(event.name for event in events if isinstance(event, PatchMarked))
+        self.handlers.replay_rejections(events)
         self._run(events)
         self.is_replaying = False
         self._custom_status = None
