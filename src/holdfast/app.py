@@ -6,9 +6,11 @@ import inspect
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from typing import Any, Protocol, TypeVar, Unpack, cast, overload
 
+from holdfast.codec.exported import decode_exported
 from holdfast.durable_http.caller import TokenSource
 from holdfast.engine.clock import Clock
 from holdfast.engine.config import HostConfig
+from holdfast.engine.exports import check_replay
 from holdfast.errors import ConfigurationError, InvalidInputError
 from holdfast.host import Host
 from holdfast.model.limits import Limits
@@ -249,3 +251,20 @@ class App:
             config or HostConfig(),
             clock,
         )
+
+    def check_replay(self, export: str, *, config: HostConfig | None = None) -> None:
+        """Replay an exported history against the code of this app; return if it asks for just what it asked for then.
+
+        One that has ended must end there again, with the same result or the same type of failure. For tests: keep what
+        `Client.export_history` or `holdfast export-history` gave beside the code.
+
+        Args:
+            config: of the host that would run it; its limits and its version count.
+
+        Raises:
+            NonDeterminismError: with both sides of the first difference, and the line of code.
+            NotRegisteredError: if the app has no orchestrator of its name.
+            VersionMismatchError: if the app has no code for its version.
+            CorruptRecordError: if the text is no exported history.
+        """
+        check_replay(self.registry, decode_exported(export), config or HostConfig())

@@ -154,6 +154,7 @@ async def contents(store: Store, instance_ids: list[str], execution_ids: list[st
             for each in stored
         ],
         {execution_id: await store.load_history(execution_id) for execution_id in execution_ids},
+        await store.instances("", 1000),
         await store.instances_with_messages("", 1000),
         await store.activities_visible(NOW * 10, 1000),
         await store.timers_due(NOW * 10, 1000),

@@ -439,6 +439,19 @@ async def test_history_comes_in_the_order_of_episodes(hub: Hub) -> None:
 
 
 @in_loop
+async def test_instances_are_paged_orchestrations_and_entities_alike(hub: Hub) -> None:
+    owner = await own(hub)
+    ids = ["b", "a", "é", "@counter@clicks", "Z", "a1"]
+    await owner.commit(instances_inserted=[instance(each) for each in ids], messages_inserted=[message(1, "nobody")])
+    pages = [await owner.store.instances(after, 3) for after in ("", "a", "é")]
+    assert pages == [
+        [instance(each) for each in page] for page in (["@counter@clicks", "Z", "a"], ["a1", "b", "é"], [])
+    ]
+    await owner.commit(instances_updated=[update("b")])
+    assert await owner.store.instances("a1", 1) == [update("b").row]
+
+
+@in_loop
 async def test_instances_with_messages_are_paged(hub: Hub) -> None:
     owner = await own(hub)
     ids = ["b", "a", "é", "Z", "a1"]

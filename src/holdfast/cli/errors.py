@@ -6,6 +6,7 @@ from typing import Final
 
 from holdfast.errors import HoldfastError
 
+NOT_WELL: Final = 1
 CANNOT_START: Final = 2
 LOST_STORE: Final = 3
 

@@ -4,16 +4,22 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Generator
+from contextlib import contextmanager
+from pathlib import Path
 from typing import Annotated
 
 import typer
 
 import holdfast
-from holdfast.cli.errors import CommandError
+from holdfast.cli.errors import CANNOT_START, NOT_WELL, CommandError
+from holdfast.cli.export_history import export_history
+from holdfast.cli.replay import ReplayOptions, replay_histories
 from holdfast.cli.run import RunOptions, run_app
 from holdfast.errors import HoldfastError
 
 _APP_HELP = "A file or a dotted module, with :NAME behind it if the app has another name than `app`."
+_SET_HELP = "A setting of the host; may be repeated."
 
 
 def main() -> None:
@@ -45,7 +51,9 @@ def run(
     target: Annotated[str, typer.Argument(metavar="FILE_OR_MODULE[:APP]", help=_APP_HELP)],
     store: Annotated[
         str | None,
-        typer.Option(help="Where everything is kept: sqlite:///file.db or memory://. [holdfast.db beside the file]"),
+        typer.Option(
+            help="Where everything is kept: sqlite:///file.db or memory://; if not given, holdfast.db beside the file."
+        ),
     ] = None,
     port: Annotated[int, typer.Option(min=0, max=65535, help="0 takes a free one.")] = 7071,
     host: Annotated[str, typer.Option(help="The address to listen on; others than this machine's need a key.")] = (
@@ -54,20 +62,59 @@ def run(
     key: Annotated[
         str | None, typer.Option(envvar="HOLDFAST_KEY", help="What each request must carry, as ?code= or in a header.")
     ] = None,
-    settings: Annotated[
-        list[str] | None, typer.Option("--set", metavar="NAME=VALUE", help="A setting of the host; may be repeated.")
-    ] = None,
+    settings: Annotated[list[str] | None, typer.Option("--set", metavar="NAME=VALUE", help=_SET_HELP)] = None,
 ) -> None:
     """Run an app: its orchestrations, activities and entities, and its HTTP API."""
     # Without this, processes that run activities would inherit the key.
     os.environ.pop("HOLDFAST_KEY", None)
     options = RunOptions(target, store, host, port, key or None, tuple(settings or ()))
-    try:
+    with _leaving():
         run_app(options)
+
+
+@commands.command()
+def replay(
+    target: Annotated[str, typer.Argument(metavar="FILE_OR_MODULE[:APP]", help=_APP_HELP)],
+    histories: Annotated[
+        list[Path] | None, typer.Argument(metavar="HISTORY.json", help="What `export-history` wrote.")
+    ] = None,
+    app: Annotated[str | None, typer.Option(metavar="NAME", help="The name of the app, instead of :APP.")] = None,
+    store: Annotated[
+        str | None, typer.Option(help="Replay what is in this store, too: sqlite:///file.db. A host may run on it.")
+    ] = None,
+    name: Annotated[str | None, typer.Option(metavar="ORCHESTRATOR", help="Only histories of this one.")] = None,
+    limit: Annotated[int | None, typer.Option(min=1, help="At most so many from the store.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON object per line for each history.")] = False,
+    settings: Annotated[list[str] | None, typer.Option("--set", metavar="NAME=VALUE", help=_SET_HELP)] = None,
+) -> None:
+    """Replay recorded histories with the code as it is now. Exit code 1 says that some do not replay."""
+    chosen = target if app is None else f"{target}:{app}"
+    options = ReplayOptions(chosen, tuple(histories or ()), store, name, limit, as_json, tuple(settings or ()))
+    with _leaving():
+        if not replay_histories(options):
+            sys.exit(NOT_WELL)
+
+
+@commands.command("export-history")
+def export(
+    instance_id: Annotated[str, typer.Argument(metavar="INSTANCE_ID")],
+    store: Annotated[str, typer.Option(help="Where it is: sqlite:///file.db. A host may run on it.")],
+    output: Annotated[Path | None, typer.Option(help="The file to write, instead of the standard output.")] = None,
+) -> None:
+    """Write the history of one instance as JSON, for `holdfast replay`."""
+    with _leaving():
+        export_history(instance_id, store, output)
+
+
+@contextmanager
+def _leaving() -> Generator[None, None, None]:
+    """Turn what a command raises for its user into a message and an exit code."""
+    try:
+        yield
     except CommandError as error:
         _leave(str(error), error.exit_code)
     except HoldfastError as error:
-        _leave(str(error), 2)
+        _leave(str(error), CANNOT_START)
 
 
 def _leave(message: str, exit_code: int) -> None:

@@ -19,9 +19,10 @@ from holdfast.cli.describe import describe
 from holdfast.cli.errors import LOST_STORE, CommandError
 from holdfast.cli.load import load_app
 from holdfast.cli.server import HttpServer, bind, url_of
+from holdfast.cli.settings import config_from_settings
 from holdfast.cli.signals import StopSignals
 from holdfast.engine.activity_places import ACTIVITY_THREADS
-from holdfast.engine.config import HostConfig, config_from_mapping
+from holdfast.engine.config import HostConfig
 from holdfast.engine.tuning import tune_process
 from holdfast.errors import StorageError
 from holdfast.host import Host
@@ -53,7 +54,7 @@ def run_app(options: RunOptions) -> None:
             f"{options.host} can be reached from other machines, so a key is needed: set HOLDFAST_KEY or pass --key. "
             "Or listen on 127.0.0.1, which needs none."
         )
-    config = config_from_mapping(_parse_settings(options.settings))
+    config = config_from_settings(options.settings)
     loaded = load_app(options.target)
     store = options.store or _default_store(loaded.directory)
     logging.basicConfig(format="%(asctime)s %(levelname)s %(name)s: %(message)s", level=logging.INFO)
@@ -73,16 +74,6 @@ def _leave_threads_behind() -> None:
         logging.shutdown()
         sys.stdout.flush()
         os._exit(0)
-
-
-def _parse_settings(settings: tuple[str, ...]) -> dict[str, object]:
-    parsed: dict[str, object] = {}
-    for setting in settings:
-        name, separator, value = setting.partition("=")
-        if not separator:
-            raise CommandError(f"--set {setting!r} has no value; write it as NAME=VALUE.")
-        parsed[name.strip()] = value.strip()
-    return parsed
 
 
 def _default_store(directory: Path) -> str:

@@ -10,6 +10,7 @@ from typing import Any, Final, TypeVar, Unpack, overload
 from holdfast.client.handle import OrchestrationHandle
 from holdfast.client.port import TaskHub
 from holdfast.client.status import InstanceStatus
+from holdfast.codec.exported import encode_exported
 from holdfast.errors import InstanceParkedError, OrchestrationFailedError, UpdateRejectedError
 from holdfast.model.converter import DataConverter
 from holdfast.model.failure import exception_from_failure
@@ -118,6 +119,15 @@ class Client:
             InstanceNotFoundError: if there is no such instance.
         """
         return await self._hub.get_history(instance_id)
+
+    async def export_history(self, instance_id: str) -> str:
+        """Return the history of the current execution as a text, to be kept and replayed by `App.check_replay`.
+
+        Raises:
+            InstanceNotFoundError: if there is no such instance.
+            InvalidInstanceIdError: if it is an entity, which has no history.
+        """
+        return encode_exported(await self._hub.export_history(validate_instance_id(instance_id)))
 
     async def wait_for_completion(self, instance_id: str, *, timeout: timedelta | None = None) -> Any:
         """Wait until an instance ends and return its result as plain JSON values; raises as the handle's method does.

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from datetime import timedelta
 from typing import Protocol
 
+from holdfast.model.exported import ExportedHistory
 from holdfast.model.history import HistoryEvent, MessageEvent, UpdateCompleted, UpdateRequested
 from holdfast.model.requests import StartRequest
 from holdfast.model.status import EntityState, OrchestrationState
@@ -58,6 +59,14 @@ class TaskHub(Protocol):
 
     async def get_history(self, instance_id: str) -> Sequence[HistoryEvent]:
         """Return the events of the current execution, oldest first.
+
+        Raises:
+            InstanceNotFoundError.
+        """
+        ...
+
+    async def export_history(self, instance_id: str) -> ExportedHistory:
+        """Return the same, episode by episode, with what a replay needs besides.
 
         Raises:
             InstanceNotFoundError.

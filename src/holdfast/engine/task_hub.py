@@ -10,9 +10,9 @@ from typing import TypeVar
 
 import msgspec
 
-from holdfast.codec.history import decode_events
 from holdfast.engine.clock import from_microseconds
 from holdfast.engine.engine import Engine
+from holdfast.engine.exports import read_history
 from holdfast.engine.live import check_update, query, wait_for_update
 from holdfast.engine.node import Node
 from holdfast.engine.residents import Resident
@@ -28,6 +28,7 @@ from holdfast.errors import (
 )
 from holdfast.hub.hub import Admission
 from holdfast.hub.lifecycle import TRANSITIONS, Trigger
+from holdfast.model.exported import ExportedHistory
 from holdfast.model.history import (
     CancelRequested,
     EntityOperationSignaled,
@@ -152,14 +153,11 @@ class LocalTaskHub:
         return None if row is None else decode_state(row)
 
     async def get_history(self, instance_id: str) -> Sequence[HistoryEvent]:
-        row = await self._engine.store.read_instance(instance_id)
-        if row is None:
-            raise InstanceNotFoundError(instance_id)
-        episodes = await self._engine.store.load_history(row.execution_id)
-        again = await self._engine.store.read_instance(instance_id)
-        if again is not None and again.execution_id != row.execution_id:
-            return await self.get_history(instance_id)  # it was continued as new between the two reads
-        return [event for text in episodes for event in decode_events(text)]
+        exported = await self.export_history(instance_id)
+        return [event for episode in exported.episodes for event in episode]
+
+    async def export_history(self, instance_id: str) -> ExportedHistory:
+        return await read_history(self._engine.store, instance_id)
 
     async def get_entity(self, instance_id: str) -> EntityState | None:
         entity_id = EntityId.parse(instance_id)

@@ -6,8 +6,8 @@ import logging
 from collections.abc import Sequence
 from typing import Any
 
-from holdfast.codec.history import decode_events
 from holdfast.engine.config import HostConfig
+from holdfast.engine.exports import code_for, decode_episode
 from holdfast.errors import CorruptRecordError, NonDeterminismError, NotRegisteredError, VersionMismatchError
 from holdfast.hub.instance import Instance
 from holdfast.model.actions import CompleteOrchestration
@@ -15,7 +15,6 @@ from holdfast.model.converter import DataConverter
 from holdfast.model.failure import FailureDetails, failure_from_exception
 from holdfast.model.refs import Orchestrator
 from holdfast.model.status import OrchestrationStatus
-from holdfast.model.versions import matches
 from holdfast.model.work_items import (
     Blocked,
     EntityBatch,
@@ -57,7 +56,9 @@ class Worker:
             history: otherwise the rows of those episodes; empty for a new execution.
         """
         try:
-            orchestrator = self._orchestrator(work_item.instance_id, work_item.name, work_item.version)
+            orchestrator = code_for(
+                self._registry, self._config, work_item.instance_id, work_item.name, work_item.version
+            )
         except NotRegisteredError as error:
             return _unknown(work_item, error), None
         except VersionMismatchError as error:
@@ -78,7 +79,7 @@ class Worker:
         Raises:
             NonDeterminismError, CorruptRecordError, NotRegisteredError, VersionMismatchError.
         """
-        orchestrator = self._orchestrator(instance.instance_id, instance.name, instance.version)
+        orchestrator = code_for(self._registry, self._config, instance.instance_id, instance.name, instance.version)
         execution = self._execution(orchestrator, instance.instance_id, instance.execution_id)
         try:
             _replay(execution, instance.episodes, history)
@@ -89,17 +90,6 @@ class Worker:
 
     def _execution(self, orchestrator: Orchestrator[Any, Any], instance_id: str, execution_id: str) -> Execution:
         return Execution(orchestrator, instance_id, execution_id, self._converter, self._limits, OrchestrationContext)
-
-    def _orchestrator(self, instance_id: str, name: str, version: str | None) -> Orchestrator[Any, Any]:
-        """Return the code for an instance: that of exactly its version, or one that this host's rule lets run it."""
-        orchestrator = self._registry.orchestrator(name, version)
-        mine, rule = self._config.default_version, self._config.version_match
-        if orchestrator.version is None and not matches(version, mine, rule):
-            raise VersionMismatchError(
-                f"Instance {instance_id!r} of orchestrator {name!r} has version {version!r}; this host is version "
-                f"{mine!r} and runs what matches {rule!r}."
-            )
-        return orchestrator
 
     def _mismatch(self, work_item: OrchestrationWorkItem, error: VersionMismatchError) -> Episode | VersionRejected:
         if self._config.version_failure == "reject":
@@ -128,13 +118,7 @@ def _replay(execution: Execution, past_episodes: int, history: Sequence[str]) ->
             f"but {past_episodes} are recorded for it."
         )
     for episode, text in enumerate(history):
-        try:
-            events = decode_events(text)
-        except CorruptRecordError as error:
-            raise CorruptRecordError(
-                f"Episode {episode} of the history of instance {execution.instance_id!r} cannot be read: {error}"
-            ) from error
-        execution.replay([events])
+        execution.replay([decode_episode(execution.instance_id, episode, text)])
 
 
 def _unknown(work_item: OrchestrationWorkItem, error: NotRegisteredError) -> Episode | Blocked:

@@ -64,10 +64,9 @@ class Registry:
 
         Raises:
             NotRegisteredError: naming the nearest one.
-            VersionMismatchError: if there are only others versions of it.
+            VersionMismatchError: if there are only other versions of it.
         """
-        if name.casefold() not in self._orchestrators:
-            raise not_registered("orchestrator", name, self._orchestrators)
+        self.check_orchestrator_name(name)
         found = self.find_orchestrator(name, version)
         if found is None:
             known = ", ".join(repr(v) for key, v in self._versions if key == name.casefold())
@@ -76,6 +75,11 @@ class Registry:
                 "default_version, or register a function without a version."
             )
         return found
+
+    def check_orchestrator_name(self, name: str) -> None:
+        """Raise NotRegisteredError, naming the nearest one, if there is no orchestrator of a name in any version."""
+        if name.casefold() not in self._orchestrators:
+            raise not_registered("orchestrator", name, self._orchestrators)
 
     def activity(self, name: str) -> Activity[Any, Any]:
         """Return an activity by name.

@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Generator
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Generator, Sequence
+from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
 from holdfast.errors import HoldfastError, InvalidInputError, OrchestratorMisuseError
 from holdfast.model.actions import CompleteUpdate
 from holdfast.model.failure import FailureDetails, failure_from_exception
-from holdfast.model.history import UpdateRequested
+from holdfast.model.history import HistoryEvent, UpdateCompleted, UpdateRequested
 from holdfast.model.refs import FunctionReference, decode_input
 from holdfast.replay.tasks import DurableTask, failure_of
 
 if TYPE_CHECKING:
     from holdfast.replay.orchestration import Execution
+
+_REJECTED: Final = "holdfast.errors.UpdateRejectedError"
 
 
 class _UpdateHandler(msgspec.Struct, frozen=True):
@@ -33,6 +35,15 @@ class Handlers:
         self._updates: dict[str, _UpdateHandler] = {}
         self._open: dict[str, DurableTask[Any]] = {}
         self._answers: dict[str, CompleteUpdate] = {}
+        self._rejections: dict[str, FailureDetails] = {}
+
+    def replay_rejections(self, events: Sequence[HistoryEvent]) -> None:
+        """Note which updates were rejected in an episode that is replayed: other code may know them, or let them in."""
+        self._rejections = {
+            event.update_id: event.failure
+            for event in events
+            if isinstance(event, UpdateCompleted) and event.failure and event.failure.error_type == _REJECTED
+        }
 
     def set_query(self, name: str, handler: Callable[..., Any]) -> None:
         self._queries[name.casefold()] = _reference(name, handler)
@@ -68,17 +79,23 @@ class Handlers:
             LookupError: if there is no such handler.
             Exception: whatever the validator raises.
         """
+        handler = self._update(name)
+        if handler.validator is not None:
+            self._call(handler.validator, input)
+
+    def _update(self, name: str) -> _UpdateHandler:
         handler = self._updates.get(name.casefold())
         if handler is None:
             raise LookupError(f"it has no update handler {name!r}; it has {_listed(self._updates)}")
-        if handler.validator is not None:
-            self._call(handler.validator, input)
+        return handler
 
     def begin_update(self, event: UpdateRequested) -> None:
         """Let the handler of an update work; one that was answered before gets the same answer again."""
         known = self._answers.get(event.update_id)
         if known is not None:
             self._execution.tell(known)
+        elif event.update_id in self._rejections:
+            self._reply(CompleteUpdate(event.update_id, failure=self._rejections[event.update_id]))
         elif event.update_id not in self._open:
             task = self._execution.start_branch(self._work(event))
             self._open[event.update_id] = task
@@ -92,11 +109,12 @@ class Handlers:
 
     def _work(self, event: UpdateRequested) -> Generator[DurableTask[Any], Any, Any]:
         """The branch of one update. It is a generator so that it can drive a handler of either kind."""
-        try:
-            self.validate_update(event.name, event.input)
-        except (Exception, LookupError) as error:
-            raise _Rejected(str(error)) from error
-        called: Any = self._call(self._updates[event.name.casefold()].function, event.input)
+        if not self._execution.is_replaying:  # then it was let in, whatever a validator says now
+            try:
+                self.validate_update(event.name, event.input)
+            except Exception as error:
+                raise _Rejected(str(error)) from error
+        called: Any = self._call(self._update(event.name).function, event.input)
         result: Any = (yield from _drive(called)) if hasattr(called, "send") else called
         return self._execution.converter.encode(result)
 
@@ -105,7 +123,7 @@ class Handlers:
             self._reply(CompleteUpdate(update_id, result=task.result))
             return
         error = failure_of(task)()
-        kind = "holdfast.errors.UpdateRejectedError" if isinstance(error, _Rejected) else None
+        kind = _REJECTED if isinstance(error, _Rejected) else None
         details = failure_from_exception(error.__cause__ if kind and error.__cause__ else error)
         # Without the stack: the answer is compared on replay, and line numbers may change.
         failure = FailureDetails(kind or details.error_type, details.error_message)

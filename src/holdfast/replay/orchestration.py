@@ -26,6 +26,7 @@ from holdfast.model.history import (
     EntityOperationCompleted,
     EntityOperationFailed,
     EventRaised,
+    ExecutionCompleted,
     ExecutionRewound,
     ExecutionStarted,
     HistoryEvent,
@@ -47,7 +48,7 @@ from holdfast.replay.branches import Branch, Branches
 from holdfast.replay.completion import NextExecution, completion
 from holdfast.replay.event_waits import EventWaits
 from holdfast.replay.handlers import Handlers
-from holdfast.replay.matching import check_episode, ended_early
+from holdfast.replay.matching import check_end, check_episode, ended_early
 from holdfast.replay.open_tasks import OpenTasks
 from holdfast.replay.stepper import RUNNING, Body, Raised, Returned, run_as
 from holdfast.replay.tasks import Completions, DurableTask, TimerTask
@@ -110,17 +111,37 @@ class Execution:
         Raises:
             NonDeterminismError: if the code does not ask for what is recorded.
         """
-        self.is_replaying = self._asked.with_lines = True
         for events in episodes:
-            self._marked = frozenset(event.name for event in events if isinstance(event, PatchMarked))
-            self._run(events)
+            self._replay_episode(events)
             if self._end_action is not None:
                 raise ended_early(self._subject(), self.episodes - 1, self._end_action.failure)
-            recorded = [event for event in events if isinstance(event, ScheduledEvent)]
-            check_episode(self._subject(), self.episodes - 1, recorded, self._asked.events(self.clock()))
-            self.history_events += len(events)
-        self.is_replaying = self._asked.with_lines = False
+            self._check_asked(events)
+
+    def replay_end(self, events: Sequence[HistoryEvent]) -> None:
+        """Run the recorded episode in which the code has ended, to see whether it still does.
+
+        Raises:
+            NonDeterminismError: if the code does not ask for what is recorded, or ends otherwise.
+        """
+        self._replay_episode(events)
+        self._check_asked(events)
+        recorded = events[-1]
+        assert isinstance(recorded, ExecutionCompleted), "the last event of the last episode"
+        check_end(self._subject(), self.episodes - 1, recorded, self._end_action)
+
+    def _replay_episode(self, events: Sequence[HistoryEvent]) -> None:
+        self.is_replaying = self._asked.with_lines = True
+        self._marked = frozenset(event.name for event in events if isinstance(event, PatchMarked))
+        self.handlers.replay_rejections(events)
+        self._run(events)
+        self.is_replaying = False
         self._custom_status = None
+        self.history_events += len(events)
+
+    def _check_asked(self, events: Sequence[HistoryEvent]) -> None:
+        recorded = [event for event in events if isinstance(event, ScheduledEvent)]
+        check_episode(self._subject(), self.episodes - 1, recorded, self._asked.events(self.clock()))
+        self._asked.with_lines = False
 
     def run(self, events: Sequence[HistoryEvent]) -> Episode:
         """Run one new episode, whose first event is `OrchestratorStarted`."""

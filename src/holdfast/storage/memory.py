@@ -176,6 +176,10 @@ class MemoryStore:
     async def read_instance(self, instance_id: str) -> InstanceRow | None:
         return self._open_data().instances.get(instance_id)
 
+    async def instances(self, after: str, limit: int) -> list[InstanceRow]:
+        rows = self._open_data().instances
+        return [rows[instance_id] for instance_id in sorted(rows) if instance_id > after][:limit]
+
     async def instances_with_messages(self, after: str, limit: int) -> list[str]:
         return sorted({row.instance_id for row in self._open_data().messages.values() if row.instance_id > after})[
             :limit

@@ -228,6 +228,10 @@ class Store(Protocol):
         """Return one instance's row, or None."""
         ...
 
+    async def instances(self, after: str, limit: int) -> list[InstanceRow]:
+        """Return the rows of orchestrations and entities with ids greater than `after`, ascending by id."""
+        ...
+
     async def instances_with_messages(self, after: str, limit: int) -> list[str]:
         """Return ids, greater than `after` and ascending, of instances with inbox rows."""
         ...

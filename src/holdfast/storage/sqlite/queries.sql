@@ -146,6 +146,10 @@ SELECT * FROM child WHERE partition = 0 AND execution_id IN (SELECT value FROM j
 -- The episodes of one execution, in order.
 SELECT events FROM history WHERE partition = 0 AND execution_id = ? ORDER BY episode;
 
+-- name: instances
+-- A page of all instances.
+SELECT * FROM instance WHERE partition = 0 AND instance_id > ? ORDER BY instance_id LIMIT ?;
+
 -- name: instances_with_messages
 -- A page of the ids of instances with messages.
 SELECT DISTINCT instance_id FROM inbox WHERE instance_id > ? ORDER BY instance_id LIMIT ?;

@@ -76,6 +76,9 @@ class SqliteStore:
         rows = await self._select("read_instance", instance_id)
         return _instance_row(rows[0]) if rows else None
 
+    async def instances(self, after: str, limit: int) -> list[InstanceRow]:
+        return [_instance_row(row) for row in await self._select("instances", after, limit)]
+
     async def instances_with_messages(self, after: str, limit: int) -> list[str]:
         return [row[0] for row in await self._select("instances_with_messages", after, limit)]
 
