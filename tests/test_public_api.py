@@ -18,6 +18,8 @@ PUBLIC = {
     "Client",
     "CompensationFailedError",
     "ConfigurationError",
+    "DurableHttpError",
+    "DurableHttpResponse",
     "DurableTask",
     "Entity",
     "EntityId",
@@ -27,6 +29,8 @@ PUBLIC = {
     "Host",
     "HostConfig",
     "HostStoppedError",
+    "HttpCallPolicy",
+    "IdPolicy",
     "InstanceAlreadyExistsError",
     "InstanceNotFoundError",
     "InstanceNotRunningError",
@@ -42,6 +46,7 @@ PUBLIC = {
     "Orchestrator",
     "OverloadedError",
     "PayloadError",
+    "QueryFailedError",
     "RetryContext",
     "RetryPolicy",
     "Saga",
@@ -49,6 +54,8 @@ PUBLIC = {
     "TaskFailedError",
     "TaskGroup",
     "TimerTask",
+    "UpdateRejectedError",
+    "VersionMismatchError",
     "WaitTimeoutError",
     "activity_context",
     "race",
@@ -57,7 +64,7 @@ PUBLIC = {
     "when_any",
 }
 
-HEAVY = {"starlette", "uvicorn", "typer", "httpx", "pydantic"}
+HEAVY = {"starlette", "uvicorn", "typer", "httpx", "httpcore", "anyio", "pydantic"}
 
 
 def test_the_public_names_are_these_and_sorted() -> None:

@@ -461,3 +461,44 @@ def test_a_full_inbox_lets_control_messages_pass(make_store: MakeStore, request_
 
     config = HostConfig(drain_s=0.2, limits=Limits(inbox_messages_max=3))
     on(make_store(), make_orders(World()), scenario, config)
+
+
+def test_recovery_does_not_start_what_the_journal_is_about_to_start(make_store: MakeStore) -> None:
+    """Recovery could read a row before the answer to its commit had come; the activity was started twice then."""
+    store = SlowStore(make_store())
+    app = App()
+    runs: list[int] = []
+
+    @app.activity
+    async def once(number: int) -> int:
+        runs.append(number)
+        return number
+
+    @app.orchestrator
+    async def calling(ctx: OrchestrationContext) -> int:
+        return await ctx.call_activity(once, 1)
+
+    async def scenario(run: Run) -> None:
+        handle = asyncio.create_task(run.client.start_new(calling, instance_id="i"))
+        await until(lambda: store.calls["commit"] >= 1)
+
+        async def is_stored() -> bool:
+            return bool(await run.store._store.activities_visible(2**62, 1))  # type: ignore[attr-defined]
+
+        await eventually(is_stored)
+        reading.set()  # recovery, which has waited at its first read, goes on
+        await until(lambda: store.calls["instances_with_messages"] >= 1)
+        await asyncio.sleep(0.02)
+        committing.set()
+        assert await (await handle).wait_for_completion(timeout=SOON) == 1
+        assert runs == [1]
+
+    async def main() -> None:
+        nonlocal reading, committing
+        reading, committing = asyncio.Event(), asyncio.Event()
+        store.before["timers_due"], store.after["commit"] = reading, committing
+        async with running(app, store) as run:
+            await scenario(run)
+
+    reading = committing = asyncio.Event()
+    asyncio.run(main())

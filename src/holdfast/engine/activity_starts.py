@@ -31,9 +31,16 @@ class ActivityStarts:
         self._answers = answers
         self._queue_max = queue_max
         self._speculative: dict[DurableKey, int] = {}
+        self._expected: set[DurableKey] = set()
+        """What will be started once its transition is known to be durable. The store may know that before we do."""
+
+    def expect(self, activity: ScheduledActivity) -> None:
+        """Note that a transition in the journal will start an activity."""
+        self._expected.add(activity.key)
 
     def start(self, activity: ScheduledActivity) -> None:
         """Let an activity run whose cause is durable."""
+        self._expected.discard(activity.key)
         if self._speculative.pop(activity.key, None) is not None:
             return  # it was started when its cause entered the journal
         if activity.visible_at > self._clock.now():
@@ -64,7 +71,9 @@ class ActivityStarts:
     def recover(self, activity: ScheduledActivity, instance: Instance) -> None:
         """Start an activity found in the store, unless it runs, or its completion came in meanwhile."""
         known = instance.activities.get(activity.sequence)
-        is_going_on = self._runner.knows(activity.key) or activity.key in self._answers
+        is_going_on = (
+            activity.key in self._expected or self._runner.knows(activity.key) or activity.key in self._answers
+        )
         if known == activity and activity.sequence not in instance.answered and not is_going_on:
             self.start(activity)
 

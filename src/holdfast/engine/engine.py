@@ -214,7 +214,7 @@ class Engine:
             )
         )
         for work_item, outcome in self._answers.offer_again():
-            node.finish_activity(work_item, outcome)
+            node.reports.finished(work_item, outcome)
         self._park_guilty(node)
         if self._culprits.is_isolating:
             asyncio.get_running_loop().call_later(_ISOLATION_S, self._judge, node)
@@ -306,13 +306,13 @@ class Engine:
 
     def _record_progress(self, work_item: ActivityWorkItem, progress: str) -> None:
         if self._node is not None:
-            self._node.record_progress(work_item, progress)
+            self._node.reports.progressed(work_item, progress)
 
     def _activity_finished(self, work_item: ActivityWorkItem, outcome: Outcome) -> None:
         self._progress.ended(work_item)
         self._answers.add(work_item, outcome)
         if self._node is not None:
-            self._node.finish_activity(work_item, outcome)
+            self._node.reports.finished(work_item, outcome)
 
 
 def _as_storage_error(error: Exception) -> StorageError:

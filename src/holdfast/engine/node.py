@@ -10,6 +10,7 @@ import logging
 from collections import deque
 from collections.abc import Callable
 
+from holdfast.engine.activity_reports import ActivityReports
 from holdfast.engine.activity_runner import ActivityRunner
 from holdfast.engine.activity_starts import ActivityStarts
 from holdfast.engine.answers import Answers
@@ -40,12 +41,10 @@ from holdfast.model.failure import FailureDetails, failure_from_exception
 from holdfast.model.history import ExecutionStarted, TimerFired
 from holdfast.model.messages import Message
 from holdfast.model.work_items import (
-    ActivityWorkItem,
     Blocked,
     EntityBatch,
     Episode,
     EpisodeResult,
-    Outcome,
     VersionRejected,
 )
 from holdfast.storage.port import Ownership, Store, StoredInstance
@@ -84,6 +83,7 @@ class Node:
         self.loader = Loader(store, self.journal, self.residents, left_alone, self._loaded, self.fail)
         self.suspects = Suspects(self)
         self.starts = ActivityStarts(clock, self.timers, self.suspects, runner, answers, config.activity_queue_max)
+        self.reports = ActivityReports(self, answers)
         self._store = store
         self._worker = worker
         self._answers = answers
@@ -132,8 +132,10 @@ class Node:
         if transition.instance is None and transition.instance_id not in self.residents:
             self._dropped.add(transition.consumed, transition.lsn)
         for output in transition.outputs:
-            if isinstance(output, StartActivity) and output.activity.speculative:
-                self.starts.start_speculatively(output.activity, transition.lsn)
+            if isinstance(output, StartActivity):
+                self.starts.expect(output.activity)
+                if output.activity.speculative:
+                    self.starts.start_speculatively(output.activity, transition.lsn)
         self._sent.extend(transition.sent)
         self._deliver_sent()
 
@@ -194,7 +196,7 @@ class Node:
         instance = resident.instance
         transition = self.hub.step(instance, self.clock.now())
         if transition is not None:
-            self._finish_step(resident, transition)
+            self.finish_step(resident, transition)
         elif self.suspects.may_work(instance):
             work = self.hub.next_work(instance, self.clock.now())
             match work:
@@ -205,7 +207,7 @@ class Node:
                 case PendingEpisode():
                     self._run_episode(resident, work)
 
-    def _finish_step(self, resident: Resident, transition: Transition) -> None:
+    def finish_step(self, resident: Resident, transition: Transition) -> None:
         self.append(transition)
         instance, execution = resident.instance, resident.execution
         self.suspects.has_worked(instance)
@@ -245,10 +247,10 @@ class Node:
         match pending, result:
             case PendingEpisode(), Episode():
                 complete = self.hub.complete_episode(resident.instance, pending, result, self.clock.now())
-                self._finish_step(resident, complete)
+                self.finish_step(resident, complete)
             case PendingBatch(), EntityBatch():
                 complete = self.hub.complete_batch(resident.instance, pending, result, self.clock.now())
-                self._finish_step(resident, complete)
+                self.finish_step(resident, complete)
             case PendingEpisode(), VersionRejected():
                 give_back(resident.instance, pending)  # it waits, as it is in the store, for a host with its code
             case _, Blocked():
@@ -262,7 +264,7 @@ class Node:
     def _park(self, resident: Resident, pending: PendingEpisode | PendingBatch | None, details: FailureDetails) -> None:
         instance = resident.instance
         logger.error("Instance %r is parked: %s", instance.instance_id, details.error_message)
-        self._finish_step(resident, self.hub.park(instance, pending, details, self.clock.now()))
+        self.finish_step(resident, self.hub.park(instance, pending, details, self.clock.now()))
 
     def park_by_id(self, instance_id: str, details: FailureDetails) -> None:
         """Set an instance aside for an operator, once it is in memory."""
@@ -324,34 +326,6 @@ class Node:
         for output in outputs:
             self._outputs.act_on(output)
         self._turns.schedule()
-
-    def finish_activity(self, work_item: ActivityWorkItem, outcome: Outcome) -> None:
-        """Take in the outcome of an attempt."""
-
-        key = (work_item.execution_id, work_item.sequence)
-
-        def finish(resident: Resident | None) -> None:
-            self.suspects.finished(key)
-            result = None
-            if resident is not None:
-                result = self.hub.finish_activity(resident.instance, work_item, outcome, self.clock.now())
-            if isinstance(result, Message):
-                self.deliver(resident, result)
-            elif resident is not None and result is not None:
-                self._finish_step(resident, result)
-            else:
-                self._answers.discard(key)
-
-        self.guarded(work_item.instance_id, lambda: self.loader.with_resident(work_item.instance_id, finish))
-
-    def record_progress(self, work_item: ActivityWorkItem, progress: str) -> None:
-        """Store what a running attempt reports, if its instance is in memory; else its next report will be."""
-        resident = self.residents.get(work_item.instance_id)
-        if resident is not None:
-            now = self.clock.now()
-            transition = self.hub.record_progress(resident.instance, work_item, progress, now)
-            if transition is not None:
-                self.guarded(work_item.instance_id, lambda: self.append(transition))
 
     def _due(self, item: DurableTimer | ScheduledActivity) -> None:
         if isinstance(item, ScheduledActivity):

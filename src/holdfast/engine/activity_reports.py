@@ -1,0 +1,47 @@
+"""What comes back from activities: outcomes, and what they report while they run."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from holdfast.engine.answers import Answers
+from holdfast.engine.residents import Resident
+from holdfast.model.messages import Message
+from holdfast.model.work_items import ActivityWorkItem, Outcome
+
+if TYPE_CHECKING:
+    from holdfast.engine.node import Node
+
+
+class ActivityReports:
+    def __init__(self, node: Node, answers: Answers) -> None:
+        self._node = node
+        self._answers = answers
+
+    def finished(self, work_item: ActivityWorkItem, outcome: Outcome) -> None:
+        """Take in the outcome of an attempt."""
+        node, key = self._node, (work_item.execution_id, work_item.sequence)
+
+        def finish(resident: Resident | None) -> None:
+            node.suspects.finished(key)
+            result = None
+            if resident is not None:
+                result = node.hub.finish_activity(resident.instance, work_item, outcome, node.clock.now())
+            if isinstance(result, Message):
+                node.deliver(resident, result)
+            elif resident is not None and result is not None:
+                node.finish_step(resident, result)
+            else:
+                self._answers.discard(key)
+
+        node.guarded(work_item.instance_id, lambda: node.loader.with_resident(work_item.instance_id, finish))
+
+    def progressed(self, work_item: ActivityWorkItem, progress: str) -> None:
+        """Store what a running attempt reports, if its instance is in memory; else its next report will be."""
+        node = self._node
+        resident = node.residents.get(work_item.instance_id)
+        if resident is None:
+            return
+        transition = node.hub.record_progress(resident.instance, work_item, progress, node.clock.now())
+        if transition is not None:
+            node.guarded(work_item.instance_id, lambda: node.append(transition))
