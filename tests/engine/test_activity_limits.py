@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections.abc import Callable
 from datetime import timedelta
 from typing import Any
@@ -179,3 +180,53 @@ def test_tags_and_retries_by_class(make_store: MakeStore) -> None:
         assert sorted(attempts) == [("refused", 1), ("refused", 2), ("refused", 3), ("value", 1)]
 
     on(make_store(), app, scenario)
+
+
+def test_waiting_for_a_thread_is_no_running_time_but_counts_for_the_start(make_store: MakeStore) -> None:
+    app = App()
+    gate = threading.Event()
+
+    @app.activity
+    def occupy(name: str) -> str:
+        gate.wait(SOON.total_seconds())
+        return name
+
+    @app.orchestrator
+    async def crowded(ctx: OrchestrationContext) -> list[str]:
+        first = ctx.call_activity(occupy, "first")
+        patient = ctx.call_activity(occupy, "patient", timeout=timedelta(seconds=30))
+        with pytest.raises(TimeoutError, match="found no place"):
+            await ctx.call_activity(occupy, "hasty", start_timeout=ms(30))
+        gate.set()
+        return await when_all([first, patient])
+
+    async def scenario(run: Run) -> None:
+        assert await result(run, "crowded") == ["first", "patient"]
+
+    on(make_store(), app, scenario, HostConfig(drain_s=0.2, threads_max=1))
+
+
+def test_the_running_time_of_a_plain_function_begins_when_it_begins(make_store: MakeStore) -> None:
+    """It was counted from the moment that it was given to a thread pool, which may have no thread for it."""
+    app = App()
+    began: list[str] = []
+    gate = threading.Event()
+
+    @app.activity
+    def quick(name: str) -> str:
+        began.append(name)
+        gate.wait(SOON.total_seconds()) if name == "first" else None
+        return name
+
+    @app.orchestrator
+    async def queueing(ctx: OrchestrationContext) -> list[str]:
+        calls = [ctx.call_activity(quick, "first"), ctx.call_activity(quick, "second", timeout=ms(50))]
+        await ctx.create_timer(ms(150))
+        gate.set()
+        return await when_all(calls)
+
+    async def scenario(run: Run) -> None:
+        assert await result(run, "queueing") == ["first", "second"]
+        assert began == ["first", "second"]
+
+    on(make_store(), app, scenario, HostConfig(drain_s=0.2, threads_max=1))

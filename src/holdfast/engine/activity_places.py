@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import contextvars
 import functools
 import threading
@@ -43,11 +44,13 @@ class ActivityPlaces:
         info: AttemptInfo,
         report: Callable[[str], None],
         cancelled: threading.Event,
+        began: Callable[[], None],
     ) -> Outcome:
         """Run one attempt. If this is cancelled, a process is killed; a thread goes on, with nobody waiting for it.
 
         Args:
             report: gets the progress of each heartbeat, as JSON, from whatever thread.
+            began: called on the loop when user code begins, after a thread or a process was free.
             cancelled: what the attempt sees as `activity_context().cancelled`, unless it runs in a process.
 
         Raises:
@@ -55,16 +58,19 @@ class ActivityPlaces:
             Exception: whatever an activity on the loop or in a thread raises.
         """
         if activity.runs_in == "process":
-            return await self._run_in_process(activity, input, info, report)
+            return await self._run_in_process(activity, input, info, report, _from_any_thread(began))
         arguments: list[Any] = []
         if activity.has_input:
             arguments.append(decode_input(self._converter, activity, input))
         CURRENT.set(ActivityContext(info, self._converter, report, cancelled))
         if activity.runs_in == "loop":
+            began()
             result = await activity.function(*arguments)
         else:
             copied = contextvars.copy_context()
-            call = functools.partial(copied.run, _without_stop_iteration, activity.function, *arguments)
+            call = functools.partial(
+                copied.run, _without_stop_iteration, _from_any_thread(began), activity.function, *arguments
+            )
             result = await asyncio.get_running_loop().run_in_executor(self._thread_pool(), call)
         return Succeeded(self._converter.encode(result))
 
@@ -76,7 +82,12 @@ class ActivityPlaces:
             await self._processes.close(_LEAVE_S)
 
     async def _run_in_process(
-        self, activity: Activity[Any, Any], input: str | None, info: AttemptInfo, report: Callable[[str], None]
+        self,
+        activity: Activity[Any, Any],
+        input: str | None,
+        info: AttemptInfo,
+        report: Callable[[str], None],
+        began: Callable[[], None],
     ) -> Outcome:
         if self._processes is None:
             self._processes = ProcessWorkers(self._config.processes_max)
@@ -88,7 +99,7 @@ class ActivityPlaces:
             self._config.limits.payload_bytes_max,
         )
         try:
-            result = await self._processes.run(call, report)
+            result = await self._processes.run(call, report, began)
         except WorkerProcessDiedError as error:
             raise HoldfastError(f"The process that ran activity {info.name!r} died.") from error
         return Succeeded(result.text) if result.succeeded else Failed(decode_record(result.text, FailureDetails))
@@ -99,8 +110,19 @@ class ActivityPlaces:
         return self._threads
 
 
-def _without_stop_iteration(function: Callable[..., Any], *arguments: Any) -> Any:
+def _from_any_thread(callback: Callable[[], None]) -> Callable[[], None]:
+    loop = asyncio.get_running_loop()
+
+    def call() -> None:
+        with contextlib.suppress(RuntimeError):  # a thread may outlive the loop; then nobody counts any more
+            loop.call_soon_threadsafe(callback)
+
+    return call
+
+
+def _without_stop_iteration(began: Callable[[], None], function: Callable[..., Any], *arguments: Any) -> Any:
     """Call a function; a future cannot carry a StopIteration, so it becomes what a coroutine makes of it."""
+    began()
     try:
         return function(*arguments)
     except StopIteration as error:

@@ -148,10 +148,9 @@ class ActivityRunner:
         loop = asyncio.get_running_loop()
         work_item = attempt.work_item
         heartbeats = Heartbeats(loop, lambda progress: self._heard(attempt, progress))
-        limit: asyncio.TimerHandle | None = None
-        if work_item.timeout is not None:
-            limit = loop.call_later(work_item.timeout.total_seconds(), attempt.give_up, _timed_out(work_item))
-        attempt.expect_heartbeat()
+        if work_item.start_by is not None:
+            seconds = (work_item.start_by - self._clock.now()).total_seconds()
+            attempt.limit("start", seconds, _not_started(work_item))
         try:
             activity = self._find(work_item.name)
             info = AttemptInfo(
@@ -163,7 +162,14 @@ class ActivityRunner:
                 work_item.tags,
                 work_item.progress,
             )
-            return await self._places.run(activity, work_item.input, info, heartbeats.report, attempt.cancelled)
+            return await self._places.run(
+                activity,
+                work_item.input,
+                info,
+                heartbeats.report,
+                attempt.cancelled,
+                functools.partial(_from_any_thread, loop, attempt.begin),
+            )
         except (asyncio.CancelledError, TimeoutError) as error:
             if attempt.given_up is not None:
                 return Failed(attempt.given_up)
@@ -177,9 +183,7 @@ class ActivityRunner:
         except BaseException as error:
             return Failed(failure_from_exception(error))
         finally:
-            if limit is not None:
-                limit.cancel()
-            attempt.expect_nothing()
+            attempt.unlimit()
             heartbeats.end()
 
     def _heard(self, attempt: _Attempt, progress: str) -> None:
@@ -204,21 +208,37 @@ class _Attempt:
         self.given_up: FailureDetails | None = None
         """Why it was stopped, if that is its outcome."""
         self.progress: str | None = None
-        self._silence: asyncio.TimerHandle | None = None
+        self._limits: dict[str, asyncio.TimerHandle] = {}
         self.job = asyncio.get_running_loop().create_task(run(self))
+
+    def begin(self) -> None:
+        """Start the clocks of an attempt whose code begins to run."""
+        if self.job.done():
+            return
+        self.unlimit()
+        if self.work_item.timeout is not None:
+            self.limit("timeout", self.work_item.timeout.total_seconds(), _timed_out(self.work_item))
+        self.expect_heartbeat()
 
     def expect_heartbeat(self) -> None:
         """Give the attempt up if it is not heard of within its heartbeat timeout from now."""
-        limit = self.work_item.heartbeat_timeout
-        if limit is not None:
-            self.expect_nothing()
-            self._silence = asyncio.get_running_loop().call_later(
-                limit.total_seconds(), self.give_up, _silent(self.work_item)
-            )
+        if self.work_item.heartbeat_timeout is not None:
+            seconds = self.work_item.heartbeat_timeout.total_seconds()
+            self.limit("heartbeat", seconds, _silent(self.work_item))
 
-    def expect_nothing(self) -> None:
-        if self._silence is not None:
-            self._silence.cancel()
+    def limit(self, name: str, seconds: float, failure: FailureDetails) -> None:
+        """Give the attempt up after a time; a limit of the same name is replaced."""
+        known = self._limits.pop(name, None)
+        if known is not None:
+            known.cancel()
+        loop = asyncio.get_running_loop()
+        self._limits[name] = loop.call_later(max(seconds, 0.0), self.give_up, failure)
+
+    def unlimit(self) -> None:
+        """Stop all clocks."""
+        for handle in self._limits.values():
+            handle.cancel()
+        self._limits.clear()
 
     def stop(self) -> None:
         """Let the attempt end now, without an outcome; only one in a thread may go on, if it does not look."""

@@ -32,6 +32,10 @@ class WorkerProcessDiedError(HoldfastError):
     """A worker process ended in the middle of a call, without having been told to."""
 
 
+def _ignore() -> None:
+    """Nobody asked to be told."""
+
+
 class ProcessWorkers:
     """So many places, each with a process that starts on first use and is used again; calls wait in order for one."""
 
@@ -49,10 +53,13 @@ class ProcessWorkers:
         self._is_closed = False
         self._pid = os.getpid()
 
-    async def run(self, call: ProcessCall, on_heartbeat: Callable[[str], None]) -> ProcessResult:
+    async def run(
+        self, call: ProcessCall, on_heartbeat: Callable[[str], None], on_begin: Callable[[], None] = _ignore
+    ) -> ProcessResult:
         """Run a call in a process of its own; if this is cancelled, the process is killed.
 
         Args:
+            on_begin: called in another thread when user code begins to run.
             on_heartbeat: gets the progress of each heartbeat, as JSON and in order, in another thread; it must not
                 wait, and must not raise.
 
@@ -65,7 +72,7 @@ class ProcessWorkers:
             self._places.release()  # for the next in the queue, who is to be told the same
             raise HostStoppedError("The host is stopping; this call was not made.")
         place = self._idle.pop() if self._idle else self._add_place()
-        job = _Job(call, on_heartbeat, functools.partial(self._ended, place))
+        job = _Job(call, on_heartbeat, on_begin, functools.partial(self._ended, place))
         place.begin(job)
         try:
             return await job.result
@@ -127,10 +134,12 @@ class _Job:
         self,
         call: ProcessCall,
         on_heartbeat: Callable[[str], None],
+        on_begin: Callable[[], None],
         ended: Callable[[_Job, ProcessResult | Exception], None],
     ) -> None:
         self.call = call
         self.on_heartbeat = on_heartbeat
+        self.on_begin = on_begin
         self.is_cancelled = False
         """Whether nobody waits for it any more."""
         self.has_begun = False
@@ -306,6 +315,7 @@ class _Process:
                 return message.result
             if isinstance(message, Begun):
                 job.has_begun = True
+                job.on_begin()
             elif not job.is_cancelled:
                 job.on_heartbeat(message.progress)
 
