@@ -168,7 +168,7 @@ class ActivityRunner:
                 info,
                 heartbeats.report,
                 attempt.cancelled,
-                functools.partial(_from_any_thread, loop, attempt.begin),
+                attempt.begin,
             )
         except (asyncio.CancelledError, TimeoutError) as error:
             if attempt.given_up is not None:
