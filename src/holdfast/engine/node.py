@@ -29,7 +29,7 @@ from holdfast.engine.waiters import Waiters
 from holdfast.engine.worker import Worker
 from holdfast.errors import CommitFailedError
 from holdfast.hub.entities import PendingBatch
-from holdfast.hub.episodes import PendingEpisode, give_back
+from holdfast.hub.episodes import PendingEpisode
 from holdfast.hub.hub import Hub
 from holdfast.hub.instance import DurableTimer, Instance, ScheduledActivity
 from holdfast.hub.transition import (
@@ -252,7 +252,7 @@ class Node:
                 complete = self.hub.complete_batch(resident.instance, pending, result, self.clock.now())
                 self.finish_step(resident, complete)
             case PendingEpisode(), VersionRejected():
-                give_back(resident.instance, pending)  # it waits, as it is in the store, for a host with its code
+                _let_wait(self, resident.instance, pending)
             case _, Blocked():
                 if resident.execution is not None:
                     resident.execution.unload()  # what it has just done does not count
@@ -334,6 +334,16 @@ class Node:
         fired = TimerFired(timestamp=self.clock.now(), timer_id=item.sequence, fire_at=item.due_at)
         message = Message(item.instance_id, fired, execution_id=item.execution_id, timer=item.key)
         self.guarded(item.instance_id, lambda: self.route(message))
+
+
+def _let_wait(node: Node, instance: Instance, pending: PendingEpisode) -> None:
+    """Let an instance wait for a host with its code; what came meanwhile for it as a whole is still done here."""
+    transition = node.hub.reject(instance, pending, node.clock.now())
+    if transition is not None:
+        node.append(transition)
+    node.suspects.has_worked(instance)
+    if instance.controls:
+        node.make_runnable(instance)
 
 
 def _is_fresh(message: Message) -> bool:

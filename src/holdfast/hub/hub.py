@@ -28,7 +28,7 @@ from holdfast.hub.episodes import (
     next_episode,
 )
 from holdfast.hub.instance import Instance, ScheduledActivity
-from holdfast.hub.lifecycle import begin_execution, park, waits_for_start
+from holdfast.hub.lifecycle import begin_execution, keep_answers, park, waits_for_start
 from holdfast.hub.transition import Transition
 from holdfast.model.failure import FailureDetails
 from holdfast.model.history import (
@@ -309,6 +309,17 @@ class Hub:
         transition = self._begin(instance.instance_id, now)
         new = NewExecutions(self._execution_id(transition.lsn), self._default_version)
         complete_episode(transition, instance, pending, episode, self.limits, new)
+        return transition
+
+    def reject(self, instance: Instance, pending: PendingEpisode, now: datetime) -> Transition | None:
+        """Let an episode wait for a host of its version, which may be long: nothing is held against it meanwhile."""
+        give_back(instance, pending)
+        if not instance.deliveries and not any(message.activity is not None for message in instance.inbox):
+            return None
+        transition = self._begin(instance.instance_id, now)
+        transition.change(instance)
+        instance.deliveries = 0
+        keep_answers(transition, instance)
         return transition
 
     def complete_batch(

@@ -204,13 +204,13 @@ def decode_input(converter: DataConverter, function: FunctionReference, input: s
 
 
 def validate_name(name: str) -> str:
-    """Return the name of a function unchanged, if it can be one: 1 to 256 printable characters.
+    """Return the name of a function, a handler or a patch unchanged, if it can be one: 1 to 256 printable characters.
 
     Raises:
         InvalidInputError: otherwise.
     """
-    if not name or len(name) > 256 or not name.isprintable():
-        raise InvalidInputError(f"{name[:40]!r} cannot name a function; use 1 to 256 printable characters.")
+    if not isinstance(name, str) or not name or len(name) > 256 or not name.isprintable():  # pyright: ignore[reportUnnecessaryIsInstance] - callers may be untyped
+        raise InvalidInputError(f"{name!r:.60} is no name of a function or a patch; use 1 to 256 printable characters.")
     return name
 
 
