@@ -298,7 +298,7 @@ def _limited(
 
     def timed_out(timer: DurableTask[Any]) -> None:
         if not timer.is_cancelled:
-            task.cancel()  # before the failure leads to the next attempt, which may have the same instance id
+            task.cancel()  # before the failure leads to the next attempt
             limited.fail(lambda: WaitTimeoutError(f"Sub-orchestration {name!r} took longer than {timeout}."))
 
     def ended(task: DurableTask[Any]) -> None:
