@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final, Generic, TypeVar, Unpack, overload
 
+from holdfast.client.lifecycle import Lifecycle
 from holdfast.client.port import TaskHub
 from holdfast.client.status import InstanceStatus
 from holdfast.errors import InstanceParkedError, OrchestrationFailedError
@@ -74,7 +75,7 @@ class OrchestrationHandle(Generic[O_co]):
         return f"<OrchestrationHandle {self.instance_id!r}>"
 
 
-class Client:
+class Client(Lifecycle):
     """Talks to a task hub. A request that returns has been stored; one that raises, unless it says so, has not."""
 
     def __init__(self, hub: TaskHub, converter: DataConverter, limits: Limits | None = None) -> None:
@@ -132,6 +133,9 @@ class Client:
     def get_handle(self, orchestrator: Orchestrator[Any, O], instance_id: str) -> OrchestrationHandle[O]:
         """Return a handle for an orchestration that was started elsewhere; nothing is checked."""
         return OrchestrationHandle(self, validate_instance_id(instance_id), orchestrator.output_type)
+
+    def _handle(self, instance_id: str) -> OrchestrationHandle[Any]:
+        return OrchestrationHandle(self, instance_id, Any)
 
     async def get_status(self, instance_id: str) -> InstanceStatus | None:
         """Return the state of an instance, or None if there is none."""
