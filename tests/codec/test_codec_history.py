@@ -235,6 +235,7 @@ MOMENTS: tuple[HistoryEvent, ...] = (
             start_timeout=timedelta(minutes=1),
             heartbeat_timeout=timedelta(seconds=30),
         ),
+        call_id="e1:4",
     ),
     history.SubOrchestrationInstanceCreated(
         timestamp=T, event_id=11, name="ship", instance_id="e4:11", runs_as="order-1:9"
@@ -244,6 +245,7 @@ MOMENTS: tuple[HistoryEvent, ...] = (
         work=history.TaskScheduled(timestamp=T, event_id=12, name="reserve", input="1"),
         is_completed=True,
         result="2",
+        call_id="e1:5",
     ),
     history.WorkRemembered(
         timestamp=T,

@@ -25,6 +25,7 @@ from holdfast import (
     OrchestrationFailedError,
     OrchestrationStatus,
     RetryPolicy,
+    activity_context,
     when_all,
 )
 from holdfast.errors import RewindRefusedError
@@ -367,6 +368,36 @@ def test_retries_and_timeouts_are_those_of_the_call(make_store: MakeStore) -> No
     on(make_store(), app, scenario)
 
 
+def test_a_call_keeps_its_idempotency_key(make_store: MakeStore) -> None:
+    """Also one that was made after the first failure; a payment that was made but not reported is not made twice."""
+    keys: dict[str, set[str]] = {}
+    outside = Outside(broken={"b", "d"})
+    app = App()
+
+    @app.activity
+    async def pay(name: str) -> str:
+        keys.setdefault(name, set()).add(activity_context().idempotency_key)
+        if name in outside.broken:
+            raise ConnectionError(f"{name} is broken")
+        return name
+
+    @app.orchestrator
+    async def pays(ctx: OrchestrationContext) -> list[str]:
+        return await ctx.map(pay, ["a", "b", "c", "d"], concurrency=1)
+
+    async def scenario(run: Run) -> None:
+        await fails(run, "pays", None)
+        with pytest.raises(OrchestrationFailedError):
+            await rewound(run)
+        outside.broken.clear()
+        assert await rewound(run) == ["a", "b", "c", "d"]
+        assert {name: len(found) for name, found in keys.items()} == dict.fromkeys("abcd", 1)
+        assert len(set().union(*keys.values())) == 4
+
+    _ = pays
+    on(make_store(), app, scenario, SCARCE)
+
+
 def test_code_that_was_mended_runs_its_last_step_again(make_store: MakeStore) -> None:
     calls: Counter[str] = Counter()
 
@@ -485,7 +516,7 @@ def test_what_cannot_be_rewound_is_refused(make_store: MakeStore) -> None:
         assert status is not None
         assert status.runtime_status is OrchestrationStatus.FAILED
         await run.client.start_new("waits", instance_id="w")
-        with pytest.raises(InstanceNotRunningError, match="it is (Pending|Running)"):
+        with pytest.raises(InstanceNotRunningError, match=r"it is (Pending|Running)"):
             await run.client.rewind("w")
 
     on(make_store(), make_app(outside), scenario)

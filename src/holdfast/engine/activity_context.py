@@ -20,11 +20,13 @@ class ActivityContext(msgspec.Struct, frozen=True):
     sequence: int
     name: str
     attempt: int
+    call_id: str | None = None
+    """What an earlier execution knew this call as, before a rewind."""
 
     @property
     def idempotency_key(self) -> str:
-        """The same for every attempt of this call, and different for every other call."""
-        return f"{self.execution_id}:{self.sequence}"
+        """The same for every attempt of this call, also after a rewind, and different for every other call."""
+        return self.call_id or f"{self.execution_id}:{self.sequence}"
 
 
 CURRENT: contextvars.ContextVar[ActivityContext] = contextvars.ContextVar("holdfast_activity")

@@ -158,7 +158,12 @@ class ActivityRunner:
 
     async def _call(self, activity: Activity[Any, Any], work_item: ActivityWorkItem) -> Outcome:
         context = ActivityContext(
-            work_item.instance_id, work_item.execution_id, work_item.sequence, work_item.name, work_item.attempt
+            work_item.instance_id,
+            work_item.execution_id,
+            work_item.sequence,
+            work_item.name,
+            work_item.attempt,
+            work_item.call_id,
         )
         if activity.runs_in == "process":
             return await self._call_in_process(activity, work_item, context)

@@ -29,17 +29,21 @@ class NewExecutions(msgspec.Struct, frozen=True):
     default_version: str | None
 
 
-def ask_for_activity(transition: Transition, instance: Instance, action: ScheduleTask) -> None:
-    """Schedule an activity, unless a rewind remembers its result."""
+def ask_for_activity(transition: Transition, instance: Instance, action: ScheduleTask) -> str | None:
+    """Schedule an activity, unless a rewind remembers its result; return its name of then if it was asked for then."""
     known = _recall(transition, instance, TaskScheduled, action.name, action.input)
-    if known is None:
-        schedule_activity(transition, instance, action)
-        return
-    answer = TaskCompleted(timestamp=transition.now, task_scheduled_id=action.id, result=known.result)
-    transition.send(instance.instance_id, answer, instance.execution_id)
+    if known is not None and known.is_completed:
+        answer = TaskCompleted(timestamp=transition.now, task_scheduled_id=action.id, result=known.result)
+        transition.send(instance.instance_id, answer, instance.execution_id)
+        return known.call_id
+    call_id = None if known is None else known.call_id
+    schedule_activity(transition, instance, action, call_id)
+    return call_id
 
 
-def schedule_activity(transition: Transition, instance: Instance, action: ScheduleTask) -> None:
+def schedule_activity(
+    transition: Transition, instance: Instance, action: ScheduleTask, call_id: str | None = None
+) -> None:
     activity = ScheduledActivity(
         instance_id=instance.instance_id,
         execution_id=instance.execution_id,
@@ -54,6 +58,7 @@ def schedule_activity(transition: Transition, instance: Instance, action: Schedu
         start_timeout=action.start_timeout,
         heartbeat_timeout=action.heartbeat_timeout,
         tags=action.tags,
+        call_id=call_id,
     )
     instance.activities[action.id] = activity
     transition.activities_scheduled.append(activity)

@@ -270,12 +270,12 @@ def _apply(
     new: NewExecutions,
 ) -> None:
     now = transition.now
-    runs_as: str | None = None
+    known_as: dict[str, str | None] = {}
     match action:
         case ScheduleTask():
-            ask_for_activity(transition, instance, action)
+            known_as = {"call_id": ask_for_activity(transition, instance, action)}
         case CreateSubOrchestration():
-            runs_as = ask_for_child(transition, instance, action, new)
+            known_as = {"runs_as": ask_for_child(transition, instance, action, new)}
         case CreateTimer():
             transition.add_timer(instance, action.id, action.fire_at)
         case CancelTimer():
@@ -299,8 +299,8 @@ def _apply(
             raise AssertionError("the completion is applied after everything else")
     # The clock of the episode, not of its completion: a replay compares the event as a whole.
     event = scheduled_event(action, events[0].timestamp)
-    if runs_as is not None:
-        event = msgspec.structs.replace(event, runs_as=runs_as)
+    if any(known_as.values()):
+        event = msgspec.structs.replace(event, **known_as)
     events.append(event)
 
 

@@ -72,6 +72,8 @@ class Plan(msgspec.Struct, frozen=True):
     """What came in after the episodes, and is to come in again."""
     answered_children: tuple[SubOrchestrationInstanceCreated, ...] = ()
     """Those asked for in the episodes whose answer is among the inputs."""
+    call_ids: dict[int, str] = {}
+    """What activities asked for in the episodes are known as outside."""
     remembered: tuple[WorkRemembered, ...] = ()
 
 
@@ -111,7 +113,8 @@ def plan_rewind(instance_id: str, history: History, failure: FailureDetails | No
             for key, event in asked.items()
             if key in answered_later and isinstance(event, SubOrchestrationInstanceCreated)
         ),
-        remembered=tuple(_remembered(undone)),
+        call_ids=_call_ids(kept),
+        remembered=tuple(_remembered(undone, _call_ids(history))),
     )
 
 
@@ -231,8 +234,22 @@ def _inputs(undone: History, asked: dict[int | str, Asked], *, without_failures:
             yield event
 
 
-def _remembered(undone: History) -> Iterator[WorkRemembered]:
-    """What was asked for after the cut: the results of what succeeded, and the sub-orchestrations that did not."""
+def _call_ids(history: History) -> dict[int, str]:
+    """Return what each activity is known as outside: by the execution that asked for it first, or by its fork."""
+    known: dict[int, str] = {}
+    execution_id = ""
+    for event in _events(history):
+        if isinstance(event, ExecutionStarted | ExecutionRewound):
+            execution_id = event.execution_id
+            if isinstance(event, ExecutionRewound) and event.instance_id is not None:
+                known = {sequence: f"{execution_id}:{sequence}" for sequence in known}
+        elif isinstance(event, TaskScheduled):
+            known[event.event_id] = event.call_id or f"{execution_id}:{event.event_id}"
+    return known
+
+
+def _remembered(undone: History, call_ids: dict[int, str]) -> Iterator[WorkRemembered]:
+    """What was asked for after the cut: the results of what succeeded, and what to know the rest by."""
     results = {
         event.task_scheduled_id: event.result
         for event in _events(undone)
@@ -240,10 +257,13 @@ def _remembered(undone: History) -> Iterator[WorkRemembered]:
     }
     for key, event in _asked(undone).items():
         if isinstance(event, TaskScheduled | SubOrchestrationInstanceCreated):
-            is_completed = key in results
-            if is_completed or isinstance(event, SubOrchestrationInstanceCreated):
-                result = results.get(event.event_id)
-                yield WorkRemembered(timestamp=event.timestamp, work=event, is_completed=is_completed, result=result)
+            yield WorkRemembered(
+                timestamp=event.timestamp,
+                work=event,
+                is_completed=key in results,
+                result=results.get(event.event_id),
+                call_id=call_ids.get(event.event_id),
+            )
 
 
 def _started(instance_id: str, history: History) -> ExecutionStarted:

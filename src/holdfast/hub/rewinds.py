@@ -136,7 +136,7 @@ class Rewinds(Numbering):
             if isinstance(event, SubOrchestrationInstanceCreated):
                 start_child(transition, instance, _own_child(event, execution_id), new)
             else:
-                _ask_again(transition, instance, event)
+                _ask_again(transition, instance, event, {})
         return instance, transition
 
 
@@ -170,7 +170,7 @@ def _go_back(transition: Transition, instance: Instance, plan: Plan, execution_i
             transition.add_child(instance, event.event_id, _runs_as(event))
             ask_child_again(transition, instance, event.event_id, _runs_as(event), asked_as=event.event_id)
         else:
-            _ask_again(transition, instance, event)
+            _ask_again(transition, instance, event, plan.call_ids)
     for event in plan.answered_children:
         transition.add_child(instance, event.event_id, _runs_as(event))
     for event in plan.inputs:
@@ -206,7 +206,7 @@ def _take_over(transition: Transition, instance: Instance, plan: Plan, mark: Exe
     instance.history_events = sum(len(events) for events in transition.history_copied)
 
 
-def _ask_again(transition: Transition, instance: Instance, event: Asked) -> None:
+def _ask_again(transition: Transition, instance: Instance, event: Asked, call_ids: dict[int, str]) -> None:
     match event:
         case TaskScheduled():
             policy = event.policy or TaskPolicy()
@@ -221,7 +221,7 @@ def _ask_again(transition: Transition, instance: Instance, event: Asked) -> None
                 policy.heartbeat_timeout,
                 event.tags,
             )
-            schedule_activity(transition, instance, action)
+            schedule_activity(transition, instance, action, call_ids.get(event.event_id))
         case TimerCreated():
             transition.add_timer(instance, event.event_id, event.fire_at)
         case EntityOperationCalled():

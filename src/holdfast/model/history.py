@@ -106,6 +106,8 @@ class TaskScheduled(_Event, frozen=True, kw_only=True):
     tags: dict[str, str] = {}
     policy: TaskPolicy | None = None
     """None for the plainest; not compared on replay."""
+    call_id: str | None = None
+    """Set if a rewind found that this call was made before: what it had been known as. Not compared on replay."""
 
 
 class TaskCompleted(_Event, frozen=True, kw_only=True):
@@ -200,12 +202,13 @@ class WorkRemembered(_Event, frozen=True, kw_only=True):
     """A message of a rewind to the instance itself: what the part of the history that was undone had done already.
 
     If the code asks for the same again it gets `result`, or the sub-orchestration of then, and the work is not done
-    twice.
+    twice; an activity that had not succeeded is at least known by the name that it had then.
     """
 
     work: TaskScheduled | SubOrchestrationInstanceCreated
     is_completed: bool
     result: str | None = None
+    call_id: str | None = None
 
 
 class EntityOperationCalled(_Event, frozen=True, kw_only=True):

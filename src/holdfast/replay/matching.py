@@ -51,7 +51,7 @@ def check_episode(
 def _comparable(event: ScheduledEvent) -> ScheduledEvent:
     """Leave out what is recorded for a rewind, and is no part of what the code asked for."""
     if isinstance(event, TaskScheduled):
-        return msgspec.structs.replace(event, policy=None)
+        return msgspec.structs.replace(event, policy=None, call_id=None)
     if isinstance(event, SubOrchestrationInstanceCreated):
         return msgspec.structs.replace(event, runs_as=None)
     return event
