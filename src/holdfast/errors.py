@@ -13,6 +13,7 @@
     │   ├── InstanceNotFoundError
     │   ├── InstanceAlreadyExistsError
     │   ├── InstanceNotRunningError      it has ended, or is not in a state that allows the request
+    │   ├── RewindRefusedError           its history does not allow to go back to that point
     │   ├── InstanceParkedError          it waits for an operator: has `.details`
     │   └── OrchestrationFailedError     what `wait_for_completion` raises: has `.status`, `.details`
     ├── TaskFailedError                  an activity, sub-orchestration or entity call failed: has `.details`
@@ -112,6 +113,10 @@ class InstanceNotRunningError(InstanceError):
     def __init__(self, instance_id: str, status: str, request: str) -> None:
         super().__init__(instance_id, f"Cannot {request} instance {instance_id!r}: it is {status}.")
         self.status = status
+
+
+class RewindRefusedError(InstanceError):
+    """The history of the instance does not allow to go back to that point; nothing was changed."""
 
 
 class InstanceParkedError(InstanceError):

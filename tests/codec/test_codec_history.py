@@ -28,6 +28,7 @@ from holdfast.model.failure import FailureDetails
 from holdfast.model.history import HistoryEvent, MessageEvent, ParentInstance
 from holdfast.model.retry import RetryPolicy, RetryRule
 from holdfast.model.status import OrchestrationStatus
+from holdfast.model.task_policy import TaskPolicy
 
 GOLDEN = Path(__file__).parent / "history_v1.json"
 EVENT_CLASSES: tuple[Any, ...] = typing.get_args(HistoryEvent)
@@ -45,12 +46,23 @@ BY_TYPE: dict[Any, st.SearchStrategy[Any]] = {
     datetime: st.datetimes(timezones=st.just(UTC)),
     FailureDetails: FAILURES,
     OrchestrationStatus: st.sampled_from(OrchestrationStatus),
+    TaskPolicy: st.builds(TaskPolicy, timeout=st.none() | st.timedeltas(), speculative=st.booleans()),
     ParentInstance: st.builds(ParentInstance, st.text(), st.text(), st.integers()),
     tuple[str, ...]: st.lists(st.text()).map(tuple),
     dict[str, str]: st.dictionaries(st.text(), st.text()),
     bool: st.booleans(),
     type(None): st.none(),
 }
+BY_TYPE[history.TaskScheduled] = st.builds(
+    history.TaskScheduled, timestamp=BY_TYPE[datetime], event_id=st.integers(0, 99), name=st.text()
+)
+BY_TYPE[history.SubOrchestrationInstanceCreated] = st.builds(
+    history.SubOrchestrationInstanceCreated,
+    timestamp=BY_TYPE[datetime],
+    event_id=st.integers(0, 99),
+    name=st.text(),
+    instance_id=st.text(),
+)
 
 
 def _values(annotation: Any) -> st.SearchStrategy[Any]:
@@ -209,6 +221,37 @@ MOMENTS: tuple[HistoryEvent, ...] = (
     history.UpdateCompleted(timestamp=T, update_id="u1", result="2"),
     history.UpdateCompleted(timestamp=T, update_id="u2", failure=FAILURE),
     history.PatchMarked(timestamp=T, name="new-tax"),
+    history.ExecutionRewound(
+        timestamp=T, execution_id="e4", instance_id="order-3", parent=ParentInstance("p", "e1", 2), task_scheduled_id=1
+    ),
+    history.TaskScheduled(
+        timestamp=T,
+        event_id=10,
+        name="charge",
+        policy=TaskPolicy(
+            retry=RetryPolicy(max_attempts=3).rule(),
+            timeout=timedelta(seconds=5),
+            speculative=True,
+            start_timeout=timedelta(minutes=1),
+            heartbeat_timeout=timedelta(seconds=30),
+        ),
+        call_id="e1:4",
+    ),
+    history.SubOrchestrationInstanceCreated(
+        timestamp=T, event_id=11, name="ship", instance_id="e4:11", runs_as="order-1:9"
+    ),
+    history.WorkRemembered(
+        timestamp=T,
+        work=history.TaskScheduled(timestamp=T, event_id=12, name="reserve", input="1"),
+        is_completed=True,
+        result="2",
+        call_id="e1:5",
+    ),
+    history.WorkRemembered(
+        timestamp=T,
+        work=history.SubOrchestrationInstanceCreated(timestamp=T, event_id=13, name="ship", instance_id="e4:13"),
+        is_completed=False,
+    ),
 )
 
 

@@ -502,3 +502,29 @@ def test_recovery_does_not_start_what_the_journal_is_about_to_start(make_store: 
 
     reading = committing = asyncio.Event()
     asyncio.run(main())
+
+
+def test_a_request_beside_a_timer_of_the_instance_is_answered() -> None:
+    """The run_timeout was over while a history was being read: the request met a timer where it knew only requests."""
+    slow = SlowStore(MemoryStore())
+    slow.before["load_history"] = gate = asyncio.Event()
+
+    async def scenario(run: Run) -> None:
+        handle = await run.client.start_new("waits", instance_id="i", run_timeout=timedelta(milliseconds=300))
+        while "i" in run.engine.node.residents:
+            await result(run, "other")
+        await handle.raise_event("other")
+
+        def is_over() -> bool:
+            resident = run.engine.node.residents.get("i")
+            return resident is not None and bool(resident.instance.controls)
+
+        await until(is_over)
+        node = run.engine.node
+        await handle.raise_event("other")
+        gate.set()
+        with pytest.raises(OrchestrationFailedError, match="run_timeout"):
+            await handle.wait_for_completion(timeout=SOON)
+        assert run.engine.node is node
+
+    on(slow, make_orders(World()), scenario, TINY)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -11,6 +12,7 @@ import pytest
 
 from holdfast.engine.coalesce import coalesce
 from holdfast.engine.rows import EncodedTransition, encode_transition
+from holdfast.errors import RewindRefusedError
 from holdfast.hub.entities import PendingBatch
 from holdfast.hub.episodes import PendingEpisode
 from holdfast.hub.hub import Admission, Hub
@@ -33,9 +35,12 @@ from holdfast.model.history import (
     ExecutionResumed,
     ExecutionSuspended,
     ExecutionTerminated,
+    HistoryEvent,
+    SubOrchestrationInstanceFailed,
     TaskCompleted,
     TaskFailed,
     TimerFired,
+    WorkRemembered,
 )
 from holdfast.model.limits import Limits
 from holdfast.model.messages import Message
@@ -58,17 +63,22 @@ class Walk:
         self.hub = Hub(0, "n", Limits(episode_messages_max=2))
         self.instances: dict[str, Instance] = {}
         self.encoded: list[EncodedTransition] = []
+        self.histories: dict[str, list[tuple[HistoryEvent, ...]]] = {}
         self.next_id = 0
 
     def keep(self, transition: Transition | None) -> None:
         if transition is None:
             return
         self.encoded.append(encode_transition(transition, 1))
+        if transition.instance is not None:
+            episodes = self.histories.setdefault(transition.instance.execution_id, [])
+            episodes.extend(transition.history_copied)
+            episodes.extend([transition.history] if transition.history else [])
         for message in transition.sent:
             self.deliver(message)
 
     def deliver(self, message: Message) -> None:
-        if isinstance(message.event, TaskCompleted | TaskFailed | TimerFired):
+        if isinstance(message.event, TaskCompleted | TaskFailed | TimerFired | WorkRemembered):
             assert message.execution_id is not None, "what an execution asked for must not reach another"
         known = self.instances.get(message.instance_id)
         instance, transition = self.hub.deliver(known, message, NOW)
@@ -76,21 +86,28 @@ class Walk:
             self.instances[message.instance_id] = instance
         self.keep(transition)
 
-    def actions(self, instance: Instance) -> tuple[OrchestratorAction, ...]:
+    def actions(self, instance: Instance, failed: bool) -> tuple[OrchestratorAction, ...]:
+        """Ask for anything.
+
+        Args:
+            failed: whether something that was asked for has failed, which more often than not is the end.
+        """
         dice, actions = self.dice, list[OrchestratorAction]()
         for _ in range(dice.randrange(4)):
             self.next_id += 1
-            kind = dice.randrange(6)
+            kind = dice.randrange(7)
             if kind == 0:
-                actions.append(ScheduleTask(self.next_id, "a", "1", RETRY if dice.random() < 0.5 else None))
+                actions.append(ScheduleTask(self.next_id, "a", "1", RETRY if dice.random() < 0.3 else None))
             elif kind == 1:
                 actions.append(CreateTimer(self.next_id, NOW))
             elif kind == 2 and any(sequence > 0 for sequence in instance.timers):
                 actions.append(CancelTimer(dice.choice([each for each in sorted(instance.timers) if each > 0])))
             elif kind == 5 and (work := sorted([*instance.activities, *instance.children])):
                 actions.append(CancelTask(dice.choice(work)))
-            elif kind == 3:
+            elif kind in (3, 6):
                 child, detached = f"i{dice.randrange(4, 8)}", dice.random() < 0.2
+                if kind == 6:
+                    child = f"{instance.execution_id}:{self.next_id}"
                 start_at = NOW + LATER if dice.random() < 0.2 else None
                 actions.append(
                     CreateSubOrchestration(self.next_id, "o", child, None, detached=detached, start_at=start_at)
@@ -98,9 +115,11 @@ class Walk:
             else:
                 actions.append(SendEvent(self.next_id, f"i{dice.randrange(4)}", "e", "null"))
         end = dice.random()
-        if end < 0.1:
+        if failed and end < 0.6:
+            actions.append(CompleteOrchestration(OrchestrationStatus.FAILED, failure=FailureDetails("x", "y")))
+        elif end < 0.1:
             status = dice.choice(
-                [OrchestrationStatus.COMPLETED, OrchestrationStatus.FAILED, OrchestrationStatus.CANCELED]
+                [OrchestrationStatus.COMPLETED, OrchestrationStatus.CANCELED, *[OrchestrationStatus.FAILED] * 3]
             )
             actions.append(CompleteOrchestration(status, failure=FailureDetails("x", "y")))
         elif end < 0.2:
@@ -108,7 +127,20 @@ class Walk:
             actions.append(CompleteOrchestration(OrchestrationStatus.CONTINUED_AS_NEW, "2", carryover_events=events))
         return tuple(actions)
 
+    def go_back(self, instance: Instance) -> None:
+        """Let a sub-orchestration rewind that its parent has asked to."""
+        message = instance.controls.popleft()
+        held = list(instance.held)
+        instance.held.clear()
+        instance.is_working = False
+        self.keep(self.hub.rewind_child(instance, message, self.histories[instance.execution_id], NOW))
+        for each in held:
+            self.deliver(each)
+
     def run(self, instance: Instance) -> None:
+        if instance.is_terminal and instance.is_working:
+            self.go_back(instance)
+            return
         match self.hub.step(instance, NOW) or self.hub.next_work(instance, NOW):
             case Transition() as transition:
                 self.keep(transition)
@@ -116,15 +148,34 @@ class Walk:
                 if self.dice.random() < 0.05:
                     self.keep(self.hub.park(instance, pending, FailureDetails("x", "parked"), NOW))
                 else:
-                    self.keep(self.hub.complete_episode(instance, pending, Episode(self.actions(instance)), NOW))
+                    events = pending.work_item.new_events
+                    failed = any(isinstance(each, TaskFailed | SubOrchestrationInstanceFailed) for each in events)
+                    episode = Episode(self.actions(instance, failed))
+                    self.keep(self.hub.complete_episode(instance, pending, episode, NOW))
             case PendingBatch() | None:
                 pass
+
+    def fork(self, source: Instance) -> None:
+        with suppress(RewindRefusedError):
+            self.next_id += 1
+            history, name = self.histories[source.execution_id], f"f{self.next_id}"
+            self.instances[name], transition = self.hub.fork(source.instance_id, name, history, None, NOW)
+            self.keep(transition)
 
     def poke(self) -> None:
         """Let one thing happen to one instance."""
         dice = self.dice
-        name = f"i{dice.randrange(8)}"
+        name = f"i{dice.randrange(8)}" if dice.random() < 0.8 or not self.instances else dice.choice([*self.instances])
         instance = self.instances.get(name)
+        if instance is not None and instance.is_terminal and instance.is_working:
+            return
+        if instance is not None and instance.status is OrchestrationStatus.FAILED and dice.random() < 0.5:
+            with suppress(RewindRefusedError):  # it had expired before it ran
+                self.keep(self.hub.rewind(instance, self.histories[instance.execution_id], None, NOW))
+                return
+        if instance is not None and instance.episodes and dice.random() < 0.02:
+            self.fork(instance)
+            return
         if instance is None or instance.is_terminal or (dice.random() < 0.03 and not instance.is_working):
             request = StartRequest(
                 name="o",
@@ -176,6 +227,8 @@ def walk(seed: int) -> list[EncodedTransition]:
         for instance in list(walk.instances.values()):
             if walk.dice.random() < 0.5:
                 walk.run(instance)
+    while waiting := [each for each in walk.instances.values() if each.is_terminal and each.is_working]:
+        walk.go_back(waiting[0])
     return walk.encoded
 
 

@@ -8,6 +8,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, Final, TypeVar, Unpack, overload
 
 from holdfast.client.handle import OrchestrationHandle
+from holdfast.client.lifecycle import Lifecycle
 from holdfast.client.port import TaskHub
 from holdfast.client.status import InstanceStatus
 from holdfast.codec.exported import encode_exported
@@ -48,7 +49,7 @@ _REQUESTS: Final = uuid.UUID("7d1f6f5e-6a0c-4c8b-9c55-0f4f2c3a9b11")
 """The namespace of the instance ids that are made from request keys."""
 
 
-class Client:
+class Client(Lifecycle):
     """Talks to a task hub. A request that returns has been stored; one that raises, unless it says so, has not."""
 
     def __init__(self, hub: TaskHub, converter: DataConverter, limits: Limits | None = None) -> None:
@@ -106,6 +107,9 @@ class Client:
     def get_handle(self, orchestrator: Orchestrator[Any, O], instance_id: str) -> OrchestrationHandle[O]:
         """Return a handle for an orchestration that was started elsewhere; nothing is checked."""
         return OrchestrationHandle(self, validate_instance_id(instance_id), orchestrator.output_type)
+
+    def _handle(self, instance_id: str) -> OrchestrationHandle[Any]:
+        return OrchestrationHandle(self, instance_id, Any)
 
     async def get_status(self, instance_id: str) -> InstanceStatus | None:
         """Return the state of an instance, or None if there is none."""

@@ -47,6 +47,26 @@ class TaskHub(Protocol):
         """
         ...
 
+    async def rewind(self, instance_id: str, reason: str | None) -> None:
+        """Let an orchestration that has failed go on from just before what made it fail.
+
+        Raises:
+            InstanceNotFoundError, InstanceNotRunningError, RewindRefusedError, OverloadedError.
+        """
+        ...
+
+    async def fork(self, instance_id: str, new_instance_id: str, episodes: int | None) -> None:
+        """Begin an orchestration that goes on from where another one was after so many episodes.
+
+        Args:
+            episodes: None for all but the one that ended it.
+
+        Raises:
+            InstanceNotFoundError, InstanceAlreadyExistsError, RewindRefusedError, OverloadedError.
+            InvalidInputError: if there are not so many episodes.
+        """
+        ...
+
     async def signal_entity(self, instance_id: str, operation: str, input: str | None) -> None:
         """Send an operation to an entity, one way.
 

@@ -29,6 +29,8 @@ class AttemptInfo(msgspec.Struct, frozen=True):
     attempt: int
     tags: dict[str, str] = {}
     progress: str | None = None
+    call_id: str | None = None
+    """What an earlier execution knew this call as, before a rewind."""
 
 
 class ActivityContext:
@@ -78,8 +80,8 @@ class ActivityContext:
 
     @property
     def idempotency_key(self) -> str:
-        """The same for every attempt of this call, and different for every other call."""
-        return f"{self.execution_id}:{self.sequence}"
+        """The same for every attempt of this call, also after a rewind, and different for every other call."""
+        return self._info.call_id or f"{self.execution_id}:{self.sequence}"
 
     @property
     def cancelled(self) -> bool:

@@ -161,6 +161,7 @@ class ActivityRunner:
                 work_item.attempt,
                 work_item.tags,
                 work_item.progress,
+                work_item.call_id,
             )
             return await self._places.run(
                 activity,

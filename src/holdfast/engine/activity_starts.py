@@ -100,4 +100,5 @@ def _work_item(activity: ScheduledActivity) -> ActivityWorkItem:
         activity.heartbeat_timeout,
         activity.tags,
         activity.progress,
+        activity.call_id,
     )

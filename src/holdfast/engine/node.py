@@ -21,6 +21,7 @@ from holdfast.engine.journal import Journal
 from holdfast.engine.loader import Loader
 from holdfast.engine.outputs import Outputs
 from holdfast.engine.residents import Resident, Residents
+from holdfast.engine.rewinding import ChildRewinds
 from holdfast.engine.rows import decode_instance, decode_messages, decode_work
 from holdfast.engine.suspects import Suspects
 from holdfast.engine.timers import DueTimes
@@ -95,6 +96,7 @@ class Node:
         self._is_abandoned = False
         self._dropped = Dropped()
         self._to_park: dict[str, FailureDetails] = {}
+        self._rewinds = ChildRewinds(self)
 
     @property
     def is_quiet(self) -> bool:
@@ -194,20 +196,22 @@ class Node:
 
     def _step(self, resident: Resident) -> None:
         instance = resident.instance
+        if self._rewinds.begin(resident):
+            return
         transition = self.hub.step(instance, self.clock.now())
         if transition is not None:
             self.finish_step(resident, transition)
         elif self.suspects.may_work(instance):
-            work = self.hub.next_work(instance, self.clock.now())
-            match work:
+            match self.hub.next_work(instance, self.clock.now()):
                 case None:
                     self.suspects.has_worked(instance)
-                case PendingBatch():
+                case PendingBatch() as work:
                     self._complete(resident, work, self._worker.run_batch(work.work_item))
-                case PendingEpisode():
+                case PendingEpisode() as work:
                     self._run_episode(resident, work)
 
     def finish_step(self, resident: Resident, transition: Transition) -> None:
+        """Append a transition of an instance, and let it take its next step."""
         self.append(transition)
         instance, execution = resident.instance, resident.execution
         self.suspects.has_worked(instance)
@@ -226,13 +230,12 @@ class Node:
             result, resident.execution = self._worker.run_episode(work_item, live, None)
             self._complete(resident, pending, result)
         else:
-            self.loader.with_history(
-                work_item.execution_id,
-                self.journal.durable(resident.instance.lsn),
-                lambda history: self.guarded(
-                    work_item.instance_id, lambda: self._replay_episode(resident, pending, history)
-                ),
-            )
+            self.with_history(resident.instance, lambda history: self._replay_episode(resident, pending, history))
+
+    def with_history(self, instance: Instance, arrived: Callable[[list[str]], None]) -> None:
+        """Call back with the episodes of the execution that an instance has now, once all of them are stored."""
+        key, durable = instance.execution_id, self.journal.durable(instance.lsn)
+        self.loader.with_history(key, durable, lambda rows: self.guarded(instance.instance_id, lambda: arrived(rows)))
 
     def _replay_episode(self, resident: Resident, pending: PendingEpisode, history: list[str]) -> None:
         result, resident.execution = self._worker.run_episode(pending.work_item, None, history)
@@ -241,18 +244,17 @@ class Node:
     def _complete(
         self, resident: Resident, pending: PendingEpisode | PendingBatch, result: EpisodeResult | EntityBatch
     ) -> None:
-        guilty = self._to_park.pop(resident.instance.instance_id, None)
+        instance, now = resident.instance, self.clock.now()
+        guilty = self._to_park.pop(instance.instance_id, None)
         if guilty is not None:
             result = Blocked(guilty)
         match pending, result:
             case PendingEpisode(), Episode():
-                complete = self.hub.complete_episode(resident.instance, pending, result, self.clock.now())
-                self.finish_step(resident, complete)
+                self.finish_step(resident, self.hub.complete_episode(instance, pending, result, now))
             case PendingBatch(), EntityBatch():
-                complete = self.hub.complete_batch(resident.instance, pending, result, self.clock.now())
-                self.finish_step(resident, complete)
+                self.finish_step(resident, self.hub.complete_batch(instance, pending, result, now))
             case PendingEpisode(), VersionRejected():
-                _let_wait(self, resident.instance, pending)
+                _let_wait(self, instance, pending)
             case _, Blocked():
                 if resident.execution is not None:
                     resident.execution.unload()  # what it has just done does not count

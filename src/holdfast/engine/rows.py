@@ -51,6 +51,7 @@ class _ActivityOptions(msgspec.Struct, frozen=True, omit_defaults=True):
     start_timeout: timedelta | None = None
     heartbeat_timeout: timedelta | None = None
     tags: dict[str, str] = {}
+    call_id: str | None = None
 
 
 _PLAIN: Final = _ActivityOptions()
@@ -176,6 +177,7 @@ def _activity_row(activity: ScheduledActivity, partition: int) -> ActivityRow:
         activity.start_timeout,
         activity.heartbeat_timeout,
         activity.tags,
+        activity.call_id,
     )
     return ActivityRow(
         partition,
@@ -285,6 +287,7 @@ def decode_activity(row: ActivityRow) -> ScheduledActivity:
         heartbeat_timeout=options.heartbeat_timeout,
         tags=options.tags,
         progress=row.progress,
+        call_id=options.call_id,
     )
 
 

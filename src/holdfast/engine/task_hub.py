@@ -4,22 +4,21 @@ from __future__ import annotations
 
 import asyncio
 import uuid
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from datetime import timedelta
-from typing import TypeVar
 
 import msgspec
 
+from holdfast.engine.changes import change_instance
 from holdfast.engine.clock import from_microseconds
 from holdfast.engine.engine import Engine
 from holdfast.engine.exports import read_history
 from holdfast.engine.live import check_update, query, wait_for_update
 from holdfast.engine.node import Node
 from holdfast.engine.residents import Resident
+from holdfast.engine.rewinding import fork, rewind
 from holdfast.engine.rows import decode_state
 from holdfast.errors import (
-    CommitFailedError,
-    HoldfastError,
     InstanceNotFoundError,
     InstanceNotRunningError,
     InvalidInputError,
@@ -34,6 +33,7 @@ from holdfast.model.history import (
     EntityOperationSignaled,
     EventRaised,
     ExecutionResumed,
+    ExecutionRewound,
     ExecutionSuspended,
     ExecutionTerminated,
     HistoryEvent,
@@ -46,8 +46,6 @@ from holdfast.model.refs import operation_name, unknown_operation
 from holdfast.model.requests import StartRequest
 from holdfast.model.status import EntityState, OrchestrationState
 
-T = TypeVar("T")
-
 _TRIGGERS: dict[type[MessageEvent], Trigger] = {
     EventRaised: Trigger.RUN,
     UpdateRequested: Trigger.RUN,
@@ -55,6 +53,7 @@ _TRIGGERS: dict[type[MessageEvent], Trigger] = {
     ExecutionTerminated: Trigger.TERMINATE,
     ExecutionSuspended: Trigger.SUSPEND,
     ExecutionResumed: Trigger.RESUME,
+    ExecutionRewound: Trigger.REWIND,
 }
 
 
@@ -76,6 +75,8 @@ class LocalTaskHub:
             existing = resident.instance if resident else None
             now = node.clock.now()
             admission = node.hub.admit(existing, request)
+            if admission is Admission.START and existing is not None and existing.is_working:
+                raise OverloadedError(f"Instance {request.instance_id!r} is just being rewound; try again.")
             if existing is not None and admission is not Admission.START:
                 if admission is Admission.RETURN_EXISTING:
                     return existing.lsn
@@ -88,7 +89,7 @@ class LocalTaskHub:
             node.append(transition)
             return instance.lsn
 
-        await self._change(node, request.instance_id, start, is_new=request.is_new_id)
+        await change_instance(node, request.instance_id, start, is_new=request.is_new_id)
 
     async def send(self, instance_id: str, event: MessageEvent) -> None:
         if not is_entity(instance_id):
@@ -107,7 +108,16 @@ class LocalTaskHub:
             node.append(transition)
             return transition.lsn
 
-        await self._change(node, instance_id, send)
+        await change_instance(node, instance_id, send)
+
+    async def rewind(self, instance_id: str, reason: str | None) -> None:
+        validate_instance_id(instance_id)
+        await rewind(self._admitting_node, self._engine.store, instance_id, reason)
+
+    async def fork(self, instance_id: str, new_instance_id: str, episodes: int | None) -> None:
+        validate_instance_id(instance_id)
+        validate_instance_id(new_instance_id)
+        await fork(self._admitting_node, self._engine.store, instance_id, new_instance_id, episodes)
 
     async def query(self, instance_id: str, name: str, input: str | None) -> str:
         return await query(self._engine, validate_instance_id(instance_id), name, input)
@@ -146,7 +156,7 @@ class LocalTaskHub:
             node.append(transition)
             return transition.lsn
 
-        await self._change(node, entity_id.instance_id, signal)
+        await change_instance(node, entity_id.instance_id, signal)
 
     async def get_state(self, instance_id: str) -> OrchestrationState | None:
         row = await self._engine.store.read_instance(instance_id)
@@ -203,34 +213,6 @@ class LocalTaskHub:
             )
         return node
 
-    async def _change(
-        self, node: Node, instance_id: str, change: Callable[[Resident | None], int], *, is_new: bool = False
-    ) -> None:
-        """Make a change to an instance once it is in memory, and wait until that is durable."""
-        changed: asyncio.Future[tuple[int, HoldfastError | None]] = asyncio.get_running_loop().create_future()
-
-        def arrived(resident: Resident | None) -> None:
-            if changed.done():
-                return  # the caller has given up; nothing was changed
-            try:
-                changed.set_result((change(resident), None))
-            except HoldfastError as error:
-                # A refusal tells of the instance as it is in memory: it must be true in the store before it is told.
-                changed.set_result((resident.instance.lsn if resident else 0, error))
-            except Exception as error:
-                changed.set_exception(CommitFailedError(f"An internal error; nothing was stored: {error!r}"))
-                raise
-
-        def refused(error: HoldfastError) -> None:
-            if not changed.done():
-                changed.set_exception(error)
-
-        node.guarded(instance_id, lambda: node.loader.with_resident(instance_id, arrived, refused, is_new=is_new))
-        lsn, refusal = await changed
-        await node.journal.durable(lsn)
-        if refusal is not None:
-            raise refusal
-
 
 def _check_receives(resident: Resident, event: MessageEvent) -> None:
     """Refuse what cannot have an effect any more; what arrives too late all the same is dropped by the hub."""
@@ -238,7 +220,8 @@ def _check_receives(resident: Resident, event: MessageEvent) -> None:
     trigger = _TRIGGERS[type(event)]
     status = instance.status
     for control in instance.controls:  # accepted, but not applied yet
-        status = TRANSITIONS.get((status, _TRIGGERS[type(control.event)]), status)
+        waiting = _TRIGGERS.get(type(control.event))  # a timer of the instance has none
+        status = status if waiting is None else TRANSITIONS.get((status, waiting), status)
     if (status, trigger) not in TRANSITIONS and (trigger is not Trigger.RUN or status.is_terminal):
         request = "raise an event for" if trigger is Trigger.RUN else trigger.value
         raise InstanceNotRunningError(instance.instance_id, status.value, request)

@@ -23,6 +23,7 @@ from holdfast.errors import (
     NotRegisteredError,
     OverloadedError,
     PayloadTooLargeError,
+    RewindRefusedError,
     StorageError,
     WaitTimeoutError,
 )
@@ -40,6 +41,7 @@ _STATUS: tuple[tuple[type[HoldfastError], int], ...] = (
     (InstanceNotFoundError, 404),
     (InstanceAlreadyExistsError, 409),
     (InstanceParkedError, 409),
+    (RewindRefusedError, 409),
     (WaitTimeoutError, 504),
     (OverloadedError, 429),
     (HostStoppedError, 503),

@@ -25,7 +25,9 @@ _Finished = TaskCompleted | TaskFailed | SubOrchestrationInstanceCompleted | Sub
 _PAYLOADS = frozenset({"input", "result", "output", "reason"})
 """Fields that hold JSON texts."""
 _OUTPUTS = frozenset({"result", "output"})
-_HIDDEN = frozenset({"event_id", "task_scheduled_id", "timer_id", "parent", "execution_id", "parent_execution_id"})
+_HIDDEN = frozenset(
+    {"event_id", "task_scheduled_id", "timer_id", "parent", "execution_id", "parent_execution_id", "policy", "call_id"}
+)
 _STARTED_HIDDEN = frozenset({"name", "instance_id"})
 
 

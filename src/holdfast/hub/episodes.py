@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import msgspec
 
-from holdfast.hub.instance import RUN_TIMEOUT, SCHEDULED_START, CriticalSectionState, Instance, ScheduledActivity
+from holdfast.hub.asking import NewExecutions, ask_for_activity, ask_for_child
+from holdfast.hub.instance import RUN_TIMEOUT, SCHEDULED_START, CriticalSectionState, Instance
 from holdfast.hub.lifecycle import (
     Trigger,
     continue_as_new,
@@ -17,7 +18,7 @@ from holdfast.hub.lifecycle import (
     tell_children,
     waits_for_start,
 )
-from holdfast.hub.transition import HistoryWarning, StartActivity, Transition, UpdateAnswered
+from holdfast.hub.transition import HistoryWarning, Transition, UpdateAnswered
 from holdfast.model.actions import (
     CancelTask,
     CancelTimer,
@@ -41,12 +42,10 @@ from holdfast.model.history import (
     EventRaised,
     ExecutionCompleted,
     ExecutionResumed,
-    ExecutionStarted,
     ExecutionSuspended,
     ExecutionTerminated,
     HistoryEvent,
     OrchestratorStarted,
-    ParentInstance,
     SubOrchestrationInstanceCompleted,
     SubOrchestrationInstanceFailed,
     TimerFired,
@@ -59,13 +58,6 @@ from holdfast.model.work_items import Episode, OrchestrationWorkItem
 
 CONTROL = (ExecutionTerminated, ExecutionSuspended, ExecutionResumed)
 """Requests that do not queue behind other messages, and run no user code."""
-
-
-class NewExecutions(msgspec.Struct, frozen=True):
-    """How the executions that an episode begins are named, and which version they have if none is asked for."""
-
-    execution_id: str
-    default_version: str | None
 
 
 class PendingEpisode(msgspec.Struct, frozen=True):
@@ -278,11 +270,12 @@ def _apply(
     new: NewExecutions,
 ) -> None:
     now = transition.now
+    known_as: dict[str, str | None] = {}
     match action:
         case ScheduleTask():
-            _schedule_activity(transition, instance, action)
+            known_as = {"call_id": ask_for_activity(transition, instance, action)}
         case CreateSubOrchestration():
-            _start_child(transition, instance, action, new)
+            known_as = {"runs_as": ask_for_child(transition, instance, action, new)}
         case CreateTimer():
             transition.add_timer(instance, action.id, action.fire_at)
         case CancelTimer():
@@ -305,47 +298,10 @@ def _apply(
         case CompleteOrchestration():
             raise AssertionError("the completion is applied after everything else")
     # The clock of the episode, not of its completion: a replay compares the event as a whole.
-    events.append(scheduled_event(action, events[0].timestamp))
-
-
-def _schedule_activity(transition: Transition, instance: Instance, action: ScheduleTask) -> None:
-    activity = ScheduledActivity(
-        instance_id=instance.instance_id,
-        execution_id=instance.execution_id,
-        sequence=action.id,
-        name=action.name,
-        input=action.input,
-        scheduled_at=transition.now,
-        visible_at=transition.now,
-        retry=action.retry,
-        timeout=action.timeout,
-        speculative=action.speculative,
-        start_timeout=action.start_timeout,
-        heartbeat_timeout=action.heartbeat_timeout,
-        tags=action.tags,
-    )
-    instance.activities[action.id] = activity
-    transition.activities_scheduled.append(activity)
-    transition.outputs.append(StartActivity(activity))
-
-
-def _start_child(
-    transition: Transition, instance: Instance, action: CreateSubOrchestration, new: NewExecutions
-) -> None:
-    started = ExecutionStarted(
-        timestamp=transition.now,
-        name=action.name,
-        instance_id=action.instance_id,
-        execution_id=f"{new.execution_id}.{action.id:x}",
-        input=action.input,
-        parent=None if action.detached else ParentInstance(instance.instance_id, instance.execution_id, action.id),
-        version=action.version or new.default_version,
-        tags=action.tags if action.detached else {**instance.tags, **action.tags},
-        start_at=action.start_at,
-    )
-    transition.send(action.instance_id, started)
-    if not action.detached:
-        transition.add_child(instance, action.id, action.instance_id)
+    event = scheduled_event(action, events[0].timestamp)
+    if any(known_as.values()):
+        event = msgspec.structs.replace(event, **known_as)
+    events.append(event)
 
 
 def _cancel_task(transition: Transition, instance: Instance, sequence: int) -> None:

@@ -9,6 +9,7 @@ import msgspec
 
 from holdfast.errors import InstanceAlreadyExistsError, OverloadedError
 from holdfast.hub.activities import completion_message, next_attempt, open_attempt, record_progress, replace_activity
+from holdfast.hub.asking import NewExecutions, remember
 from holdfast.hub.entities import (
     PendingBatch,
     apply_lock_change,
@@ -19,7 +20,6 @@ from holdfast.hub.entities import (
 )
 from holdfast.hub.episodes import (
     CONTROL,
-    NewExecutions,
     PendingEpisode,
     apply_control,
     complete_episode,
@@ -29,18 +29,21 @@ from holdfast.hub.episodes import (
 )
 from holdfast.hub.instance import Instance, ScheduledActivity
 from holdfast.hub.lifecycle import begin_execution, keep_answers, park, waits_for_start
+from holdfast.hub.rewinds import Rewinds
 from holdfast.hub.transition import Transition
 from holdfast.model.failure import FailureDetails
 from holdfast.model.history import (
     EntityLockGranted,
     EntityUnlockSent,
     EventRaised,
+    ExecutionRewound,
     ExecutionStarted,
     ExecutionTerminated,
     MessageEvent,
     OrchestratorStarted,
     SubOrchestrationInstanceCompleted,
     SubOrchestrationInstanceFailed,
+    WorkRemembered,
 )
 from holdfast.model.ids import is_entity
 from holdfast.model.limits import Limits
@@ -58,7 +61,7 @@ class Admission(enum.Enum):
     RETURN_EXISTING = "leave the existing instance"
 
 
-class Hub:
+class Hub(Rewinds):
     """All transitions of a node, in one total order.
 
     Each method that returns a `Transition` has numbered it; the caller appends it to the journal at once, so that
@@ -67,18 +70,8 @@ class Hub:
     """
 
     def __init__(self, lsn: int, node: str, limits: Limits, default_version: str | None = None) -> None:
-        self.lsn = lsn
+        super().__init__(lsn, node, default_version)
         self.limits = limits
-        self._node = node
-        self._default_version = default_version
-
-    def _begin(self, instance_id: str, now: datetime) -> Transition:
-        self.lsn += 1
-        return Transition(self.lsn, instance_id, now)
-
-    def _execution_id(self, lsn: int) -> str:
-        """Ids rise with time, so that the history of what runs at the same time is stored close together."""
-        return f"{lsn:013x}-{self._node}"
 
     # Requests of clients
 
@@ -157,6 +150,11 @@ class Hub:
 
         What concerns nobody any more is dropped, with whatever must follow from that.
         """
+        if instance is not None and instance.is_terminal and instance.is_working:
+            instance.held.append(message)  # whether it rewinds is decided once its history is there
+            return instance, None
+        if isinstance(message.event, ExecutionRewound):
+            return instance, self._answer_again(instance, message, message.event, now)
         if instance is None or instance.is_terminal:
             return self._deliver_to_nobody(instance, message, now)
         if message.execution_id not in (None, instance.execution_id) or not _is_open(instance, message):
@@ -165,6 +163,9 @@ class Hub:
             return instance, self._refuse_start(instance, message, message.event, now)
         if not _is_meant(instance, message):
             return instance, self._drop(instance, message, now)
+        if isinstance(message.event, WorkRemembered):
+            remember(instance, message, message.event)
+            return instance, None
         if message.timer is not None:
             instance.answered.add(message.timer[1])
         if is_control(instance, message):

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections import deque
 from datetime import datetime, timedelta
-from typing import Final
+from typing import Final, TypeAlias
 
 import msgspec
 
 from holdfast.model.failure import FailureDetails
-from holdfast.model.history import ParentInstance
+from holdfast.model.history import ParentInstance, SubOrchestrationInstanceCreated, TaskScheduled
 from holdfast.model.ids import is_entity
 from holdfast.model.messages import DurableKey, Message
 from holdfast.model.retry import RetryRule
@@ -18,6 +18,9 @@ from holdfast.model.status import OrchestrationState, OrchestrationStatus
 RUN_TIMEOUT: Final = -1
 SCHEDULED_START: Final = -2
 """The sequence numbers of the timers that belong to the instance, not to its code."""
+
+
+_Call: TypeAlias = tuple[type[TaskScheduled | SubOrchestrationInstanceCreated], str, str | None]
 
 
 class ScheduledActivity(msgspec.Struct, frozen=True, kw_only=True):
@@ -40,6 +43,8 @@ class ScheduledActivity(msgspec.Struct, frozen=True, kw_only=True):
     tags: dict[str, str] = {}
     progress: str | None = None
     """What the attempts have reported last, as JSON."""
+    call_id: str | None = None
+    """What names the call to the outside world, if a rewind makes it again under another execution."""
 
     @property
     def key(self) -> DurableKey:
@@ -108,6 +113,7 @@ class Instance:
         "output",
         "parent",
         "parked",
+        "remembered",
         "request_key",
         "revision",
         "state",
@@ -148,6 +154,8 @@ class Instance:
         """What a locked entity keeps waiting; it comes before the inbox once the lock is released."""
         self.controls: deque[Message] = deque()
         """Messages that terminate, suspend or resume; they do not queue behind the others."""
+        self.remembered: dict[_Call, deque[Message]] = {}
+        """By kind, name and input, what a rewind has undone, but which need not be done again."""
         self.activities: dict[int, ScheduledActivity] = {}
         self.answered: set[int] = set()
         """Which open activities and timers have their completion waiting in the inbox."""

@@ -97,7 +97,7 @@ def begin_execution(transition: Transition, instance: Instance, started: Executi
         instance.custom_status = None
     transition.change(instance)
     _reset(instance, started)
-    _set_timers(transition, instance, started)
+    set_timers(transition, instance, started)
 
 
 def waits_for_start(instance: Instance) -> bool:
@@ -121,7 +121,7 @@ def first_event(instance: Instance, now: datetime) -> ExecutionStarted:
     )
 
 
-def _set_timers(transition: Transition, instance: Instance, started: ExecutionStarted) -> None:
+def set_timers(transition: Transition, instance: Instance, started: ExecutionStarted) -> None:
     if started.expires_at is not None:
         transition.add_timer(instance, RUN_TIMEOUT, started.expires_at)
     if started.start_at is not None and started.start_at > transition.now:
@@ -174,7 +174,7 @@ def end_instance(
     transition.consumed.extend(message.message_id for message in instance.controls if message.message_id is not None)
     instance.controls.clear()
     release_locks(transition, instance)
-    _tell_parent(transition, instance)
+    tell_parent(transition, instance)
     transition.outputs.append(InstanceStopped(instance.snapshot()))
 
 
@@ -191,9 +191,10 @@ def tell_child(transition: Transition, instance: Instance, child: OpenChild, eve
 
 def drop_messages(transition: Transition, instance: Instance) -> None:
     """Consume everything that waits for an instance, unread, except what would end or suspend it."""
-    for queue in (instance.held, instance.inbox):
+    for queue in (instance.held, instance.inbox, *instance.remembered.values()):
         transition.consumed.extend(message.message_id for message in queue if message.message_id is not None)
         queue.clear()
+    instance.remembered.clear()
 
 
 def release_locks(transition: Transition, instance: Instance) -> None:
@@ -208,7 +209,7 @@ def release_locks(transition: Transition, instance: Instance) -> None:
         transition.send(target, event)
 
 
-def _tell_parent(transition: Transition, instance: Instance) -> None:
+def tell_parent(transition: Transition, instance: Instance) -> None:
     parent = instance.parent
     if parent is None:
         return
@@ -253,7 +254,7 @@ def continue_as_new(
     waiting = [message for message in instance.inbox if message.execution_id is None]
     drop_messages(transition, instance)
     _reset(instance, started)
-    _set_timers(transition, instance, started)
+    set_timers(transition, instance, started)
     for event in (started, *completion.carryover_events, *(message.event for message in waiting)):
         transition.send(instance.instance_id, event)
 

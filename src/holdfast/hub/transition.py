@@ -88,6 +88,7 @@ class Transition:
         """The instance whose row changes; None for a transition that only moves messages."""
         self.revision_before = 0
         self.is_new_execution = False
+        """Whether what is fixed within an execution changes."""
         self.history: tuple[HistoryEvent, ...] = ()
         self.history_copied: tuple[tuple[HistoryEvent, ...], ...] = ()
         """The first episodes of a new execution, taken over from another one."""

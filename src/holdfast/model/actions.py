@@ -25,6 +25,7 @@ from holdfast.model.history import (
 )
 from holdfast.model.retry import RetryRule
 from holdfast.model.status import OrchestrationStatus
+from holdfast.model.task_policy import TaskPolicy
 
 EntityMessage: TypeAlias = EntityOperationCalled | EntityOperationSignaled | EntityLockRequested | EntityUnlockSent
 
@@ -39,6 +40,20 @@ class ScheduleTask(msgspec.Struct, frozen=True):
     start_timeout: timedelta | None = None
     heartbeat_timeout: timedelta | None = None
     tags: dict[str, str] = {}
+
+    @property
+    def policy(self) -> TaskPolicy | None:
+        """What the history keeps of how it is to be run; None if nothing was chosen."""
+        chosen = (self.retry, self.timeout, self.start_timeout, self.heartbeat_timeout)
+        if chosen == (None, None, None, None) and not self.speculative:
+            return None
+        return TaskPolicy(
+            retry=self.retry,
+            timeout=self.timeout,
+            speculative=self.speculative,
+            start_timeout=self.start_timeout,
+            heartbeat_timeout=self.heartbeat_timeout,
+        )
 
 
 class CreateSubOrchestration(msgspec.Struct, frozen=True):
@@ -129,7 +144,12 @@ def scheduled_event(action: SchedulingAction, timestamp: datetime) -> ScheduledE
     match action:
         case ScheduleTask():
             return TaskScheduled(
-                timestamp=timestamp, event_id=action.id, name=action.name, input=action.input, tags=action.tags
+                timestamp=timestamp,
+                event_id=action.id,
+                name=action.name,
+                input=action.input,
+                tags=action.tags,
+                policy=action.policy,
             )
         case CreateSubOrchestration():
             return SubOrchestrationInstanceCreated(

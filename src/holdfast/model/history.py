@@ -13,6 +13,7 @@ import msgspec
 
 from holdfast.model.failure import FailureDetails
 from holdfast.model.status import OrchestrationStatus
+from holdfast.model.task_policy import TaskPolicy
 
 
 class _Event(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, tag_field="type", tag=True):
@@ -92,6 +93,10 @@ class ExecutionRewound(_Event, frozen=True, kw_only=True):
     execution_id: str
     reason: str | None = None
     parent: ParentInstance | None = None
+    instance_id: str | None = None
+    """Set by a fork: the history up to here is that of another instance, and what follows is that of this one."""
+    task_scheduled_id: int | None = None
+    """In a message: under which number the parent had asked for the receiver, if not under the one in `parent`."""
 
 
 class TaskScheduled(_Event, frozen=True, kw_only=True):
@@ -99,6 +104,10 @@ class TaskScheduled(_Event, frozen=True, kw_only=True):
     name: str
     input: str | None = None
     tags: dict[str, str] = {}
+    policy: TaskPolicy | None = None
+    """None for the plainest; not compared on replay."""
+    call_id: str | None = None
+    """Set if a rewind found that this call was made before: what it had been known as. Not compared on replay."""
 
 
 class TaskCompleted(_Event, frozen=True, kw_only=True):
@@ -128,6 +137,8 @@ class SubOrchestrationInstanceCreated(_Event, frozen=True, kw_only=True):
     tags: dict[str, str] = {}
     detached: bool = False
     start_at: datetime | None = None
+    runs_as: str | None = None
+    """The instance that does the work, if a rewind or a fork chose another one; not compared on replay."""
 
 
 class SubOrchestrationInstanceCompleted(_Event, frozen=True, kw_only=True):
@@ -185,6 +196,19 @@ class PatchMarked(_Event, frozen=True, kw_only=True):
 
 class ContinueAsNew(_Event, frozen=True, kw_only=True):
     input: str | None = None
+
+
+class WorkRemembered(_Event, frozen=True, kw_only=True):
+    """A message of a rewind to the instance itself: what the part of the history that was undone had done already.
+
+    If the code asks for the same again it gets `result`, or the sub-orchestration of then, and the work is not done
+    twice; an activity that had not succeeded is at least known by the name that it had then.
+    """
+
+    work: TaskScheduled | SubOrchestrationInstanceCreated
+    is_completed: bool
+    result: str | None = None
+    call_id: str | None = None
 
 
 class EntityOperationCalled(_Event, frozen=True, kw_only=True):
@@ -256,6 +280,7 @@ MessageEvent: TypeAlias = (
     | ExecutionSuspended
     | ExecutionResumed
     | ExecutionRewound
+    | WorkRemembered
     | CancelRequested
     | UpdateRequested
     | TaskCompleted

@@ -49,11 +49,12 @@ class OrchestrationContext(Messaging):
 
     @property
     def instance_id(self) -> str:
+        """The id of this instance; while the history that a fork took over is replayed, that of the original."""
         return self._execution.instance_id
 
     @property
     def execution_id(self) -> str:
-        """Changes with each `continue_as_new`."""
+        """Changes with each `continue_as_new`, rewind and fork."""
         return self._execution.identity
 
     @property

@@ -10,6 +10,8 @@ from collections.abc import Callable, Iterable, Sequence
 from datetime import datetime
 from typing import Any, ClassVar
 
+import msgspec
+
 from holdfast.errors import CancelledError, InvalidInputError, NonDeterminismError, OrchestratorMisuseError
 from holdfast.model.actions import (
     CancelTask,
@@ -71,6 +73,7 @@ class Execution:
     ) -> None:
         self.orchestrator = orchestrator
         self.instance_id = instance_id
+        """In the part of a fork's history that was another instance's, the id of that one: see `ExecutionRewound`."""
         self.execution_id = execution_id
         self.identity = execution_id
         """What ids of children and requests, UUIDs and random numbers are made of: see `ExecutionRewound`."""
@@ -292,6 +295,7 @@ class Execution:
 
     def _on_execution_started(self, event: ExecutionStarted) -> None:
         self.started = event
+        self.instance_id = event.instance_id
         self.identity = event.execution_id
         self.events.start_with(event.event_keys)
         self.grow(event.input)
@@ -314,6 +318,9 @@ class Execution:
 
     def _on_execution_rewound(self, event: ExecutionRewound) -> None:
         self.identity = event.execution_id
+        if event.instance_id is not None and self.started is not None:
+            self.instance_id = event.instance_id
+            self.started = msgspec.structs.replace(self.started, parent=None)
 
     def _on_cancel_requested(self, event: CancelRequested) -> None:
         has_ended = isinstance(self._outcome, Raised) or (self._outcome is not None and self._next is None)

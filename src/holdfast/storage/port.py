@@ -127,7 +127,7 @@ class InstanceUpdate(msgspec.Struct, frozen=True):
     """The new image of a row which must be stored with `revision_before`.
 
     `new_execution` tells that fields fixed within an execution (execution_id, name, input, created_at, parent,
-    version, tags, request_key) change too.
+    version, tags, request_key) change too; a rewind of the parent changes `parent` alone.
     """
 
     row: InstanceRow

@@ -1,0 +1,47 @@
+"""A change to an instance on behalf of a request: made once the instance is in memory, answered once it is durable."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from holdfast.engine.residents import Resident
+from holdfast.errors import CommitFailedError, HoldfastError
+
+if TYPE_CHECKING:
+    from holdfast.engine.node import Node
+
+
+async def change_instance(
+    node: Node, instance_id: str, change: Callable[[Resident | None], int], *, is_new: bool = False
+) -> None:
+    """Make a change to an instance once it is in memory, and wait until that is durable.
+
+    Args:
+        change: called with the instance; returns the number of the transition to wait for.
+        is_new: the id cannot exist yet, so that the store need not be asked.
+    """
+    changed: asyncio.Future[tuple[int, HoldfastError | None]] = asyncio.get_running_loop().create_future()
+
+    def arrived(resident: Resident | None) -> None:
+        if changed.done():
+            return  # the caller has given up; nothing was changed
+        try:
+            changed.set_result((change(resident), None))
+        except HoldfastError as error:
+            # A refusal tells of the instance as it is in memory: it must be true in the store before it is told.
+            changed.set_result((resident.instance.lsn if resident else 0, error))
+        except Exception as error:
+            changed.set_exception(CommitFailedError(f"An internal error; nothing was stored: {error!r}"))
+            raise
+
+    def refused(error: HoldfastError) -> None:
+        if not changed.done():
+            changed.set_exception(error)
+
+    node.guarded(instance_id, lambda: node.loader.with_resident(instance_id, arrived, refused, is_new=is_new))
+    lsn, refusal = await changed
+    await node.journal.durable(lsn)
+    if refusal is not None:
+        raise refusal
