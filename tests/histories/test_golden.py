@@ -79,6 +79,8 @@ def test_every_kind_of_answer_occurs() -> None:
         "ExecutionSuspended",
         "ExecutionResumed",
         "ExecutionRewound",
+        # The hub keeps it beside the history of an instance that was rewound.
+        "WorkRemembered",
         # These arrive at entities only.
         "EntityOperationCalled",
         "EntityOperationSignaled",
