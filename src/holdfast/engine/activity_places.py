@@ -6,13 +6,12 @@ import asyncio
 import contextlib
 import contextvars
 import functools
-import threading
 from collections.abc import Callable
 from concurrent.futures import Executor, ThreadPoolExecutor
 from typing import Any, Final
 
 from holdfast.codec.history import decode_record, encode_record
-from holdfast.engine.activity_context import CURRENT, ActivityContext, AttemptInfo
+from holdfast.engine.activity_context import CURRENT, ActivityContext, AttemptInfo, CancelFlag
 from holdfast.engine.config import HostConfig
 from holdfast.engine.process_messages import ProcessCall
 from holdfast.engine.processes import ProcessWorkers, WorkerProcessDiedError
@@ -43,7 +42,7 @@ class ActivityPlaces:
         input: str | None,
         info: AttemptInfo,
         report: Callable[[str], None],
-        cancelled: threading.Event,
+        cancelled: CancelFlag,
         began: Callable[[], None],
     ) -> Outcome:
         """Run one attempt. If this is cancelled, a process is killed; a thread goes on, with nobody waiting for it.

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-import threading
 from collections import deque
 from collections.abc import Callable, Coroutine
 from typing import Any
 
-from holdfast.engine.activity_context import AttemptInfo
+from holdfast.engine.activity_context import AttemptInfo, CancelFlag
 from holdfast.engine.activity_heartbeats import Heartbeats
 from holdfast.engine.activity_places import ActivityPlaces
 from holdfast.engine.clock import Clock
@@ -205,7 +204,7 @@ class _Attempt:
     ) -> None:
         self.work_item = work_item
         self.key = key
-        self.cancelled = threading.Event()
+        self.cancelled = CancelFlag()
         self.given_up: FailureDetails | None = None
         """Why it was stopped, if that is its outcome."""
         self.progress: str | None = None

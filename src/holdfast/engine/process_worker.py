@@ -16,7 +16,7 @@ from typing import Any
 
 from holdfast.codec.converter import JsonConverter
 from holdfast.codec.history import decode_record, encode_record
-from holdfast.engine.activity_context import CURRENT, ActivityContext, AttemptInfo
+from holdfast.engine.activity_context import CURRENT, ActivityContext, AttemptInfo, CancelFlag
 from holdfast.engine.process_messages import (
     ENCODER,
     TO_WORKER,
@@ -64,7 +64,7 @@ class _CallServer:
         self._lock = threading.Lock()
         """Guards what is sent, and the two below."""
         self._running: int | None = None
-        self._cancelled = threading.Event()
+        self._cancelled = CancelFlag()
 
     def run(self) -> None:
         threading.Thread(target=self._read, daemon=True).start()
@@ -91,7 +91,7 @@ class _CallServer:
     def _take(self, message: ToWorker) -> None:
         with self._lock:
             if isinstance(message, Begin):
-                self._running, self._cancelled = message.number, threading.Event()
+                self._running, self._cancelled = message.number, CancelFlag()
                 self._calls.put(message)
             elif message.number == self._running:
                 self._cancelled.set()
@@ -112,7 +112,7 @@ class _CallServer:
             self._pipe.send_bytes(ENCODER.encode(message))
 
 
-def run_in_process(call: ProcessCall, report: Callable[[str], None], cancelled: threading.Event) -> ProcessResult:
+def run_in_process(call: ProcessCall, report: Callable[[str], None], cancelled: CancelFlag) -> ProcessResult:
     """Run an activity, found by its name, in this process; whatever it raises is a result too."""
     converter = JsonConverter(payload_bytes_max=call.payload_bytes_max)
     try:

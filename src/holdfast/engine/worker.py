@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from typing import Any
 
 from holdfast.engine.config import HostConfig
 from holdfast.engine.exports import code_for, decode_episode
@@ -13,7 +12,6 @@ from holdfast.hub.instance import Instance
 from holdfast.model.actions import CompleteOrchestration
 from holdfast.model.converter import DataConverter
 from holdfast.model.failure import FailureDetails, failure_from_exception
-from holdfast.model.refs import Orchestrator
 from holdfast.model.status import OrchestrationStatus
 from holdfast.model.work_items import (
     Blocked,
@@ -56,21 +54,14 @@ class Worker:
             history: otherwise the rows of those episodes; empty for a new execution.
         """
         try:
-            orchestrator = code_for(
-                self._registry, self._config, work_item.instance_id, work_item.name, work_item.version
-            )
+            if live is None:
+                live = self._begin(work_item, history or ())
+            return live.run(work_item.new_events), live
         except NotRegisteredError as error:
             return _unknown(work_item, error), None
         except VersionMismatchError as error:
             return self._mismatch(work_item, error), None
-        try:
-            if live is None:
-                live = self._execution(orchestrator, work_item.instance_id, work_item.execution_id)
-                _replay(live, work_item.past_episodes, history or ())
-            return live.run(work_item.new_events), live
         except (NonDeterminismError, CorruptRecordError) as error:
-            if live is not None:
-                live.unload()
             return Blocked(failure_from_exception(error)), None
 
     def revive(self, instance: Instance, history: Sequence[str]) -> Execution:
@@ -79,17 +70,28 @@ class Worker:
         Raises:
             NonDeterminismError, CorruptRecordError, NotRegisteredError, VersionMismatchError.
         """
-        orchestrator = code_for(self._registry, self._config, instance.instance_id, instance.name, instance.version)
-        execution = self._execution(orchestrator, instance.instance_id, instance.execution_id)
+        item = OrchestrationWorkItem(
+            instance.instance_id, instance.execution_id, instance.name, instance.episodes, (), instance.version
+        )
+        return self._begin(item, history)
+
+    def _begin(self, work_item: OrchestrationWorkItem, history: Sequence[str]) -> Execution:
+        """Return an execution that has replayed its past episodes."""
+        orchestrator = code_for(self._registry, self._config, work_item.instance_id, work_item.name, work_item.version)
+        execution = Execution(
+            orchestrator,
+            work_item.instance_id,
+            work_item.execution_id,
+            self._converter,
+            self._limits,
+            OrchestrationContext,
+        )
         try:
-            _replay(execution, instance.episodes, history)
+            _replay(execution, work_item.past_episodes, history)
         except Exception:
             execution.unload()
             raise
         return execution
-
-    def _execution(self, orchestrator: Orchestrator[Any, Any], instance_id: str, execution_id: str) -> Execution:
-        return Execution(orchestrator, instance_id, execution_id, self._converter, self._limits, OrchestrationContext)
 
     def _mismatch(self, work_item: OrchestrationWorkItem, error: VersionMismatchError) -> Episode | VersionRejected:
         if self._config.version_failure == "reject":

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from datetime import datetime, timedelta
-from typing import Any, TypeVar, Unpack, cast, overload
+from typing import Any, Final, TypeVar, Unpack, cast, overload
 
 from holdfast.errors import InvalidInputError, WaitTimeoutError
 from holdfast.model.actions import CreateSubOrchestration, ScheduleTask
@@ -31,6 +31,7 @@ I = TypeVar("I")  # noqa: E741 - input and output, as everywhere in the typed AP
 O = TypeVar("O")  # noqa: E741
 
 _MAP_CONCURRENCY = 50
+_NO_OPTIONS: Final[ActivityOptions] = {}
 
 
 class Calls:
@@ -185,9 +186,11 @@ class Calls:
         if not isinstance(activity, Activity | str):  # pyright: ignore[reportUnnecessaryIsInstance] - callers may be untyped
             raise InvalidInputError(f"{activity!r} is no activity; decorate the function with @app.activity.")
         name = validate_name(activity) if isinstance(activity, str) else activity.name
-        check_activity_options(name, options, execution.limits.tags_max)
-        own = cast(ActivityOptions, {}) if isinstance(activity, str) else activity.options
-        chosen: ActivityOptions = {**own, **{key: value for key, value in options.items() if value is not None}}  # type: ignore[typeddict-item]  # the keys are checked
+        chosen = _NO_OPTIONS if isinstance(activity, str) else activity.options
+        if options:  # most calls have none, and those of the activity were checked when it was registered
+            check_activity_options(name, options, execution.limits.tags_max)
+            given = {key: value for key, value in options.items() if value is not None}
+            chosen = cast(ActivityOptions, {**chosen, **given})
         retry = chosen.get("retry")
         rule, plan = _split(retry)
         tags = check_tags(chosen.get("tags"), execution.limits.tags_max)
