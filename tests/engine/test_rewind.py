@@ -645,6 +645,9 @@ def test_fork_from_each_episode(make_store: MakeStore, config: HostConfig | None
         assert await run.client.get_history("i") == original
         with pytest.raises(InvalidInputError, match=f"has {episodes - 1} episodes"):
             await run.client.fork("i", episode=episodes)
+        for wrong in ("1", True, 1.0):
+            with pytest.raises(InvalidInputError, match="must be a number"):
+                await run.client.fork("i", episode=wrong)  # type: ignore[arg-type]
         with pytest.raises(InstanceAlreadyExistsError):
             await run.client.fork("i", new_instance_id="fork-0")
         with pytest.raises(InstanceNotFoundError):

@@ -7,7 +7,12 @@ from abc import abstractmethod
 from typing import TYPE_CHECKING, Any
 
 from holdfast.client.port import TaskHub
-from holdfast.errors import InstanceAlreadyExistsError, InstanceNotFoundError, InstanceNotRunningError
+from holdfast.errors import (
+    InstanceAlreadyExistsError,
+    InstanceNotFoundError,
+    InstanceNotRunningError,
+    InvalidInputError,
+)
 from holdfast.model.converter import DataConverter
 from holdfast.model.ids import validate_instance_id
 from holdfast.model.requests import StartRequest
@@ -87,6 +92,8 @@ class Lifecycle:
             InvalidInputError: if there are not so many episodes.
             RewindRefusedError: if it was in a critical section there.
         """
+        if episode is not None and (isinstance(episode, bool) or not isinstance(episode, int)):  # pyright: ignore[reportUnnecessaryIsInstance] - callers may be untyped
+            raise InvalidInputError(f"episode={episode!r} must be a number of episodes.")
         new_id = uuid.uuid4().hex if new_instance_id is None else validate_instance_id(new_instance_id)
         await self._hub.fork(instance_id, new_id, episode)
         return self._handle(new_id)

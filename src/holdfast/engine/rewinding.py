@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from holdfast.codec.history import decode_events
 from holdfast.engine.changes import change_instance
+from holdfast.engine.exports import decode_episode, read_history
 from holdfast.engine.residents import Resident
 from holdfast.errors import (
     CorruptRecordError,
@@ -24,7 +24,6 @@ from holdfast.hub.instance import Instance
 from holdfast.hub.lifecycle import Trigger
 from holdfast.hub.rewind import History
 from holdfast.model.failure import failure_from_exception
-from holdfast.model.history import HistoryEvent
 from holdfast.model.messages import Message
 from holdfast.model.status import OrchestrationStatus
 
@@ -122,7 +121,7 @@ async def fork(
     admitting: Callable[[], Node], store: Store, source_id: str, instance_id: str, episodes: int | None
 ) -> None:
     """Begin an instance that goes on from where another one was after some of its episodes."""
-    history = _decode(source_id, await _read_history(store, source_id))
+    history = (await read_history(store, source_id)).episodes
     node = admitting()
 
     def begin(resident: Resident | None) -> int:
@@ -136,25 +135,5 @@ async def fork(
     await change_instance(node, instance_id, begin)
 
 
-async def _read_history(store: Store, instance_id: str) -> list[str]:
-    """Return the durable episodes of an instance: those of one execution, also if it begins another one meanwhile."""
-    while True:
-        row = await store.read_instance(instance_id)
-        if row is None:
-            raise InstanceNotFoundError(instance_id)
-        episodes = await store.load_history(row.execution_id)
-        again = await store.read_instance(instance_id)
-        if again is not None and again.execution_id == row.execution_id:
-            return episodes
-
-
 def _decode(instance_id: str, rows: list[str]) -> History:
-    history: list[tuple[HistoryEvent, ...]] = []
-    for episode, text in enumerate(rows):
-        try:
-            history.append(decode_events(text))
-        except CorruptRecordError as error:
-            raise CorruptRecordError(
-                f"Episode {episode} of the history of instance {instance_id!r} cannot be read: {error}"
-            ) from error
-    return history
+    return [decode_episode(instance_id, episode, text) for episode, text in enumerate(rows)]

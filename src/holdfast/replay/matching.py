@@ -48,7 +48,7 @@ def check_episode(
     """
     recorded = _without_forgotten_patches(recorded, asked)
     for event, (found, line) in zip(recorded, asked, strict=False):
-        if _comparable(event) != _comparable(found) and not _same_failure(event, found):
+        if event != found and _comparable(event) != _comparable(found) and not _same_failure(event, found):
             cause = _CHANGED_VALUE if _same_call(event, found) else _CHANGED_CODE
             raise NonDeterminismError(_message(subject, episode, describe(event), f"{describe(found)}, {line}", cause))
     if len(asked) > len(recorded):
