@@ -16,6 +16,9 @@ from holdfast.replay.tasks import DurableTask, is_task
 
 T = TypeVar("T")
 
+_FOREIGN_MAX = 100
+"""How often in one step code may catch that what it awaits is not durable; then it is taken to do so for ever."""
+
 Body: TypeAlias = Coroutine[Any, Any, Any] | Generator[Any, Any, Any]
 
 
@@ -67,6 +70,7 @@ class Stepper:
         to_throw = interruption
         if waiting_for is not None and interruption is None:
             to_send, to_throw = _outcome(waiting_for)
+        foreign = 0
         while True:
             try:
                 if to_throw is not None:
@@ -87,6 +91,9 @@ class Stepper:
                 to_send, to_throw = _outcome(yielded)
             else:
                 to_throw = ForeignAwaitableError(self._foreign(yielded))
+                foreign += 1
+                if foreign > _FOREIGN_MAX:
+                    return Raised(to_throw)
 
     def close(self) -> None:
         """Forget the body where it stands, without running any more of it."""

@@ -124,8 +124,7 @@ class DurableTask(Generic[T_co]):
         return True
 
     def __await__(self) -> Generator[DurableTask[Any], None, T_co]:
-        if not self._done:
-            yield self
+        yield self  # even if it is completed: whoever drives the code checks whose task it is
         return self.result
 
     def __iter__(self) -> Generator[DurableTask[Any], None, T_co]:
