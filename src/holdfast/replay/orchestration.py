@@ -167,7 +167,8 @@ class Execution:
     @property
     def is_over(self) -> bool:
         """Whether the code has ended, and nothing that still comes can change how."""
-        return self._outcome is not None and not self._waits_for_open_work()
+        waits = isinstance(self._outcome, Returned) and self._next is not None and self._next.waits_for_open_work
+        return self._outcome is not None and not (waits and self.open_tasks.work)
 
     # What the context calls
 
@@ -281,10 +282,6 @@ class Execution:
             self.handlers.abandon_updates()
             self._end_action = completion(self, self._outcome, self._cancel, self._next)
             self._asked.append(self._end_action)
-
-    def _waits_for_open_work(self) -> bool:
-        is_over = isinstance(self._outcome, Raised) or self._next is None or not self._next.waits_for_open_work
-        return not is_over and self.open_tasks.work > 0
 
     def _advance(self) -> None:
         """Run the code for as long as something that it waits for is completed."""
