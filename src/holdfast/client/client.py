@@ -36,7 +36,7 @@ from holdfast.model.refs import (
     validate_event_name,
     validate_name,
 )
-from holdfast.model.requests import IdPolicy, StartRequest, check_key, check_tags
+from holdfast.model.requests import IdPolicy, StartRequest, check_duration, check_key, check_tags
 from holdfast.model.status import OrchestrationState, OrchestrationStatus
 
 I = TypeVar("I")  # noqa: E741 - input and output, as everywhere in the typed API
@@ -208,7 +208,7 @@ class Client(Lifecycle):
             InstanceNotFoundError, InstanceNotRunningError.
         """
         await self._hub.send(
-            instance_id, ExecutionTerminated(timestamp=_now(), reason=self._reason(reason), recursive=recursive)
+            instance_id, ExecutionTerminated(timestamp=_now(), reason=self._reason(reason), recursive=bool(recursive))
         )
 
     async def suspend(self, instance_id: str, reason: str | None = None, *, recursive: bool = False) -> None:
@@ -220,7 +220,7 @@ class Client(Lifecycle):
             InstanceNotFoundError, InstanceNotRunningError.
         """
         await self._hub.send(
-            instance_id, ExecutionSuspended(timestamp=_now(), reason=self._reason(reason), recursive=recursive)
+            instance_id, ExecutionSuspended(timestamp=_now(), reason=self._reason(reason), recursive=bool(recursive))
         )
 
     async def resume(self, instance_id: str, reason: str | None = None, *, recursive: bool = False) -> None:
@@ -230,7 +230,7 @@ class Client(Lifecycle):
             InstanceNotFoundError, InstanceNotRunningError.
         """
         await self._hub.send(
-            instance_id, ExecutionResumed(timestamp=_now(), reason=self._reason(reason), recursive=recursive)
+            instance_id, ExecutionResumed(timestamp=_now(), reason=self._reason(reason), recursive=bool(recursive))
         )
 
     async def query(self, instance_id: str, name: str, input: Any = None) -> Any:
@@ -266,6 +266,7 @@ class Client(Lifecycle):
             WaitTimeoutError: if there is no answer in time.
         """
         check_key("update_id", update_id)
+        check_duration("timeout", timeout)
         request = UpdateRequested(
             timestamp=_now(),
             update_id=update_id or uuid.uuid4().hex,

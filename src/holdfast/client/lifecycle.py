@@ -66,6 +66,7 @@ class Lifecycle:
             version=state.version,
             tags=state.tags,
             is_new_id=with_new_id,
+            is_restart=not with_new_id,
         )
         try:
             await self._hub.start_orchestration(request)

@@ -15,9 +15,9 @@ from holdfast.engine.activity_context import CURRENT, ActivityContext, AttemptIn
 from holdfast.engine.config import HostConfig
 from holdfast.engine.process_messages import ProcessCall
 from holdfast.engine.processes import ProcessWorkers, WorkerProcessDiedError
-from holdfast.errors import HoldfastError
+from holdfast.errors import HoldfastError, PayloadError
 from holdfast.model.converter import DataConverter
-from holdfast.model.failure import FailureDetails
+from holdfast.model.failure import FailureDetails, failure_from_exception
 from holdfast.model.refs import Activity, decode_input
 from holdfast.model.work_items import Failed, Outcome, Succeeded
 
@@ -71,7 +71,10 @@ class ActivityPlaces:
                 copied.run, _without_stop_iteration, _from_any_thread(began), activity.function, *arguments
             )
             result = await asyncio.get_running_loop().run_in_executor(self._thread_pool(), call)
-        return Succeeded(self._converter.encode(result))
+        try:
+            return Succeeded(self._converter.encode(result))
+        except PayloadError as error:
+            return Failed(failure_from_exception(error, non_retriable=True))  # and so it would be the next time
 
     async def close(self) -> None:
         """End all processes, and start nothing more in a thread; what runs in one is left to itself."""

@@ -8,6 +8,7 @@ from holdfast.engine.clock import Clock
 from holdfast.engine.suspects import Suspects
 from holdfast.engine.timers import DueTimes
 from holdfast.hub.instance import DurableTimer, Instance, ScheduledActivity
+from holdfast.model.instants import after
 from holdfast.model.messages import DurableKey
 from holdfast.model.work_items import ActivityWorkItem
 
@@ -96,7 +97,7 @@ def _work_item(activity: ScheduledActivity) -> ActivityWorkItem:
         activity.attempt,
         activity.deliveries,
         activity.timeout,
-        None if activity.start_timeout is None else activity.visible_at + activity.start_timeout,
+        None if activity.start_timeout is None else after(activity.visible_at, activity.start_timeout),
         activity.heartbeat_timeout,
         activity.tags,
         activity.progress,

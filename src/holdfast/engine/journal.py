@@ -13,7 +13,7 @@ from collections.abc import Callable
 from holdfast.engine.coalesce import coalesce
 from holdfast.engine.config import HostConfig
 from holdfast.engine.rows import EncodedTransition, encode_transition
-from holdfast.errors import CommitFailedError, StorageError
+from holdfast.errors import CommitFailedError, HoldfastError, StorageError
 from holdfast.hub.transition import Output, Transition
 from holdfast.storage.port import Ownership, Store
 
@@ -58,7 +58,11 @@ class Journal:
         """Add the next transition. It is encoded here, so that what cannot be stored never enters the order."""
         if transition.lsn != self._tail_lsn + 1:
             raise AssertionError("transitions enter the journal in the order of their numbers")
-        encoded = encode_transition(transition, self._ownership.partition_count)
+        try:
+            encoded = encode_transition(transition, self._ownership.partition_count)
+        except HoldfastError as error:
+            # It has a number already, and its instance has changed: this is no refusal, but the end of the node.
+            raise RuntimeError(f"Instance {transition.instance_id!r} has what cannot be stored: {error}") from error
         self._tail_lsn = transition.lsn
         self._waiting.append((encoded, transition.outputs))
         self._waiting_bytes += encoded.size_bytes

@@ -20,6 +20,7 @@ from holdfast.errors import (
     WaitTimeoutError,
 )
 from holdfast.model.history import UpdateCompleted, UpdateRequested
+from holdfast.model.status import OrchestrationState
 from holdfast.replay.orchestration import Execution
 
 T = TypeVar("T")
@@ -69,10 +70,10 @@ async def check_update(engine: Engine, instance_id: str, request: UpdateRequeste
 
 
 async def wait_for_update(
-    engine: Engine,
     instance_id: str,
     update_id: str,
     answered: asyncio.Future[UpdateCompleted],
+    stopped: asyncio.Future[OrchestrationState],
     timeout: timedelta | None,
 ) -> UpdateCompleted:
     """Return the answer to an update that was sent.
@@ -81,25 +82,17 @@ async def wait_for_update(
         InstanceNotRunningError: if the orchestration ended without answering.
         WaitTimeoutError: if there is no answer in time; it may still be made.
     """
-    stopped = engine.waiters.add(instance_id)
     try:
         async with asyncio.timeout(None if timeout is None else timeout.total_seconds()):
-            row = await engine.store.read_instance(instance_id)
-            if row is None:
-                raise InstanceNotFoundError(instance_id)
             await asyncio.wait((answered, stopped), return_when=asyncio.FIRST_COMPLETED)
     except TimeoutError:
         raise WaitTimeoutError(
             f"Instance {instance_id!r} has not answered update {update_id!r} within {timeout}. It may still: ask again "
             "with the same update_id."
         ) from None
-    else:
-        if answered.done():
-            return answered.result()
-        raise InstanceNotRunningError(instance_id, stopped.result().runtime_status.value, "update")
-    finally:
-        engine.waiters.discard(instance_id, stopped)
-        stopped.cancel()
+    if answered.done():
+        return answered.result()
+    raise InstanceNotRunningError(instance_id, stopped.result().runtime_status.value, "update")
 
 
 async def _with_execution(engine: Engine, instance_id: str, use: Callable[[Execution], T]) -> T | None:
@@ -121,16 +114,20 @@ async def _with_execution(engine: Engine, instance_id: str, use: Callable[[Execu
         if execution is None or (execution.execution_id, execution.episodes) != seen:
             await node.journal.durable(instance.lsn)
             history = await engine.store.load_history(instance.execution_id)
-            if (instance.execution_id, instance.episodes) != seen or instance.is_working:
+            is_other = node.residents.get(instance_id) is not resident or engine.node is not node
+            if is_other or (instance.execution_id, instance.episodes) != seen or instance.is_working:
                 await asyncio.sleep(0)
                 continue
             execution = _revive(engine, resident, history)
+            node.residents.touch(resident)
         lsn = instance.lsn
         try:
             result = use(execution)
         except HoldfastError:
             await node.journal.durable(lsn)
             raise
+        finally:
+            node.residents.shrink(node.journal.durable_lsn)
         await node.journal.durable(lsn)
         return result
 

@@ -186,8 +186,10 @@ class Node:
             return
         try:
             work()
-        except Exception as error:
-            self.fail(error, instance_id)
+        except (KeyboardInterrupt, SystemExit):
+            raise
+        except BaseException as error:
+            self.fail(error if isinstance(error, Exception) else RuntimeError(repr(error)), instance_id)
 
     def fail(self, error: Exception, instance_id: str | None = None) -> None:
         """Give this node up."""

@@ -29,6 +29,7 @@ from holdfast.engine.process_messages import (
     ProcessResult,
     ToWorker,
 )
+from holdfast.errors import PayloadError
 from holdfast.model.failure import failure_from_exception
 from holdfast.model.refs import decode_input
 
@@ -123,6 +124,10 @@ def run_in_process(call: ProcessCall, report: Callable[[str], None], cancelled: 
         arguments: list[Any] = []
         if found.has_input:
             arguments.append(decode_input(converter, found, call.input))
-        return ProcessResult(True, converter.encode(found.function(*arguments)))
+        result = found.function(*arguments)
+        try:
+            return ProcessResult(True, converter.encode(result))
+        except PayloadError as error:
+            return ProcessResult(False, encode_record(failure_from_exception(error, non_retriable=True)))
     except BaseException as error:
         return ProcessResult(False, encode_record(failure_from_exception(error)))

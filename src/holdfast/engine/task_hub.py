@@ -126,10 +126,13 @@ class LocalTaskHub:
         await check_update(self._engine, validate_instance_id(instance_id), request)
         waiters = self._engine.waiters
         answered = waiters.add_update(instance_id, request.update_id)
+        stopped = waiters.add(instance_id)  # before it is sent: the end may become durable together with the request
         try:
             await self.send(instance_id, request)
-            return await wait_for_update(self._engine, instance_id, request.update_id, answered, timeout)
+            return await wait_for_update(instance_id, request.update_id, answered, stopped, timeout)
         finally:
+            waiters.discard(instance_id, stopped)
+            stopped.cancel()
             waiters.discard_update(instance_id, request.update_id, answered)
             answered.cancel()
 
@@ -219,6 +222,8 @@ def _check_receives(resident: Resident, event: MessageEvent) -> None:
     instance = resident.instance
     trigger = _TRIGGERS[type(event)]
     status = instance.status
+    if getattr(event, "recursive", False) and not status.is_terminal:
+        return  # the instance may be there already, and its children not
     for control in instance.controls:  # accepted, but not applied yet
         waiting = _TRIGGERS.get(type(control.event))  # a timer of the instance has none
         status = status if waiting is None else TRANSITIONS.get((status, waiting), status)

@@ -9,6 +9,7 @@ import msgspec
 from holdfast.hub.instance import Instance, ScheduledActivity
 from holdfast.hub.transition import StartActivity, Transition
 from holdfast.model.history import TaskCompleted, TaskFailed
+from holdfast.model.instants import after
 from holdfast.model.messages import Message
 from holdfast.model.retry import next_delay
 from holdfast.model.work_items import ActivityWorkItem, Failed, Outcome
@@ -36,7 +37,7 @@ def next_attempt(activity: ScheduledActivity, failed: Failed, now: datetime) -> 
     return msgspec.structs.replace(
         activity,
         attempt=activity.attempt + 1,
-        visible_at=now + delay,
+        visible_at=after(now, delay),
         deliveries=0,
         progress=failed.progress or activity.progress,
     )

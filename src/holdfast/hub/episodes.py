@@ -177,7 +177,7 @@ def complete_episode(
     transition.consume(instance, pending.messages)
     _close_children(transition, instance, pending.messages)
     move(instance, Trigger.RUN)
-    instance.events_buffered = episode.events_buffered
+    instance.events_buffered, instance.events_awaited = episode.events_buffered, episode.events_awaited
     if episode.custom_status is not None:
         instance.custom_status = episode.custom_status
     events: list[HistoryEvent] = list(pending.work_item.new_events)
@@ -193,6 +193,8 @@ def complete_episode(
         continue_as_new(transition, instance, new.execution_id, completion)
         return
     if completion is not None:
+        if completion.status is OrchestrationStatus.FAILED:  # the next rewind remembers it still
+            events += [message.event for waiting in instance.remembered.values() for message in waiting]
         events.append(
             ExecutionCompleted(
                 timestamp=transition.now,

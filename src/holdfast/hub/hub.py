@@ -46,6 +46,7 @@ from holdfast.model.history import (
     WorkRemembered,
 )
 from holdfast.model.ids import is_entity
+from holdfast.model.instants import after
 from holdfast.model.limits import Limits
 from holdfast.model.messages import Message
 from holdfast.model.requests import StartRequest
@@ -103,10 +104,11 @@ class Hub(Rewinds):
             version=request.version or self._default_version,
             tags=request.tags,
             start_at=request.start_at,
-            expires_at=None if request.run_timeout is None else begins_at + request.run_timeout,
+            expires_at=None if request.run_timeout is None else after(begins_at, request.run_timeout),
         )
         instance = existing or Instance(request.instance_id, started.execution_id, request.name, now)
-        instance.request_key = request.request_key
+        if not request.is_restart:
+            instance.request_key = request.request_key
         begin_execution(transition, instance, started)
         if not waits_for_start(instance):
             transition.send(request.instance_id, started)
@@ -126,7 +128,7 @@ class Hub(Rewinds):
             OverloadedError: if the inbox is full.
         """
         waiting = len(instance.inbox) + len(instance.held) if instance else 0
-        if isinstance(event, EventRaised) and instance and instance.events_buffered >= self.limits.events_buffered_max:
+        if isinstance(event, EventRaised) and instance and self._is_full_for(instance, event):
             raise OverloadedError(
                 f"Instance {instance_id!r} has taken in {instance.events_buffered} external events that it has not "
                 "waited for, which is the limit. Try again later."
@@ -140,6 +142,12 @@ class Hub(Rewinds):
         transition = self._begin(instance_id, now)
         transition.send(instance_id, event)
         return transition
+
+    def _is_full_for(self, instance: Instance, event: EventRaised) -> bool:
+        """Whether an instance has buffered too many events to take in one more that it does not wait for."""
+        if instance.events_buffered < self.limits.events_buffered_max or instance.events_awaited is None:
+            return False
+        return event.name.casefold() not in instance.events_awaited
 
     # Arrivals
 
@@ -175,7 +183,10 @@ class Hub(Rewinds):
             instance.answered.add(message.activity[1])
             if instance.status is OrchestrationStatus.SUSPENDED:
                 return instance, self._keep_answer(instance, message, now)
-        instance.inbox.append(message)
+        if isinstance(message.event, ExecutionStarted):
+            instance.inbox.appendleft(message)  # a planned start comes after what was sent before it
+        else:
+            instance.inbox.append(message)
         return instance, None
 
     def _deliver_to_nobody(
@@ -353,6 +364,8 @@ def _is_open(instance: Instance, message: Message) -> bool:
     if message.timer is not None:
         return message.timer[1] in instance.timers and message.timer[1] not in instance.answered
     event = message.event
+    if isinstance(event, EntityLockGranted):
+        return instance.lock is not None and instance.lock.section_id == event.critical_section_id
     if isinstance(event, SubOrchestrationInstanceCompleted | SubOrchestrationInstanceFailed):
         return event.task_scheduled_id in instance.children
     return True

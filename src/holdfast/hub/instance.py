@@ -98,6 +98,7 @@ class Instance:
         "custom_status",
         "deliveries",
         "episodes",
+        "events_awaited",
         "events_buffered",
         "execution_id",
         "failure",
@@ -149,6 +150,8 @@ class Instance:
         self.history_events = 0
         self.deliveries = 0
         self.events_buffered = 0
+        self.events_awaited: frozenset[str] | None = None
+        """Which events are let in although very many are buffered; None if that is not known, and all are."""
         self.inbox: deque[Message] = deque()
         self.held: deque[Message] = deque()
         """What a locked entity keeps waiting; it comes before the inbox once the lock is released."""

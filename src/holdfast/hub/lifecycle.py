@@ -142,7 +142,7 @@ def _reset(instance: Instance, started: ExecutionStarted) -> None:
     instance.episodes = 0
     instance.history_events = 0
     instance.deliveries = 0
-    instance.events_buffered = 0
+    instance.events_buffered, instance.events_awaited = 0, None
 
 
 def end_instance(

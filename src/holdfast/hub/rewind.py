@@ -14,7 +14,7 @@ import msgspec
 
 from holdfast.errors import InvalidInputError, RewindRefusedError
 from holdfast.hub.instance import RUN_TIMEOUT
-from holdfast.model.failure import FailureDetails
+from holdfast.model.failure import FailureDetails, origin_of
 from holdfast.model.history import (
     ContinueAsNew,
     EntityLockGranted,
@@ -58,6 +58,7 @@ _NOT_SENT_AGAIN = (
     | ExecutionCompleted
     | ExecutionTerminated
     | ContinueAsNew
+    | WorkRemembered
 )
 
 
@@ -114,7 +115,7 @@ def plan_rewind(instance_id: str, history: History, failure: FailureDetails | No
             if key in answered_later and isinstance(event, SubOrchestrationInstanceCreated)
         ),
         call_ids=_call_ids(kept),
-        remembered=tuple(_remembered(undone, _call_ids(history))),
+        remembered=(*_left_over(undone), *_remembered(undone, _call_ids(history))),
     )
 
 
@@ -170,7 +171,7 @@ def _cause(history: History, events: Sequence[HistoryEvent], failure: FailureDet
     failures = {index: event.failure for index, event in enumerate(events) if isinstance(event, _Failure)}
     while failure is not None:
         for index, found in failures.items():
-            if found == failure:
+            if failure in (found, origin_of(found)):
                 return index
         failure = failure.inner_failure
     if not failures:
@@ -264,6 +265,11 @@ def _remembered(undone: History, call_ids: dict[int, str]) -> Iterator[WorkRemem
                 result=results.get(event.event_id),
                 call_id=call_ids.get(event.event_id),
             )
+
+
+def _left_over(undone: History) -> Iterator[WorkRemembered]:
+    """What an earlier rewind remembered, and the code had not asked for again when it failed."""
+    return (event for event in _events(undone) if isinstance(event, WorkRemembered))
 
 
 def _started(instance_id: str, history: History) -> ExecutionStarted:

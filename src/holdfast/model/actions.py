@@ -22,6 +22,7 @@ from holdfast.model.history import (
     TaskScheduled,
     TimerCreated,
     UpdateCompleted,
+    UpdateRequested,
 )
 from holdfast.model.retry import RetryRule
 from holdfast.model.status import OrchestrationStatus
@@ -111,14 +112,14 @@ class CompleteOrchestration(msgspec.Struct, frozen=True):
     """The last action of an execution.
 
     With the status `ContinuedAsNew`, `result` is the input of the next execution and `carryover_events` are the
-    external events that it finds waiting. `version` replaces the version of the instance,
+    external events and the updates that it finds waiting. `version` replaces the version of the instance,
     `event_keys` are those of the events taken in so far.
     """
 
     status: OrchestrationStatus
     result: str | None = None
     failure: FailureDetails | None = None
-    carryover_events: tuple[EventRaised, ...] = ()
+    carryover_events: tuple[EventRaised | UpdateRequested, ...] = ()
     version: str | None = None
     event_keys: tuple[str, ...] = ()
 

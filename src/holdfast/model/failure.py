@@ -64,7 +64,7 @@ def failure_from_exception(error: BaseException, *, non_retriable: bool = False)
 
 def _describe(error: BaseException, non_retriable: bool, causes_max: int) -> FailureDetails:
     remote: FailureDetails | None = error.details if isinstance(error, TaskFailedError) else None
-    inner = remote
+    inner = None if remote is None else _cut(origin_of(remote), causes_max)
     cause = error.__cause__ or (None if error.__suppress_context__ else error.__context__)
     if cause is None:
         cause = _first_of_group(error)
@@ -118,6 +118,24 @@ def _attributes(error: BaseException) -> dict[str, Any]:
     return found
 
 
+def origin_of(failure: FailureDetails) -> FailureDetails:
+    """Return a failure as it was before it was merely passed on, from one orchestration to the one that called it."""
+    inner = failure.inner_failure
+    passed_on = inner is not None and (inner.error_type, inner.error_message) == (
+        failure.error_type,
+        failure.error_message,
+    )
+    return inner if inner is not None and passed_on else failure
+
+
+def _cut(failure: FailureDetails, causes_max: int) -> FailureDetails:
+    """Leave out what is deeper in a chain of causes than anybody reads."""
+    if failure.inner_failure is None:
+        return failure
+    inner = None if causes_max <= 0 else _cut(failure.inner_failure, causes_max - 1)
+    return msgspec.structs.replace(failure, inner_failure=inner)
+
+
 def _storable(text: str, chars_max: int) -> str:
     if len(text) > chars_max:
         half = chars_max // 2
@@ -150,15 +168,15 @@ def exception_from_failure(details: FailureDetails) -> TaskFailedError:
     else:
         try:
             error = _both(cls).__new__(_both(cls), details.error_message)
-        except TypeError:  # a class whose instances cannot be laid out beside another exception's
+        except Exception:  # its instances cannot be laid out beside another exception's, or its own code objects
             error = TaskFailedError(details)
     try:
         for name, value in details.attributes.items():
-            with contextlib.suppress(AttributeError):  # a read-only property is computed anew
+            with contextlib.suppress(Exception):  # a read-only property is computed anew
                 setattr(error, name, value)
         error.args = (details.error_message,)
         error.details = details
-    except AttributeError:  # a class with read-only properties of these names
+    except Exception:  # a class with read-only properties of these names
         error = TaskFailedError(details)
     if details.inner_failure is not None:
         error.__cause__ = exception_from_failure(details.inner_failure)

@@ -116,4 +116,4 @@ def check_version(version: str | None) -> None:
     if version is None:
         return
     if not isinstance(version, str) or not 1 <= len(version) <= 100 or not version.isprintable():  # pyright: ignore[reportUnnecessaryIsInstance] - callers may be untyped
-        raise InvalidInputError(f"version={version!r} must be a text of 1 to 100 printable characters.")
+        raise InvalidInputError(f"version={str(version)[:40]!r} must be a text of 1 to 100 printable characters.")

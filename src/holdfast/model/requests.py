@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Literal
 
 import msgspec
@@ -54,6 +54,8 @@ class StartRequest(msgspec.Struct, frozen=True, kw_only=True):
     run_timeout: timedelta | None = None
     id_policy: IdPolicy = IdPolicy()
     request_key: str | None = None
+    is_restart: bool = False
+    """It takes over the request key of the instance that it replaces."""
     is_new_id: bool = False
     """The id was made for this request, so nothing can exist under it."""
 
@@ -72,6 +74,8 @@ def check_tags(tags: object, tags_max: int) -> dict[str, str]:
     for key, value in tags.items():  # pyright: ignore[reportUnknownVariableType] - it is what is being checked
         if not (isinstance(key, str) and isinstance(value, str) and key):
             raise InvalidInputError(f"The tag {key!r}: {value!r} must be a text with a text as its key.")
+        if not (_is_storable(key) and _is_storable(value)):
+            raise InvalidInputError(f"The tag {key[:40]!r} has a lone surrogate, which no store can hold.")
         if len(key) > _TAG_CHARS_MAX or len(value) > _TAG_CHARS_MAX:
             raise InvalidInputError(f"The tag {key[:40]!r} is longer than {_TAG_CHARS_MAX} characters.")
         checked[key] = value
@@ -80,18 +84,32 @@ def check_tags(tags: object, tags_max: int) -> dict[str, str]:
     return checked
 
 
+def _is_storable(text: str) -> bool:
+    return not any("\ud800" <= char <= "\udfff" for char in text)
+
+
 def check_key(what: str, key: str | None) -> None:
     """Raise InvalidInputError for a request or event key that cannot be stored: 1 to 256 printable characters."""
     if key is None:
         return
     if not isinstance(key, str) or not 1 <= len(key) <= 256 or not key.isprintable():  # pyright: ignore[reportUnnecessaryIsInstance] - callers may be untyped
-        raise InvalidInputError(f"The {what} {key!r} must be a text of 1 to 256 printable characters.")
+        raise InvalidInputError(f"The {what} {str(key)[:40]!r} must be a text of 1 to 256 printable characters.")
 
 
 def check_instant(what: str, instant: datetime | None) -> None:
     """Raise InvalidInputError for an instant without a time zone."""
     if instant is not None and (not isinstance(instant, datetime) or instant.tzinfo is None):  # pyright: ignore[reportUnnecessaryIsInstance] - callers may be untyped
         raise InvalidInputError(f"{what}={instant!r} must be a datetime with a time zone.")
+    if instant is not None:
+        to_utc(what, instant)
+
+
+def to_utc(what: str, instant: datetime) -> datetime:
+    """Return an aware instant in UTC; raise InvalidInputError if that is beyond the calendar."""
+    try:
+        return instant.astimezone(UTC)
+    except OverflowError:
+        raise InvalidInputError(f"{what}={instant!r} is beyond the calendar in UTC.") from None
 
 
 def check_duration(what: str, duration: timedelta | None) -> None:

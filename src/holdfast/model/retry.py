@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import inspect
+import math
 import zlib
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime, timedelta
@@ -12,6 +14,7 @@ import msgspec
 
 from holdfast.errors import ConfigurationError
 from holdfast.model.failure import FailureDetails, qualified_name
+from holdfast.model.instants import LONGEST_S
 
 RetryOn: TypeAlias = Sequence[type[BaseException] | str] | Callable[[FailureDetails], bool]
 
@@ -80,14 +83,18 @@ class RetryPolicy(msgspec.Struct, frozen=True, kw_only=True):
             )
         if self.first_retry_interval < zero or self.max_retry_interval < zero:
             raise ConfigurationError("Retry intervals cannot be negative.")
-        if not self.backoff_coefficient >= 1:
-            raise ConfigurationError(f"backoff_coefficient is {self.backoff_coefficient}; it must be at least 1.")
+        if not 1 <= self.backoff_coefficient < math.inf:
+            raise ConfigurationError(
+                f"backoff_coefficient is {self.backoff_coefficient}; it must be at least 1, and finite."
+            )
         if self.retry_timeout is not None and self.retry_timeout <= zero:
             raise ConfigurationError("retry_timeout must be more than zero; leave it out for no limit.")
         if not 0 <= self.jitter <= 1:
             raise ConfigurationError(f"jitter is {self.jitter}; it is a share of the delay, from 0 to 1.")
         if isinstance(self.retry_on, type) or not callable(self.retry_on):  # a class can be called, but is no predicate
             _names("retry_on", self.retry_on)
+        elif inspect.iscoroutinefunction(self.retry_on):
+            raise ConfigurationError("The function in retry_on must be a plain `def`; it cannot wait.")
         _names("non_retriable", self.non_retriable)
 
     @property
@@ -157,7 +164,7 @@ def next_delay(
     except OverflowError:
         delay_s = longest_s
     share = zlib.crc32(f"{seed}:{attempts_made}".encode()) / 2**32
-    delay = timedelta(seconds=min(delay_s, longest_s) * (1 - rule.jitter * share))
+    delay = timedelta(seconds=min(delay_s, longest_s, LONGEST_S) * (1 - rule.jitter * share))
     if rule.retry_timeout is not None and elapsed + delay >= rule.retry_timeout:
         return None
     return delay

@@ -6,8 +6,9 @@ from collections.abc import Callable, Iterable
 from datetime import datetime, timedelta
 from typing import Any, Final, TypeVar, Unpack, cast, overload
 
-from holdfast.errors import InvalidInputError, WaitTimeoutError
+from holdfast.errors import InvalidInputError
 from holdfast.model.actions import CreateSubOrchestration, ScheduleTask
+from holdfast.model.failure import FailureDetails, exception_from_failure
 from holdfast.model.ids import validate_instance_id
 from holdfast.model.options import (
     ActivityOptions,
@@ -19,7 +20,7 @@ from holdfast.model.options import (
     check_version,
 )
 from holdfast.model.refs import NO_INPUT, Activity, Orchestrator, encode_input, validate_name
-from holdfast.model.requests import check_duration, check_tags
+from holdfast.model.requests import check_duration, check_tags, to_utc
 from holdfast.model.retry import RetryPolicy, RetryRule
 from holdfast.replay.locks import Locks
 from holdfast.replay.mapping import Mapping, starts_of
@@ -302,7 +303,8 @@ def _limited(
     def timed_out(timer: DurableTask[Any]) -> None:
         if not timer.is_cancelled:
             task.cancel()  # before the failure leads to the next attempt
-            limited.fail(lambda: WaitTimeoutError(f"Sub-orchestration {name!r} took longer than {timeout}."))
+            details = FailureDetails("builtins.TimeoutError", f"Sub-orchestration {name!r} took longer than {timeout}.")
+            limited.fail(lambda: exception_from_failure(details))
 
     def ended(task: DurableTask[Any]) -> None:
         if not task.is_cancelled:
@@ -330,4 +332,4 @@ def instant(now: datetime, due: timedelta | datetime) -> datetime:
         raise InvalidInputError(
             f"The instant {due} has no time zone; use an aware datetime, such as ctx.current_utc_datetime + delay."
         )
-    return fire_at.astimezone(now.tzinfo)
+    return to_utc("the instant", fire_at)

@@ -38,7 +38,10 @@ def completion(
         return CompleteOrchestration(
             S.CONTINUED_AS_NEW,
             result=following.input,
-            carryover_events=execution.events.unprocessed() if following.preserves_events else (),
+            carryover_events=(
+                *(execution.events.unprocessed() if following.preserves_events else ()),
+                *execution.handlers.carried_over,
+            ),
             version=following.version,
             event_keys=execution.events.last_keys(execution.limits.event_keys_max),
         )

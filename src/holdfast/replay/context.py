@@ -97,12 +97,14 @@ class OrchestrationContext(Messaging):
     @property
     def random(self) -> random.Random:
         """A generator that is the same on every replay; not for secrets."""
+        self._check_usable()
         if self._random is None:
             self._random = deterministic_random(self.instance_id, self.execution_id)
         return self._random
 
     def new_uuid(self) -> uuid.UUID:
         """Return a UUID (version 5) that is the same on every replay."""
+        self._check_usable()
         self._uuids += 1
         return deterministic_uuid(self.instance_id, self.execution_id, self.current_utc_datetime, self._uuids - 1)
 

@@ -62,6 +62,9 @@ class EventQueues:
         self.buffered += 1
         self._buffered.setdefault(event.name.casefold(), deque()).append((self._arrived, event))
 
+    def awaited(self) -> frozenset[str]:
+        return frozenset(self._waits)
+
     def unprocessed(self) -> tuple[EventRaised, ...]:
         """Return the events that nobody has waited for, in the order of their arrival."""
         arrivals = sorted((arrival for queue in self._buffered.values() for arrival in queue), key=itemgetter(0))

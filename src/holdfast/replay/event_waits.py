@@ -29,13 +29,17 @@ class EventWaits:
         """How many events nobody has waited for."""
         return self._queues.buffered
 
+    def awaited(self) -> frozenset[str]:
+        """Return the names, casefolded, that somebody waits for."""
+        return self._queues.awaited()
+
     def start_with(self, keys: tuple[str, ...]) -> None:
         """Remember the keys that earlier executions of the instance took in."""
-        self._keys = dict.fromkeys(keys)
+        self._keys = dict.fromkeys(keys) | self._keys
 
     def last_keys(self, count: int) -> tuple[str, ...]:
         """Return the keys that were taken in last."""
-        return tuple(self._keys)[-count:]
+        return tuple(self._keys)[-count:] if count else ()
 
     def unprocessed(self) -> tuple[EventRaised, ...]:
         """Return the events that nobody has waited for, in the order of their arrival.

@@ -34,6 +34,8 @@ class Handlers:
         self._queries: dict[str, FunctionReference] = {}
         self._updates: dict[str, _UpdateHandler] = {}
         self._open: dict[str, DurableTask[Any]] = {}
+        self.carried_over: list[UpdateRequested] = []
+        """Updates that came when the code had ended already, to continue as new: the next execution takes them in."""
         self._answers: dict[str, CompleteUpdate] = {}
         self._rejections: dict[str, FailureDetails] = {}
 
@@ -46,10 +48,10 @@ class Handlers:
         }
 
     def set_query(self, name: str, handler: Callable[..., Any]) -> None:
-        self._queries[name.casefold()] = _reference(name, handler)
+        self._queries[name.casefold()] = _plain_reference(name, handler)
 
     def set_update(self, name: str, handler: Callable[..., Any], validator: Callable[..., Any] | None) -> None:
-        checked = None if validator is None else _reference(name, validator)
+        checked = None if validator is None else _plain_reference(name, validator)
         self._updates[name.casefold()] = _UpdateHandler(_reference(name, handler), checked)
 
     def answer_query(self, name: str, input: str | None) -> str:
@@ -81,7 +83,10 @@ class Handlers:
         """
         handler = self._update(name)
         if handler.validator is not None:
-            self._call(handler.validator, input)
+            checked = self._call(handler.validator, input)
+            if hasattr(checked, "send"):
+                checked.close()
+                raise OrchestratorMisuseError(f"the validator of {name!r} must be a plain function")
 
     def _update(self, name: str) -> _UpdateHandler:
         handler = self._updates.get(name.casefold())
@@ -96,6 +101,8 @@ class Handlers:
             self._execution.tell(known)
         elif event.update_id in self._rejections:
             self._reply(CompleteUpdate(event.update_id, failure=self._rejections[event.update_id]))
+        elif self._execution.continues_as_new:
+            self.carried_over.append(event)
         elif event.update_id not in self._open:
             task = self._execution.start_branch(self._work(event))
             self._open[event.update_id] = task
@@ -104,7 +111,7 @@ class Handlers:
     def abandon_updates(self) -> None:
         """Answer what is still open when the orchestration ends."""
         for update_id in list(self._open):
-            details = FailureDetails("holdfast.errors.InstanceNotRunningError", "The orchestration ended meanwhile.")
+            details = FailureDetails("holdfast.errors.InstanceNotRunningError", "The execution ended meanwhile.")
             self._reply(CompleteUpdate(update_id, failure=details))
 
     def _work(self, event: UpdateRequested) -> Generator[DurableTask[Any], Any, Any]:
@@ -152,6 +159,17 @@ def _drive(body: Any) -> Generator[DurableTask[Any], Any, Any]:
 
 def _listed(handlers: dict[str, Any]) -> str:
     return ", ".join(sorted(handlers)) or "none"
+
+
+def _plain_reference(name: str, function: Callable[..., Any]) -> FunctionReference:
+    """Describe a function that waits for nothing.
+
+    Raises:
+        InvalidInputError: for anything else.
+    """
+    if inspect.iscoroutinefunction(function) or inspect.isgeneratorfunction(function):
+        raise InvalidInputError(f"The query handler or validator {name!r} must be a plain `def`; it cannot wait.")
+    return _reference(name, function)
 
 
 def _reference(name: str, handler: Callable[..., Any]) -> FunctionReference:

@@ -22,6 +22,7 @@ from holdfast.model.http_call import (
     poll_delay,
     poll_request,
 )
+from holdfast.model.instants import after
 from holdfast.model.refs import HTTP_ACTIVITY
 from holdfast.model.requests import check_duration
 from holdfast.model.retry import RetryPolicy, RetryRule, next_delay
@@ -79,7 +80,7 @@ async def make_call(execution: Execution, call: HttpCall) -> DurableHttpResponse
         if following is None:
             break
         delay = poll_delay(response, execution.clock(), call.poll_interval)
-        await execution.create_timer(execution.clock() + delay)
+        await execution.create_timer(after(execution.clock(), delay))
         call = msgspec.structs.replace(call, request=following)
         response = await _attempts(execution, call, following)
     return response
@@ -99,7 +100,7 @@ async def _attempts(execution: Execution, call: HttpCall, request: DurableHttpRe
             seed = f"{execution.identity}:{request.uri}"
             delay = next_delay(call.retry, details, attempts, execution.clock() - started_at, seed)
         if delay is not None:
-            await execution.create_timer(execution.clock() + delay)
+            await execution.create_timer(after(execution.clock(), delay))
         elif response is not None:
             return response
         elif error is not None:

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from datetime import datetime, timedelta
 from typing import Any, TypeVar, overload
 
+from holdfast.errors import InvalidInputError
 from holdfast.model.actions import SendEntityMessage, SendEvent
 from holdfast.model.history import EntityOperationCalled, EntityOperationSignaled
 from holdfast.model.ids import EntityId, validate_instance_id
@@ -78,7 +79,7 @@ class Messaging(Calls):
     ) -> DurableTask[Any]:
         """Run an operation on an entity and wait for its result; its failure is raised here as `TaskFailedError`."""
         self._check_usable()
-        target = entity.instance_id
+        target = _address(entity)
         self._locks.check_call(target)
         execution = self._execution
         name, payload = operation_name(operation), self._encode(None, input)
@@ -114,7 +115,7 @@ class Messaging(Calls):
     ) -> None:
         """Ask an entity to run an operation, one way: there is no result, and a failure is not reported."""
         self._check_usable()
-        target = entity.instance_id
+        target = _address(entity)
         self._locks.check_signal(target)
         execution = self._execution
         name, payload = operation_name(operation), self._encode(None, input)
@@ -135,3 +136,14 @@ class Messaging(Calls):
         """Return a critical section over entities, for `async with`. No other orchestration gets in between."""
         self._check_usable()
         return self._locks.section(self._execution, entities)
+
+
+def _address(entity: EntityId[Any]) -> str:
+    """Return the instance id of an entity.
+
+    Raises:
+        InvalidInputError: for anything but an EntityId.
+    """
+    if not isinstance(entity, EntityId):  # pyright: ignore[reportUnnecessaryIsInstance] - callers may be untyped
+        raise InvalidInputError(f"{entity!r} is no entity; write EntityId(Counter, 'key').")
+    return entity.instance_id

@@ -153,7 +153,9 @@ class Execution:
         self._run(events)
         self.history_events += len(events) + self._asked.events_count()
         status, self._custom_status = self._custom_status, None
-        return Episode(self._asked.actions(), status, self.events.buffered)
+        is_full = self.events.buffered >= self.limits.events_buffered_max
+        awaited = self.events.awaited() if is_full else None
+        return Episode(self._asked.actions(), status, self.events.buffered, awaited)
 
     def can_unload(self) -> bool:
         """Whether the execution can be dropped from memory without user code noticing."""
@@ -165,9 +167,14 @@ class Execution:
         self.branches.discard()
 
     @property
+    def continues_as_new(self) -> bool:
+        """Whether the code has returned, to continue as new."""
+        return isinstance(self._outcome, Returned) and self._next is not None
+
+    @property
     def is_over(self) -> bool:
         """Whether the code has ended, and nothing that still comes can change how."""
-        waits = isinstance(self._outcome, Returned) and self._next is not None and self._next.waits_for_open_work
+        waits = self.continues_as_new and self._next is not None and self._next.waits_for_open_work
         return self._outcome is not None and not (waits and self.open_tasks.work)
 
     # What the context calls
@@ -303,7 +310,9 @@ class Execution:
         self.grow(event.input)
         try:
             body = run_as(self, lambda: self._call_orchestrator(event.input))
-        except Exception as error:
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:
             self._outcome = Raised(error)
             return
         if hasattr(body, "send") and hasattr(body, "throw"):

@@ -13,6 +13,7 @@ import msgspec
 
 from holdfast.errors import CancelledError, InvalidInputError, TaskFailedError
 from holdfast.model.failure import FailureDetails, failure_from_exception
+from holdfast.model.instants import after
 from holdfast.model.retry import RetryContext, RetryHandler, RetryPolicy, RetryRule, next_delay
 from holdfast.replay.orchestration import Execution
 from holdfast.replay.tasks import DurableTask, failure_of
@@ -100,7 +101,7 @@ class Retrying(DurableTask[Any]):
         if delay is None:
             self.take_over(attempt)
         elif delay:
-            self._going_on = self._execution.create_timer(now + delay)
+            self._going_on = self._execution.create_timer(after(now, delay))
             self._going_on.observe(self._guarded(lambda _: self._attempt()))
         else:
             self._attempt()
@@ -113,7 +114,9 @@ class Retrying(DurableTask[Any]):
                 return
             try:
                 then(task)
-            except Exception as error:
+            except KeyboardInterrupt:
+                raise
+            except BaseException as error:
                 failure = error
                 self.fail(lambda: failure)
 
