@@ -68,7 +68,7 @@ def test_a_timeout_without_retries_is_a_timeout_error() -> None:
 
     assert Story(calls).then(fired(1)) == [
         "stop 0",
-        "Completed \"Sub-orchestration 'child' took longer than 0:00:01.\"",
+        "Completed \"builtins.TimeoutError: Sub-orchestration 'child' took longer than 0:00:01.\"",
     ]
 
 

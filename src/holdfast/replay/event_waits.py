@@ -29,9 +29,10 @@ class EventWaits:
         """How many events nobody has waited for."""
         return self._queues.buffered
 
-    def awaited(self) -> frozenset[str]:
-        """Return the names, casefolded, that somebody waits for."""
-        return self._queues.awaited()
+    def awaited_if_full(self) -> frozenset[str] | None:
+        """Return the names, casefolded, that somebody waits for, if very many events are buffered."""
+        is_full = self.buffered >= self._execution.limits.events_buffered_max
+        return self._queues.awaited() if is_full else None
 
     def start_with(self, keys: tuple[str, ...]) -> None:
         """Remember the keys that earlier executions of the instance took in."""

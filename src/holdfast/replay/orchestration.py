@@ -153,9 +153,7 @@ class Execution:
         self._run(events)
         self.history_events += len(events) + self._asked.events_count()
         status, self._custom_status = self._custom_status, None
-        is_full = self.events.buffered >= self.limits.events_buffered_max
-        awaited = self.events.awaited() if is_full else None
-        return Episode(self._asked.actions(), status, self.events.buffered, awaited)
+        return Episode(self._asked.actions(), status, self.events.buffered, self.events.awaited_if_full())
 
     def can_unload(self) -> bool:
         """Whether the execution can be dropped from memory without user code noticing."""
@@ -187,14 +185,7 @@ class Execution:
             self._refusals += 1
             if self._refusals > _REFUSALS_MAX:
                 return  # it swallows everything, in a loop: let it wait, which ends the closing of its coroutine
-            raise OrchestratorMisuseError(
-                f"Instance {self.instance_id!r} was unloaded; this context is not connected to anything any more."
-            )
-        raise OrchestratorMisuseError(
-            f"The context of instance {self.instance_id!r} is used from outside of its orchestrator: from another "
-            "thread, from an asyncio task, from a query handler, or after the orchestrator gave up control. "
-            "A replay cannot reproduce that; use it only in the orchestrator's own code."
-        )
+        raise OrchestratorMisuseError(_misuse(self))
 
     def schedule(
         self,
@@ -369,3 +360,14 @@ class Execution:
         EntityOperationFailed: lambda self, event: self.open_tasks.operation_failed(event),
         EntityLockGranted: lambda self, event: self.open_tasks.lock_granted(event),
     }
+
+
+def _misuse(execution: Execution) -> str:
+    subject = f"The context of instance {execution.instance_id!r}"
+    if execution.is_inert:
+        return f"{subject} was unloaded with it; it is not connected to anything any more."
+    return (
+        f"{subject} is used from outside of its orchestrator: from another thread, from an asyncio task, from a query "
+        "handler, or after the orchestrator gave up control. A replay cannot reproduce that; use it only in the "
+        "orchestrator's own code."
+    )
