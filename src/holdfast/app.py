@@ -103,8 +103,8 @@ class App:
             process: run a `def` in a process of its own, for CPU-bound work. It must be importable by name.
             speculative: may start before the call is durable. Only for pure functions: after a crash it may turn out
                 to have run although, for the orchestration, it was never called.
-            options: `retry`, `timeout`, `start_timeout`, `heartbeat_timeout`, `tags`; a call may override them. See
-                `ActivityOptions`.
+            options: `retry`, `timeout`, `start_timeout`, `heartbeat_timeout`, `tags`, `version`; a call may override
+                them. See `ActivityOptions`.
 
         Raises:
             ConfigurationError: saying what about the function or the options cannot be.

@@ -221,6 +221,7 @@ MOMENTS: tuple[HistoryEvent, ...] = (
     history.UpdateCompleted(timestamp=T, update_id="u1", result="2"),
     history.UpdateCompleted(timestamp=T, update_id="u2", failure=FAILURE),
     history.PatchMarked(timestamp=T, name="new-tax"),
+    history.TaskScheduled(timestamp=T, event_id=10, name="charge", version="2"),
     history.ExecutionRewound(
         timestamp=T, execution_id="e4", instance_id="order-3", parent=ParentInstance("p", "e1", 2), task_scheduled_id=1
     ),

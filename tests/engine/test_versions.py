@@ -20,6 +20,7 @@ from holdfast import (
     OrchestrationContext,
     OrchestrationFailedError,
     OrchestrationStatus,
+    TaskFailedError,
 )
 from holdfast.codec.exported import decode_exported
 from holdfast.engine.suspects import SUSPECT_DELIVERIES
@@ -582,3 +583,36 @@ def test_a_client_exports_what_the_app_replays(make_store: MakeStore) -> None:
             await run.client.export_history("@counter@clicks")
 
     on(make_store(), any_version_app(), scenario)
+
+
+def test_several_versions_of_an_activity_run_side_by_side(make_store: MakeStore) -> None:
+    app = App()
+
+    @app.activity(version="1")
+    async def tax(amount: int) -> str:
+        return f"{amount} old"
+
+    @app.activity(name="tax", version="2")
+    async def new_tax(amount: int) -> str:
+        return f"{amount} new"
+
+    @app.orchestrator
+    async def bill(ctx: OrchestrationContext) -> list[str]:
+        try:
+            await ctx.call_activity("tax", 3, version="3")
+        except TaskFailedError as error:
+            missing = error.details.error_message
+        return [
+            await ctx.call_activity(tax, 1),
+            await ctx.call_activity(new_tax, 1),
+            await ctx.call_activity(tax, 1, version="2"),
+            missing,
+        ]
+
+    async def scenario(run: Run) -> None:
+        old, new, chosen, missing = await result(run, "bill")
+        assert (old, new, chosen) == ("1 old", "1 new", "1 new")
+        assert missing == "The app has no version '3' of activity 'tax'; it has '1', '2'."
+
+    _ = bill
+    on(make_store(), app, scenario)

@@ -12,7 +12,7 @@ from holdfast.engine.activity_heartbeats import Heartbeats
 from holdfast.engine.activity_places import ActivityPlaces
 from holdfast.engine.clock import Clock
 from holdfast.engine.config import HostConfig
-from holdfast.errors import NotRegisteredError
+from holdfast.errors import NotRegisteredError, VersionMismatchError
 from holdfast.model.converter import DataConverter
 from holdfast.model.failure import FailureDetails, failure_from_exception
 from holdfast.model.messages import DurableKey
@@ -29,7 +29,7 @@ class ActivityRunner:
 
     def __init__(
         self,
-        find: Callable[[str], Activity[Any, Any]],
+        find: Callable[[str, str | None], Activity[Any, Any]],
         converter: DataConverter,
         config: HostConfig,
         clock: Clock,
@@ -39,7 +39,7 @@ class ActivityRunner:
         """Start nothing yet.
 
         Args:
-            find: returns an activity by name, or raises NotRegisteredError.
+            find: returns an activity by name and version, or raises NotRegisteredError or VersionMismatchError.
             progressed: is told, on the loop, what a running attempt reports, as JSON; of what comes faster than the
                 loop turns, only the newest, but always the last before the outcome.
         """
@@ -151,7 +151,7 @@ class ActivityRunner:
             seconds = (work_item.start_by - self._clock.now()).total_seconds()
             attempt.limit("start", seconds, _not_started(work_item))
         try:
-            activity = self._find(work_item.name)
+            activity = self._find(work_item.name, work_item.version)
             info = AttemptInfo(
                 work_item.instance_id,
                 work_item.execution_id,
@@ -176,7 +176,7 @@ class ActivityRunner:
             if isinstance(error, asyncio.CancelledError) and attempt.job.cancelling():
                 raise
             return Failed(failure_from_exception(error))  # of user code, which may also have cancelled itself
-        except NotRegisteredError as error:
+        except (NotRegisteredError, VersionMismatchError) as error:
             return Failed(failure_from_exception(error, non_retriable=True))
         except KeyboardInterrupt:
             raise

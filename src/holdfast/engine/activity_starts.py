@@ -101,5 +101,6 @@ def _work_item(activity: ScheduledActivity) -> ActivityWorkItem:
         activity.heartbeat_timeout,
         activity.tags,
         activity.progress,
+        activity.version,
         activity.call_id,
     )

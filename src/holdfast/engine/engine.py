@@ -72,7 +72,7 @@ class Engine:
         self._builtins = Builtins(config.http_calls, token_sources)
         self._progress = Progress(self._record_progress)
         self._runner = ActivityRunner(
-            lambda name: self._builtins.find(name) or registry.activity(name),
+            lambda name, version: self._builtins.find(name) or registry.activity(name, version),
             converter,
             config,
             self.clock,

@@ -51,6 +51,7 @@ class _ActivityOptions(msgspec.Struct, frozen=True, omit_defaults=True):
     start_timeout: timedelta | None = None
     heartbeat_timeout: timedelta | None = None
     tags: dict[str, str] = {}
+    version: str | None = None
     call_id: str | None = None
 
 
@@ -177,6 +178,7 @@ def _activity_row(activity: ScheduledActivity, partition: int) -> ActivityRow:
         activity.start_timeout,
         activity.heartbeat_timeout,
         activity.tags,
+        activity.version,
         activity.call_id,
     )
     return ActivityRow(
@@ -287,6 +289,7 @@ def decode_activity(row: ActivityRow) -> ScheduledActivity:
         heartbeat_timeout=options.heartbeat_timeout,
         tags=options.tags,
         progress=row.progress,
+        version=options.version,
         call_id=options.call_id,
     )
 

@@ -58,6 +58,7 @@ def schedule_activity(
         start_timeout=action.start_timeout,
         heartbeat_timeout=action.heartbeat_timeout,
         tags=action.tags,
+        version=action.version,
         call_id=call_id,
     )
     instance.activities[action.id] = activity

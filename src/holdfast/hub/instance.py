@@ -43,6 +43,7 @@ class ScheduledActivity(msgspec.Struct, frozen=True, kw_only=True):
     tags: dict[str, str] = {}
     progress: str | None = None
     """What the attempts have reported last, as JSON."""
+    version: str | None = None
     call_id: str | None = None
     """What names the call to the outside world, if a rewind makes it again under another execution."""
 

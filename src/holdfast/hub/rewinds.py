@@ -220,6 +220,7 @@ def _ask_again(transition: Transition, instance: Instance, event: Asked, call_id
                 policy.start_timeout,
                 policy.heartbeat_timeout,
                 event.tags,
+                event.version,
             )
             schedule_activity(transition, instance, action, call_ids.get(event.event_id))
         case TimerCreated():

@@ -41,6 +41,7 @@ class ScheduleTask(msgspec.Struct, frozen=True):
     start_timeout: timedelta | None = None
     heartbeat_timeout: timedelta | None = None
     tags: dict[str, str] = {}
+    version: str | None = None
 
     @property
     def policy(self) -> TaskPolicy | None:
@@ -150,6 +151,7 @@ def scheduled_event(action: SchedulingAction, timestamp: datetime) -> ScheduledE
                 name=action.name,
                 input=action.input,
                 tags=action.tags,
+                version=action.version,
                 policy=action.policy,
             )
         case CreateSubOrchestration():

@@ -104,6 +104,7 @@ class TaskScheduled(_Event, frozen=True, kw_only=True):
     name: str
     input: str | None = None
     tags: dict[str, str] = {}
+    version: str | None = None
     policy: TaskPolicy | None = None
     """None for the plainest; not compared on replay."""
     call_id: str | None = None

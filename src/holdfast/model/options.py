@@ -25,6 +25,8 @@ class ActivityOptions(TypedDict, total=False):
     """How long a running attempt may go without a heartbeat."""
     tags: dict[str, str] | None
     """Shown to the activity, and in the history."""
+    version: str | None
+    """Which of several functions of this name runs; of a function, which version it is."""
 
 
 class SubOrchestrationOptions(TypedDict, total=False):
@@ -95,6 +97,7 @@ def check_activity_options(name: str, options: ActivityOptions, tags_max: int) -
     check_retry(name, options.get("retry"))
     for option in ("timeout", "start_timeout", "heartbeat_timeout"):
         check_duration(f"{option} of activity {name!r}: {option}", options.get(option))
+    check_version(options.get("version"))
     check_tags(options.get("tags"), tags_max)
 
 

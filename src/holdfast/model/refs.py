@@ -97,6 +97,11 @@ class Activity(FunctionReference, Generic[I_contra, O_co]):
         self.speculative = speculative
         self.options: ActivityOptions = options or {}
 
+    @property
+    def version(self) -> str | None:
+        """Which of several functions of its name it is; one without a version runs all that have none of their own."""
+        return self.options.get("version")
+
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         return self.function(*args, **kwargs)
 

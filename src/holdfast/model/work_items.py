@@ -69,6 +69,7 @@ class ActivityWorkItem(msgspec.Struct, frozen=True):
     tags: dict[str, str] = {}
     progress: str | None = None
     """What an earlier attempt reported last, as JSON."""
+    version: str | None = None
     call_id: str | None = None
     """What names the call to the outside world, if that is not its execution and sequence number."""
 

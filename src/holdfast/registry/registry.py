@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 from holdfast.errors import ConfigurationError, NotRegisteredError, VersionMismatchError
 from holdfast.model.refs import Activity, EntityClass, Orchestrator
 
+V = TypeVar("V", Activity[Any, Any], Orchestrator[Any, Any])
 R = TypeVar("R", Activity[Any, Any], Orchestrator[Any, Any], EntityClass)
 
 
@@ -18,6 +19,7 @@ class Registry:
     def __init__(self) -> None:
         self._activities: dict[str, Activity[Any, Any]] = {}
         self._orchestrators: dict[str, Orchestrator[Any, Any]] = {}
+        self._activity_versions: dict[tuple[str, str | None], Activity[Any, Any]] = {}
         self._versions: dict[tuple[str, str | None], Orchestrator[Any, Any]] = {}
         self._entities: dict[str, EntityClass] = {}
 
@@ -34,16 +36,10 @@ class Registry:
         return self._entities.values()
 
     def add_activity(self, activity: Activity[Any, Any]) -> None:
-        _add(self._activities, "activity", activity)
+        _add_version(self._activities, self._activity_versions, "activity", activity)
 
     def add_orchestrator(self, orchestrator: Orchestrator[Any, Any]) -> None:
-        key = (orchestrator.name.casefold(), orchestrator.version)
-        known = self._orchestrators.get(key[0])
-        if known is None:
-            _add(self._orchestrators, "orchestrator", orchestrator)
-        elif key in self._versions or known.name != orchestrator.name:
-            _add(self._orchestrators, "orchestrator", orchestrator)  # which refuses it
-        self._versions[key] = orchestrator
+        _add_version(self._orchestrators, self._versions, "orchestrator", orchestrator)
 
     def add_entity(self, entity: EntityClass) -> None:
         _add(self._entities, "entity", entity)
@@ -81,15 +77,20 @@ class Registry:
         if name.casefold() not in self._orchestrators:
             raise not_registered("orchestrator", name, self._orchestrators)
 
-    def activity(self, name: str) -> Activity[Any, Any]:
-        """Return an activity by name.
+    def activity(self, name: str, version: str | None = None) -> Activity[Any, Any]:
+        """Return the activity for a name and a version.
 
         Raises:
             NotRegisteredError: naming the nearest one.
+            VersionMismatchError: if there are only other versions of it.
         """
-        found = self.find_activity(name)
-        if found is None:
+        key = name.casefold()
+        if key not in self._activities:
             raise not_registered("activity", name, self._activities)
+        found = self._activity_versions.get((key, version)) or self._activity_versions.get((key, None))
+        if found is None:
+            known = ", ".join(repr(v) for each, v in self._activity_versions if each == key)
+            raise VersionMismatchError(f"The app has no version {version!r} of activity {name!r}; it has {known}.")
         return found
 
     def entity(self, name: str) -> EntityClass:
@@ -115,6 +116,15 @@ def _add(functions: dict[str, R], kind: str, added: R) -> None:
             "pass another name=... to the decorator."
         )
     functions[added.name.casefold()] = added
+
+
+def _add_version(names: dict[str, V], versions: dict[tuple[str, str | None], V], kind: str, added: V) -> None:
+    """Add a function; others of its name must have the very same name, and another version."""
+    key = (added.name.casefold(), added.version)
+    known = names.get(key[0])
+    if known is None or key in versions or known.name != added.name:
+        _add(names, kind, added)
+    versions[key] = added
 
 
 def not_registered(
