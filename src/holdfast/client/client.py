@@ -200,7 +200,7 @@ class Client(Lifecycle):
         await self._hub.send(instance_id, CancelRequested(timestamp=_now(), reason=self._reason(reason)))
 
     async def terminate(self, instance_id: str, reason: str | None = None, *, recursive: bool = False) -> None:
-        """End an orchestration at once, without running any more of its code; running activities are stopped.
+        """End an orchestration at once; it takes no more steps, and running activities are stopped.
 
         Its sub-orchestrations go on, unless it is `recursive`.
 

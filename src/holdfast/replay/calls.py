@@ -173,6 +173,8 @@ class Calls:
         if isinstance(concurrency, bool) or not isinstance(concurrency, int) or concurrency < 1:  # pyright: ignore[reportUnnecessaryIsInstance] - callers may be untyped
             raise InvalidInputError(f"concurrency={concurrency!r} must be a number of at least 1.")
         if isinstance(function, Orchestrator):
+            if "instance_id" in options:
+                raise InvalidInputError("ctx.map() makes many instances; they cannot have one instance_id.")
             start = self._child_starter(function, cast(SubOrchestrationOptions, options))
         else:
             start = self._activity_starter(function, options)

@@ -29,7 +29,7 @@ class Messaging(Calls):
     def create_timer(self, due: timedelta | datetime, /) -> TimerTask:
         """Return a task that is completed after a duration or at an aware instant; one in the past fires at once.
 
-        Durations are not negative, and may be years. Daylight saving is the caller's: an instant is an instant.
+        So does a negative duration. It may be years. Daylight saving is the caller's: an instant is an instant.
         """
         self._check_usable()
         return self._execution.create_timer(instant(self._execution.clock(), due))
