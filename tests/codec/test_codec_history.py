@@ -25,7 +25,7 @@ from holdfast.engine.config import HostConfig
 from holdfast.errors import CorruptRecordError, PayloadError
 from holdfast.model import history
 from holdfast.model.failure import FailureDetails
-from holdfast.model.history import HistoryEvent, MessageEvent, ParentInstance
+from holdfast.model.history import CarriedTask, HistoryEvent, MessageEvent, ParentInstance
 from holdfast.model.retry import RetryPolicy, RetryRule
 from holdfast.model.status import OrchestrationStatus
 from holdfast.model.task_policy import TaskPolicy
@@ -49,6 +49,7 @@ BY_TYPE: dict[Any, st.SearchStrategy[Any]] = {
     TaskPolicy: st.builds(TaskPolicy, timeout=st.none() | st.timedeltas(), speculative=st.booleans()),
     ParentInstance: st.builds(ParentInstance, st.text(), st.text(), st.integers()),
     tuple[str, ...]: st.lists(st.text()).map(tuple),
+    tuple[CarriedTask, ...]: st.lists(st.builds(CarriedTask, st.text(), st.integers(-(2**60), -1))).map(tuple),
     dict[str, str]: st.dictionaries(st.text(), st.text()),
     bool: st.booleans(),
     type(None): st.none(),
@@ -222,6 +223,9 @@ MOMENTS: tuple[HistoryEvent, ...] = (
     history.UpdateCompleted(timestamp=T, update_id="u2", failure=FAILURE),
     history.PatchMarked(timestamp=T, name="new-tax"),
     history.TaskScheduled(timestamp=T, event_id=10, name="charge", version="2"),
+    history.ExecutionStarted(
+        timestamp=T, name="order", instance_id="o", execution_id="e9", carried=(CarriedTask("upload", -10),)
+    ),
     history.ExecutionRewound(
         timestamp=T, execution_id="e4", instance_id="order-3", parent=ParentInstance("p", "e1", 2), task_scheduled_id=1
     ),

@@ -21,6 +21,7 @@ from holdfast.hub.transition import Transition
 from holdfast.model.actions import (
     CancelTask,
     CancelTimer,
+    Carried,
     CompleteOrchestration,
     CreateSubOrchestration,
     CreateTimer,
@@ -124,7 +125,13 @@ class Walk:
             actions.append(CompleteOrchestration(status, failure=FailureDetails("x", "y")))
         elif end < 0.2:
             events = (EventRaised(timestamp=NOW, name="e"),) * dice.randrange(3)
-            actions.append(CompleteOrchestration(OrchestrationStatus.CONTINUED_AS_NEW, "2", carryover_events=events))
+            work = [each for each in sorted([*instance.activities, *instance.children]) if dice.random() < 0.5]
+            carried = tuple(Carried(f"t{number}", number) for number in work)
+            actions.append(
+                CompleteOrchestration(
+                    OrchestrationStatus.CONTINUED_AS_NEW, "2", carryover_events=events, carried=carried
+                )
+            )
         return tuple(actions)
 
     def go_back(self, instance: Instance) -> None:

@@ -88,6 +88,15 @@ class ActivityRunner:
             del self._queued[key]
             self._finished(work_item, Failed(_not_started(work_item)))
 
+    def adopt(self, key: DurableKey, work_item: ActivityWorkItem) -> bool:
+        """Let a running attempt answer for another activity; return whether there is one."""
+        attempt = self._running.pop(key, None)
+        if attempt is None:
+            return False
+        attempt.key, attempt.work_item = (work_item.execution_id, work_item.sequence), work_item
+        self._running[attempt.key] = attempt
+        return True
+
     def forget(self, key: DurableKey) -> None:
         """Drop one activity, if it has not started."""
         self._queued.pop(key, None)

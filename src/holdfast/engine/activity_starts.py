@@ -64,6 +64,12 @@ class ActivityStarts:
         self._timers.discard(key)
         self._runner.forget(key)
 
+    def adopt(self, key: DurableKey, activity: ScheduledActivity) -> None:
+        """Let the attempt of another activity go on as that of this one, or start this one if that does not run."""
+        self._expected.discard(activity.key)
+        if not self._runner.adopt(key, _work_item(activity)):
+            self.start(activity)
+
     def stop(self, key: DurableKey) -> None:
         """Stop the attempt of an activity that is given up, if it runs."""
         self.forget(key)

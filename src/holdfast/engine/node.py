@@ -34,6 +34,7 @@ from holdfast.hub.episodes import PendingEpisode
 from holdfast.hub.hub import Hub
 from holdfast.hub.instance import DurableTimer, Instance, ScheduledActivity
 from holdfast.hub.transition import (
+    AdoptActivity,
     Output,
     StartActivity,
     Transition,
@@ -134,10 +135,10 @@ class Node:
         if transition.instance is None and transition.instance_id not in self.residents:
             self._dropped.add(transition.consumed, transition.lsn)
         for output in transition.outputs:
-            if isinstance(output, StartActivity):
+            if isinstance(output, StartActivity | AdoptActivity):
                 self.starts.expect(output.activity)
-                if output.activity.speculative:
-                    self.starts.start_speculatively(output.activity, transition.lsn)
+            if isinstance(output, StartActivity) and output.activity.speculative:
+                self.starts.start_speculatively(output.activity, transition.lsn)
         self._sent.extend(transition.sent)
         self._deliver_sent()
 

@@ -7,6 +7,7 @@ import logging
 from holdfast.engine.activity_starts import ActivityStarts
 from holdfast.engine.waiters import Waiters
 from holdfast.hub.transition import (
+    AdoptActivity,
     HistoryWarning,
     InstanceStopped,
     Output,
@@ -27,6 +28,8 @@ class Outputs:
         match output:
             case StartActivity():
                 self._starts.start(output.activity)
+            case AdoptActivity():
+                self._starts.adopt(output.key, output.activity)
             case StopActivity():
                 self._starts.stop(output.key)
             case InstanceStopped():

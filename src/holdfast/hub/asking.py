@@ -106,7 +106,13 @@ def start_child(transition: Transition, instance: Instance, action: CreateSubOrc
 
 
 def ask_child_again(
-    transition: Transition, instance: Instance, sequence: int, child_instance_id: str, *, asked_as: int
+    transition: Transition,
+    instance: Instance,
+    sequence: int,
+    child_instance_id: str,
+    *,
+    asked_as: int,
+    is_carried: bool = False,
 ) -> None:
     """Ask a sub-orchestration of an earlier execution for its answer: see `ExecutionRewound`."""
     event = ExecutionRewound(
@@ -114,6 +120,7 @@ def ask_child_again(
         execution_id=instance.execution_id,
         parent=ParentInstance(instance.instance_id, instance.execution_id, sequence),
         task_scheduled_id=asked_as,
+        is_carried=is_carried,
     )
     transition.send(child_instance_id, event)
 

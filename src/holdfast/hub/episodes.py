@@ -5,6 +5,7 @@ from __future__ import annotations
 import msgspec
 
 from holdfast.hub.asking import NewExecutions, ask_for_activity, ask_for_child
+from holdfast.hub.carrying import Carrying
 from holdfast.hub.instance import RUN_TIMEOUT, SCHEDULED_START, CriticalSectionState, Instance
 from holdfast.hub.lifecycle import (
     Trigger,
@@ -190,7 +191,9 @@ def complete_episode(
     if completion is None and instance.history_events + len(events) > limits.history_events_max:
         completion = _too_long(instance, limits)
     if completion is not None and completion.status is OrchestrationStatus.CONTINUED_AS_NEW:
-        continue_as_new(transition, instance, new.execution_id, completion)
+        carrying = Carrying(transition, instance, completion.carried)
+        continue_as_new(transition, instance, new.execution_id, completion, carrying.tasks)
+        carrying.put_in(transition, instance)
         return
     if completion is not None:
         if completion.status is OrchestrationStatus.FAILED:  # the next rewind remembers it still

@@ -367,7 +367,8 @@ def _is_open(instance: Instance, message: Message) -> bool:
     if isinstance(event, EntityLockGranted):
         return instance.lock is not None and instance.lock.section_id == event.critical_section_id
     if isinstance(event, SubOrchestrationInstanceCompleted | SubOrchestrationInstanceFailed):
-        return event.task_scheduled_id in instance.children
+        # Below zero, it was handed on by the execution before this one, which may have heard the answer itself.
+        return event.task_scheduled_id in instance.children or event.task_scheduled_id < 0
     return True
 
 

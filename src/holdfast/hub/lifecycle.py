@@ -16,6 +16,7 @@ from holdfast.model.actions import CompleteOrchestration
 from holdfast.model.failure import FailureDetails
 from holdfast.model.history import (
     CancelRequested,
+    CarriedTask,
     EntityUnlockSent,
     ExecutionResumed,
     ExecutionStarted,
@@ -232,7 +233,11 @@ def tell_parent(transition: Transition, instance: Instance) -> None:
 
 
 def continue_as_new(
-    transition: Transition, instance: Instance, execution_id: str, completion: CompleteOrchestration
+    transition: Transition,
+    instance: Instance,
+    execution_id: str,
+    completion: CompleteOrchestration,
+    carried: tuple[CarriedTask, ...],
 ) -> None:
     """Replace the execution of an instance by a new one with an empty history.
 
@@ -247,6 +252,7 @@ def continue_as_new(
         input=completion.result,
         version=completion.version or instance.version,
         event_keys=completion.event_keys,
+        carried=carried,
     )
     transition.remove_all_work(instance)
     transition.removed_execution = (instance.execution_id, instance.episodes)

@@ -91,6 +91,7 @@ def plan_rewind(instance_id: str, history: History, failure: FailureDetails | No
     cut, undoes_failures = _cut(history, failure)
     kept, undone = tuple(history[:cut]), history[cut:]
     _check_sections(instance_id, kept)
+    _check_carried(instance_id, started, kept)
     asked, answered = _asked(kept), _answered(kept)
     inputs = tuple(_inputs(undone, asked, without_failures=undoes_failures))
     answered_later = _answered([inputs])
@@ -139,10 +140,12 @@ def plan_fork(instance_id: str, history: History, episodes: int | None) -> Plan:
             f"episode={episodes!r}: instance {instance_id!r} has {most} episodes from which it can be forked."
         )
     kept = tuple(history[:episodes])
+    started = _started(instance_id, history)
     _check_sections(instance_id, kept)
+    _check_carried(instance_id, started, kept)
     answered = _answered(kept)
     still_open = tuple(event for key, event in _asked(kept).items() if key not in answered)
-    return Plan(started=_started(instance_id, history), episodes=kept, open=still_open)
+    return Plan(started=started, episodes=kept, open=still_open)
 
 
 # Where to cut
@@ -280,6 +283,18 @@ def _started(instance_id: str, history: History) -> ExecutionStarted:
         instance_id,
         f"The code of instance {instance_id!r} has never run; there is nothing to go back to. Start it anew.",
     )
+
+
+def _check_carried(instance_id: str, started: ExecutionStarted, episodes: History) -> None:
+    """Refuse to go back to where work of an earlier execution was going on: its handles are not in this history."""
+    answered = _answered(episodes)
+    waiting = [task.name for task in started.carried if task.number not in answered]
+    if waiting:
+        raise RewindRefusedError(
+            instance_id,
+            f"Instance {instance_id!r} cannot be taken back: the carried tasks {', '.join(waiting)} were open there. "
+            "Start it anew.",
+        )
 
 
 def _check_sections(instance_id: str, episodes: History) -> None:

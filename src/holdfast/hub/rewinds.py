@@ -98,7 +98,7 @@ class Rewinds(Numbering):
             if instance is not None:
                 transition.touch(instance)
             return transition
-        if instance.status is OrchestrationStatus.FAILED:
+        if instance.status is OrchestrationStatus.FAILED and not event.is_carried:
             instance.is_working = True
             instance.controls.append(message)
             return None

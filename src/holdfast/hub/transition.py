@@ -28,6 +28,13 @@ class InstanceStopped(msgspec.Struct, frozen=True):
     state: OrchestrationState
 
 
+class AdoptActivity(msgspec.Struct, frozen=True):
+    """Let a running attempt go on as that of another activity, or start that one if it does not run."""
+
+    key: DurableKey
+    activity: ScheduledActivity
+
+
 class StopActivity(msgspec.Struct, frozen=True):
     """Stop the running attempt of an activity whose result nobody waits for any more."""
 
@@ -49,7 +56,7 @@ class HistoryWarning(msgspec.Struct, frozen=True):
     history_events: int
 
 
-Output: TypeAlias = StartActivity | StopActivity | InstanceStopped | UpdateAnswered | HistoryWarning
+Output: TypeAlias = StartActivity | AdoptActivity | StopActivity | InstanceStopped | UpdateAnswered | HistoryWarning
 
 
 class Transition:

@@ -17,8 +17,12 @@ from holdfast.model.history import (
     EventSent,
     PatchMarked,
     ScheduledEvent,
+    SubOrchestrationInstanceCompleted,
     SubOrchestrationInstanceCreated,
+    SubOrchestrationInstanceFailed,
     TaskCancelled,
+    TaskCompleted,
+    TaskFailed,
     TaskScheduled,
     TimerCreated,
     UpdateCompleted,
@@ -28,6 +32,7 @@ from holdfast.model.retry import RetryRule
 from holdfast.model.status import OrchestrationStatus
 from holdfast.model.task_policy import TaskPolicy
 
+TaskAnswer: TypeAlias = TaskCompleted | TaskFailed | SubOrchestrationInstanceCompleted | SubOrchestrationInstanceFailed
 EntityMessage: TypeAlias = EntityOperationCalled | EntityOperationSignaled | EntityLockRequested | EntityUnlockSent
 
 
@@ -109,12 +114,20 @@ class SendEntityMessage(msgspec.Struct, frozen=True):
     event: EntityMessage
 
 
+class Carried(msgspec.Struct, frozen=True):
+    """A task that the next execution takes over; `answer` is set if it came in with the last episode."""
+
+    name: str
+    number: int
+    answer: TaskAnswer | None = None
+
+
 class CompleteOrchestration(msgspec.Struct, frozen=True):
     """The last action of an execution.
 
     With the status `ContinuedAsNew`, `result` is the input of the next execution and `carryover_events` are the
     external events and the updates that it finds waiting. `version` replaces the version of the instance,
-    `event_keys` are those of the events taken in so far.
+    `event_keys` are those of the events taken in so far, `carried` the tasks that the next execution takes over.
     """
 
     status: OrchestrationStatus
@@ -123,6 +136,7 @@ class CompleteOrchestration(msgspec.Struct, frozen=True):
     carryover_events: tuple[EventRaised | UpdateRequested, ...] = ()
     version: str | None = None
     event_keys: tuple[str, ...] = ()
+    carried: tuple[Carried, ...] = ()
 
 
 SchedulingAction: TypeAlias = (

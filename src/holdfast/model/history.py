@@ -32,6 +32,16 @@ class ParentInstance(msgspec.Struct, frozen=True):
 # none, is not the one that was meant.
 
 
+class CarriedTask(msgspec.Struct, frozen=True):
+    """An activity or sub-orchestration of the execution before this one that is still going on.
+
+    `number` is below zero: the sequence number under which this execution hears of it.
+    """
+
+    name: str
+    number: int
+
+
 class OrchestratorStarted(_Event, frozen=True, kw_only=True):
     """An episode began; its timestamp is what the orchestrator reads as the current time."""
 
@@ -48,6 +58,7 @@ class ExecutionStarted(_Event, frozen=True, kw_only=True):
     """Not to run before this instant."""
     expires_at: datetime | None = None
     """To fail if it has not ended by this instant; the same for all executions of an instance."""
+    carried: tuple[CarriedTask, ...] = ()
     event_keys: tuple[str, ...] = ()
     """Keys of external events that earlier executions have taken in, so that a repeated one is known."""
 
@@ -97,6 +108,8 @@ class ExecutionRewound(_Event, frozen=True, kw_only=True):
     """Set by a fork: the history up to here is that of another instance, and what follows is that of this one."""
     task_scheduled_id: int | None = None
     """In a message: under which number the parent had asked for the receiver, if not under the one in `parent`."""
+    is_carried: bool = False
+    """In a message: the parent has continued as new and waits on, so that one that has failed tells that again."""
 
 
 class TaskScheduled(_Event, frozen=True, kw_only=True):

@@ -44,6 +44,7 @@ def completion(
             ),
             version=following.version,
             event_keys=execution.events.last_keys(execution.limits.event_keys_max),
+            carried=execution.carried.handed_on,
         )
     try:
         result = execution.converter.encode(outcome.value)

@@ -7,12 +7,12 @@ import uuid
 from collections.abc import Callable, Collection, Mapping
 from datetime import datetime, timedelta
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from holdfast.errors import InvalidInputError, OrchestratorMisuseError, PayloadTooLargeError
 from holdfast.model.http_call import DurableHttpRequest, DurableHttpResponse
 from holdfast.model.options import check_version
-from holdfast.model.refs import validate_name
+from holdfast.model.refs import Activity, Orchestrator, validate_name
 from holdfast.model.retry import RetryPolicy
 from holdfast.replay.completion import NextExecution
 from holdfast.replay.deterministic import deterministic_random, deterministic_uuid
@@ -26,6 +26,8 @@ from holdfast.replay.tasks import DurableTask
 
 if TYPE_CHECKING:
     import logging
+
+O = TypeVar("O")  # noqa: E741 - output, as everywhere in the typed API
 
 
 class OrchestrationContext(Messaging):
@@ -193,6 +195,7 @@ class OrchestrationContext(Messaging):
         *,
         preserve_unprocessed_events: bool = True,
         open_tasks: Literal["drop", "wait", "refuse"] = "drop",
+        carry: Mapping[str, DurableTask[Any]] | None = None,
         version: str | None = None,
     ) -> None:
         """Start over with a new input and an empty history, once the function returns; return right after this call.
@@ -202,12 +205,16 @@ class OrchestrationContext(Messaging):
             open_tasks: what happens to activities, sub-orchestrations and entity calls without an answer: "drop" stops
                 the activities, lets the others go on, and hears none of them; "wait" starts over once all have ended;
                 "refuse" raises `OrchestratorMisuseError`. Timers and waits are dropped.
+            carry: activities and sub-orchestrations that go on, by the names under which the next execution finds them
+                with `carried_task`.
             version: of the next execution, if it is to be another one.
         """
         self._check_usable()
         if open_tasks not in ("drop", "wait", "refuse"):  # pyright: ignore[reportUnnecessaryContains] - callers may be untyped
             raise InvalidInputError(f"open_tasks={open_tasks!r} must be 'drop', 'wait' or 'refuse'.")
         check_version(version)
+        if carry and open_tasks != "drop":
+            raise InvalidInputError(f"carry= does not go together with open_tasks={open_tasks!r}.")
         still_open = self._execution.open_tasks.work
         if open_tasks == "refuse" and still_open:
             raise OrchestratorMisuseError(
@@ -215,9 +222,22 @@ class OrchestrationContext(Messaging):
                 "Await or cancel them first."
             )
         payload = self._execution.converter.encode(input)
+        self._execution.carried.hand_on(carry or {})
         self._execution.continue_as_new(
             NextExecution(payload, preserve_unprocessed_events, open_tasks == "wait", version)
         )
+
+    def carried_task(self, name: str, function: Activity[Any, O] | Orchestrator[Any, O], /) -> DurableTask[O]:
+        """Return a task that the execution before this one has handed on with `continue_as_new(carry=...)`.
+
+        Args:
+            function: what was called; it gives the type of the result.
+
+        Raises:
+            InvalidInputError: if none was handed on under this name.
+        """
+        self._check_usable()
+        return self._execution.carried.get(name, function.output_type)
 
     def set_custom_status(self, status: Any, /) -> None:
         """Show a JSON-able value (16 KiB at most) to whoever asks for this instance's status, from the next wait on."""

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from holdfast.errors import HoldfastError
+from holdfast.model.actions import TaskAnswer
 from holdfast.model.failure import FailureDetails, exception_from_failure
 from holdfast.model.history import (
     EntityLockGranted,
@@ -24,12 +25,17 @@ if TYPE_CHECKING:
 
 _TASK_BYTES = 512
 
+RAW: Final = object()
+"""The expected type of a payload that is not to be decoded yet."""
+
 
 class OpenTasks:
     def __init__(self, execution: Execution) -> None:
         self._execution = execution
         self._by_number: dict[int, tuple[DurableTask[Any], Any]] = {}
         self._requests: dict[str, int] = {}
+        self._calls: set[int] = set()
+        """Which of them are activities and sub-orchestrations."""
 
     @property
     def work(self) -> int:
@@ -44,6 +50,15 @@ class OpenTasks:
         self._open(number, task, expected_type)
         return task
 
+    def add_call(self, number: int, expected_type: Any, give_up: Callable[[int], None] | None) -> DurableTask[Any]:
+        """Return the task for an activity or a sub-orchestration."""
+        self._calls.add(number)
+        return self.add(number, expected_type, give_up)
+
+    def number_of(self, task: DurableTask[Any]) -> int | None:
+        """Return the sequence number of an open activity or sub-orchestration; None for anything else."""
+        return next((number for number in self._calls if self._by_number[number][0] is task), None)
+
     def add_timer(self, number: int, give_up: Callable[[int], None]) -> TimerTask:
         task = TimerTask(self._execution, lambda: self._cancelled(number, give_up))
         self._open(number, task, None)
@@ -57,7 +72,10 @@ class OpenTasks:
         """Complete a task with a payload, or with the reason why that cannot be decoded."""
         self._execution.grow(payload)
         try:
-            value = None if payload is None else self._execution.converter.decode(payload, expected_type)
+            if expected_type is RAW:
+                value: Any = payload
+            else:
+                value = None if payload is None else self._execution.converter.decode(payload, expected_type)
         except HoldfastError as error:
             kind, message = type(error), str(error)
             task.fail(lambda: kind(message))
@@ -69,6 +87,7 @@ class OpenTasks:
         self._execution.size_bytes += _TASK_BYTES
 
     def _cancelled(self, number: int, give_up: Callable[[int], None] | None) -> None:
+        self._calls.discard(number)
         if self._by_number.pop(number, None) is not None:
             self._execution.size_bytes -= _TASK_BYTES
             if give_up is not None:
@@ -79,6 +98,7 @@ class OpenTasks:
         if entry is None:
             return  # it was cancelled, or the code has ended: nothing may come of it any more
         task, expected_type = entry
+        self._calls.discard(number)
         self._execution.size_bytes -= _TASK_BYTES
         if failure is not None:
             details = failure
@@ -86,11 +106,14 @@ class OpenTasks:
         else:
             self.finish(task, payload, expected_type)
 
-    def completed(self, event: TaskCompleted | SubOrchestrationInstanceCompleted) -> None:
-        self._settle(event.task_scheduled_id, event.result)
-
-    def failed(self, event: TaskFailed | SubOrchestrationInstanceFailed) -> None:
-        self._settle(event.task_scheduled_id, failure=event.failure)
+    def answered(self, event: TaskAnswer) -> None:
+        if self._execution.continues_as_new:
+            self._execution.carried.answered(event)
+        match event:
+            case TaskCompleted() | SubOrchestrationInstanceCompleted():
+                self._settle(event.task_scheduled_id, event.result)
+            case TaskFailed() | SubOrchestrationInstanceFailed():
+                self._settle(event.task_scheduled_id, failure=event.failure)
 
     def timer_fired(self, event: TimerFired) -> None:
         self._settle(event.timer_id)

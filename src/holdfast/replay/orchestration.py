@@ -47,6 +47,7 @@ from holdfast.model.refs import Orchestrator, decode_input
 from holdfast.model.work_items import Episode
 from holdfast.replay.asked import Asked
 from holdfast.replay.branches import Branch, Branches
+from holdfast.replay.carried import CarriedTasks
 from holdfast.replay.completion import NextExecution, completion
 from holdfast.replay.event_waits import EventWaits
 from holdfast.replay.handlers import Handlers
@@ -80,8 +81,7 @@ class Execution:
         """What ids of children and requests, UUIDs and random numbers are made of: see `ExecutionRewound`."""
         self.converter = converter
         self.limits = limits
-        self.episodes = 0
-        self.history_events = 0
+        self.episodes = self.history_events = 0
         self.size_bytes = _BASE_BYTES
         self.now: datetime | None = None
         self.started: ExecutionStarted | None = None
@@ -92,6 +92,7 @@ class Execution:
         self.completions = Completions()
         self.branches = Branches(self)
         self.open_tasks = OpenTasks(self)
+        self.carried = CarriedTasks(self)
         self.events = EventWaits(self)
         self.handlers = Handlers(self)
         self._context = make_context(self)
@@ -194,7 +195,7 @@ class Execution:
         give_up: Callable[[int], None] | None = None,
     ) -> DurableTask[Any]:
         """Ask for something that has a result, and return the task for it; `give_up` is called if it is cancelled."""
-        return self.open_tasks.add(self.ask(make_action), expected_type, give_up)
+        return self.open_tasks.add_call(self.ask(make_action), expected_type, give_up)
 
     def ask(self, make_action: Callable[[int], OrchestratorAction]) -> int:
         """Ask for something without a result; return its sequence number.
@@ -295,9 +296,9 @@ class Execution:
 
     def _on_execution_started(self, event: ExecutionStarted) -> None:
         self.started = event
-        self.instance_id = event.instance_id
-        self.identity = event.execution_id
+        self.instance_id, self.identity = event.instance_id, event.execution_id
         self.events.start_with(event.event_keys)
+        self.carried.take_over(event)
         self.grow(event.input)
         try:
             body = run_as(self, lambda: self._call_orchestrator(event.input))
@@ -351,10 +352,10 @@ class Execution:
         CancelRequested: _on_cancel_requested,
         EventRaised: _on_event_raised,
         UpdateRequested: lambda self, event: self.handlers.begin_update(event),
-        TaskCompleted: lambda self, event: self.open_tasks.completed(event),
-        TaskFailed: lambda self, event: self.open_tasks.failed(event),
-        SubOrchestrationInstanceCompleted: lambda self, event: self.open_tasks.completed(event),
-        SubOrchestrationInstanceFailed: lambda self, event: self.open_tasks.failed(event),
+        TaskCompleted: lambda self, event: self.open_tasks.answered(event),
+        TaskFailed: lambda self, event: self.open_tasks.answered(event),
+        SubOrchestrationInstanceCompleted: lambda self, event: self.open_tasks.answered(event),
+        SubOrchestrationInstanceFailed: lambda self, event: self.open_tasks.answered(event),
         TimerFired: lambda self, event: self.open_tasks.timer_fired(event),
         EntityOperationCompleted: lambda self, event: self.open_tasks.operation_completed(event),
         EntityOperationFailed: lambda self, event: self.open_tasks.operation_failed(event),
