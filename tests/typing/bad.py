@@ -21,7 +21,10 @@ from holdfast import (
     ExternalEvent,
     OrchestrationContext,
     Orchestrator,
+    RetryContext,
     RetryPolicy,
+    race,
+    select,
     when_all,
     when_any,
 )
@@ -109,6 +112,42 @@ async def other_mistakes(ctx: OrchestrationContext) -> None:
     winner = await when_any(ctx.call_activity(file_size, "/"), ctx.create_timer(timedelta(seconds=1)))
     size: int = winner.result  # E: the timer may have won
     print(number, numbers, size)
+
+
+def decides_nothing(context: RetryContext) -> str:
+    return str(context.attempts_made)
+
+
+@app.orchestrator
+async def composition_mistakes(ctx: OrchestrationContext) -> None:
+    size, text = ctx.call_activity(file_size, "/"), ctx.call_activity(say_hello, "Oslo")
+    pair: tuple[int, int] = await when_all(size, text)  # E: wrong type of one result
+    first: int = await race(size, text)  # E: the other may win
+    race([1, 2])  # E: numbers are no tasks
+    select(size)  # E: a choice of one
+    match await select(size, text):
+        case (0, _):
+            pass
+        case (1, value):
+            number: int = value  # E: wrong type of a branch
+            print(number)
+    sizes: list[str] = await ctx.map(file_size, ["/"])  # E: wrong results of a map
+    await ctx.map(file_size, [1, 2])  # E: wrong items of a map
+    await ctx.map(file_size, ["/"], concurency=5)  # E: unknown option of a map
+    await ctx.map(purchase, ["seven"])  # E: wrong items of a map of sub-orchestrations
+    await ctx.map(file_size, "/", retry=3)  # E: wrong option of a map
+    await ctx.call_activity(roll_dice, retry=decides_nothing)  # E: a handler that returns a text
+    await ctx.call_sub_orchestrator(nothing_in, retries=3)  # E: unknown option of a sub-orchestration
+    await ctx.call_sub_orchestrator(nothing_in, timeout=5)  # E: seconds are no timedelta
+    ctx.start_orchestration(nothing_in, retry=RetryPolicy())  # E: nobody waits, so nobody tries again
+    async with ctx.task_group() as group:
+        group.create_task(5)  # E: neither a coroutine nor a task
+        length: str = group.create_task(size).result  # E: wrong type of a result
+    async with ctx.saga() as saga:
+        saga.add_compensation(say_hello, 5)  # E: wrong input of a compensation
+        saga.add_compensation(say_hello)  # E: missing input of a compensation
+        saga.add_compensation(roll_dice, delay=5)  # E: unknown option of a compensation
+    print(pair, first, sizes, length)
 
 
 @app.orchestrator

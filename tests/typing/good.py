@@ -15,7 +15,9 @@ from holdfast import (
     Activity,
     ActivityContext,
     App,
+    CancelledError,
     Client,
+    CompensationFailedError,
     DurableTask,
     Entity,
     EntityId,
@@ -30,10 +32,15 @@ from holdfast import (
     OrchestrationHandle,
     OrchestrationStatus,
     Orchestrator,
+    RetryContext,
     RetryPolicy,
+    Saga,
     TaskFailedError,
+    TaskGroup,
     TimerTask,
     activity_context,
+    race,
+    select,
     when_all,
     when_any,
 )
@@ -195,6 +202,94 @@ async def races(ctx: OrchestrationContext) -> str:
     assert_type(three, DurableTask[Approval] | DurableTask[None] | DurableTask[int])
     assert_type(three.result, Approval | None | int)
     return "in time" if three.is_completed and not three.is_failed else "failed"
+
+
+# Compositions
+
+
+@app.orchestrator
+async def combines(ctx: OrchestrationContext) -> str:
+    size, text = ctx.call_activity(file_size, "/"), ctx.call_activity(say_hello, "Oslo")
+    assert_type(await when_all(size, text), tuple[int, str])
+    assert_type(await when_all(size, text, ctx.create_timer(timedelta(0)), fail_fast=True), tuple[int, str, None])
+    four = await when_all(size, text, text, size)
+    assert_type(four, tuple[int, str, str, int])
+    assert_type(await when_all([size], fail_fast=True), list[int])
+    assert_type(await race([size, size]), int)
+    assert_type(await race(size, text), int | str)
+    assert_type(await race(size, text, ctx.wait_for_external_event(APPROVAL)), int | str | Approval)
+    nested = when_all([when_all([size]), when_all([size])])
+    assert_type(await nested, list[list[int]])
+    match await select(ctx.wait_for_external_event(APPROVAL), ctx.create_timer(timedelta(days=1)), size):
+        case (0, approval):
+            assert_type(approval, Approval)
+            return approval.approver
+        case (1, nothing):
+            assert_type(nothing, None)
+            return "late"
+        case (2, number):
+            assert_type(number, int)
+            return str(number)
+
+
+@app.orchestrator
+async def maps(ctx: OrchestrationContext) -> int:
+    sizes = await ctx.map(file_size, ["/", "/tmp"], concurrency=5, fail_fast=True, timeout=timedelta(seconds=1))
+    assert_type(sizes, list[int])
+    assert_type(ctx.map(say_hello, (name for name in "ab"), retry=RetryPolicy(jitter=0.1)), DurableTask[list[str]])
+    assert_type(await ctx.map(purchase, [Order("tea")]), list[str])
+    return sum(sizes)
+
+
+@app.orchestrator
+async def scopes(ctx: OrchestrationContext) -> str:
+    async def work(name: str) -> int:
+        return len(await ctx.call_activity(say_hello, name))
+
+    async def add(group: TaskGroup, saga: Saga) -> None:
+        saga.add_compensation(ping)
+        saga.add_compensation("by name", 5)
+        saga.add_compensation(place, Order("tea"), retry=RetryPolicy(), timeout=timedelta(minutes=1))
+        group.create_task(work("Ann"))
+
+    try:
+        async with ctx.task_group() as group, ctx.saga() as saga:
+            length = group.create_task(work("Oslo"))
+            assert_type(length, DurableTask[int])
+            assert_type(group.create_task(ctx.call_activity(file_size, "/")), DurableTask[int])
+            await add(group, saga)
+            assert_type(length.cancel(), bool)
+    except CompensationFailedError as error:
+        assert_type(error.failures, tuple[Exception, ...])
+        return "mend it by hand"
+    except CancelledError:
+        return "cancelled"
+    return str(length.result)
+
+
+def decide(context: RetryContext) -> bool | timedelta:
+    assert_type(context.last_failure, FailureDetails)
+    assert_type(context.elapsed, timedelta)
+    return timedelta(seconds=context.attempts_made) if context.attempts_made < 3 else False
+
+
+@app.orchestrator
+async def retries(ctx: OrchestrationContext) -> None:
+    await ctx.call_activity(roll_dice, retry=decide)
+    await ctx.call_activity(roll_dice, retry=lambda context: context.attempts_made < 5, tags={"cost": "low"})
+    await ctx.call_activity(roll_dice, retry=RetryPolicy(retry_on=(ValueError, "httpx.HTTPError"), jitter=1))
+    await ctx.call_activity(roll_dice, retry=RetryPolicy(retry_on=lambda failure: failure.is_non_retriable))
+    await ctx.call_activity(roll_dice, retry=None, timeout=None)
+    await ctx.call_sub_orchestrator(
+        purchase,
+        Order("tea"),
+        retry=decide,
+        timeout=timedelta(hours=1),
+        instance_id="order-7",
+        version="2",
+        tags={"a": "b"},
+    )
+    assert_type(ctx.start_orchestration(purchase, Order("tea"), start_at=timedelta(hours=1)), str)
 
 
 @app.orchestrator
