@@ -245,9 +245,10 @@ class _Attempt:
 
     def unlimit(self) -> None:
         """Stop all clocks."""
-        for handle in self._limits.values():
-            handle.cancel()
-        self._limits.clear()
+        if self._limits:  # most attempts have none
+            for handle in self._limits.values():
+                handle.cancel()
+            self._limits.clear()
 
     def stop(self) -> None:
         """Let the attempt end now, without an outcome; only one in a thread may go on, if it does not look."""
