@@ -13,5 +13,5 @@ def tune_process() -> None:
     again and again costs about a seventh of the throughput. And threads change places sooner: the thread that writes
     to SQLite needs the interpreter for moments only, but while the event loop is busy it would wait 5 ms for each.
     """
-    gc.set_threshold(20_000, 20, 20)
+    gc.set_threshold(50_000, 20, 20)
     sys.setswitchinterval(0.0005)
