@@ -7,7 +7,7 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
-from engine_kit import SOON, Run, eventually
+from engine_kit import SOON, FailingStore, Run, eventually
 from test_orchestrations import MakeStore, on
 
 from holdfast import (
@@ -204,7 +204,8 @@ def test_what_cannot_be_carried_is_refused(make_store: MakeStore) -> None:
         done = ctx.call_activity(quick)
         await done
         timer = ctx.create_timer(timedelta(hours=1))
-        for carry in ({"done": done}, {"timer": timer}, {"": ctx.call_activity(quick)}):
+        twice = ctx.call_activity(quick)
+        for carry in ({"done": done}, {"timer": timer}, {"": ctx.call_activity(quick)}, {"a": twice, "b": twice}):
             try:
                 ctx.continue_as_new(carry=carry)
             except InvalidInputError as error:
@@ -219,4 +220,61 @@ def test_what_cannot_be_carried_is_refused(make_store: MakeStore) -> None:
         await handle.wait_for_completion(timeout=SOON)
 
     on(make_store(), app, scenario)
-    assert len(refused) == 3
+    assert len(refused) == 4
+
+
+def test_what_was_cancelled_after_it_was_handed_on_is_not_there(make_store: MakeStore) -> None:
+    """The next execution was given a handle for it, and waited for ever."""
+    world = World()
+    app = make_app(world)
+
+    @app.orchestrator
+    async def hasty(ctx: OrchestrationContext, is_second: bool) -> str:
+        if is_second:
+            with pytest.raises(InvalidInputError, match="it has none"):
+                ctx.carried_task("upload", app.registry.activity("upload"))
+            return "gone"
+        task = ctx.call_activity("upload", "good")
+        ctx.continue_as_new(True, carry={"upload": task})
+        task.cancel()
+        return ""
+
+    async def scenario(run: Run) -> None:
+        handle = await run.client.start_new(hasty, False)
+        assert await handle.wait_for_completion(timeout=SOON) == "gone"
+
+    on(make_store(), app, scenario)
+
+
+@KINDS
+@pytest.mark.parametrize("how", ["before", "unknown, not applied", "unknown, applied"])
+@pytest.mark.parametrize("commit", range(1, 7))
+def test_a_failed_commit_loses_no_handle(make_store: MakeStore, kind: str, how: str, commit: int) -> None:
+    world = World()
+    store = FailingStore(make_store())
+
+    async def scenario(run: Run) -> None:
+        await run.client.start_new("carrying", (kind, "good", 3), instance_id="c")
+        await eventually(lambda: asyncio.sleep(0, bool(world.runs)))
+        store.fail_at = {store.commits + commit: how}
+        for left in (2, 1, 0):
+
+            async def sent(key: str = f"to {left}") -> bool:
+                try:
+                    await run.client.raise_event("c", "next", key=key)
+                except Exception:  # the host starts again; the key makes it safe to send it once more
+                    return False
+                return True
+
+            await eventually(sent)
+            await generation(run, left)
+        world.gate.set()
+
+        async def ended() -> bool:
+            found = await run.client.get_status("c")
+            return found is not None and found.output == "good done"
+
+        await eventually(ended)
+        assert len(set(world.runs)) == 1
+
+    on(store, make_app(world), scenario)

@@ -28,7 +28,12 @@ class CarriedTasks:
 
     @property
     def handed_on(self) -> tuple[Carried, ...]:
-        return tuple(self._handed_on.values())
+        """What the next execution takes over: not what the code has cancelled after it had handed it on."""
+        return tuple(
+            each
+            for each in self._handed_on.values()
+            if each.answer is not None or self._execution.open_tasks.is_open(each.number)
+        )
 
     def take_over(self, started: ExecutionStarted) -> None:
         """Open the tasks that the execution before this one has handed on."""
@@ -73,6 +78,8 @@ class CarriedTasks:
                     f"The task {name!r} cannot be carried: only an activity or a sub-orchestration that goes on can, "
                     "one without a retry handler or a timeout of its own. Hand its result on with the input."
                 )
+            if number in handed_on:
+                raise InvalidInputError(f"The task {name!r} is carried as {handed_on[number].name!r} already.")
             handed_on[number] = Carried(validate_name(name), number)
         self._handed_on = handed_on
 

@@ -55,6 +55,9 @@ class OpenTasks:
         self._calls.add(number)
         return self.add(number, expected_type, give_up)
 
+    def is_open(self, number: int) -> bool:
+        return number in self._by_number
+
     def number_of(self, task: DurableTask[Any]) -> int | None:
         """Return the sequence number of an open activity or sub-orchestration; None for anything else."""
         return next((number for number in self._calls if self._by_number[number][0] is task), None)
