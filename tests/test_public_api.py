@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import inspect
+import re
 import subprocess
 import sys
 
 import pytest
 
 import holdfast
+from holdfast import errors
 
 PUBLIC = {
     "Activity",
@@ -89,6 +91,26 @@ def test_every_public_error_is_a_holdfast_error() -> None:
     errors = {name for name in PUBLIC if name.endswith("Error")}
     others = {name for name in errors if not issubclass(getattr(holdfast, name), holdfast.HoldfastError)}
     assert others == {"CancelledError"}  # no Exception at all, so that nobody swallows a cancellation by accident
+
+
+def test_the_tree_of_errors_in_the_docstring_is_the_one_in_the_code() -> None:
+    above: list[str] = []
+    drawn: dict[str, str] = {}
+    for line in (errors.__doc__ or "").splitlines():
+        found = re.match(r"    ((?:│   |    )*)(├── |└── )?(\w+)", line)
+        if found is None:
+            continue
+        depth = len(found[1]) // 4 + bool(found[2])
+        del above[depth:]
+        if above:
+            drawn[found[3]] = above[-1]
+        above.append(found[3])
+    declared = {
+        name: cls.__mro__[1].__name__
+        for name, cls in vars(errors).items()
+        if isinstance(cls, type) and cls.__module__ == errors.__name__ and cls is not errors.HoldfastError
+    }
+    assert drawn == declared
 
 
 def test_the_import_brings_in_nothing_heavy() -> None:

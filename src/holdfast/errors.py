@@ -14,6 +14,8 @@
     │   ├── InstanceAlreadyExistsError
     │   ├── InstanceNotRunningError      it has ended, or is not in a state that allows the request
     │   ├── RewindRefusedError           its history does not allow to go back to that point
+    │   ├── UpdateRejectedError          an update was refused by its validator, or has no handler; no effect
+    │   ├── QueryFailedError             a query handler raised, or there is none of this name
     │   ├── InstanceParkedError          it waits for an operator: has `.details`
     │   └── OrchestrationFailedError     what `wait_for_completion` raises: has `.status`, `.details`
     ├── TaskFailedError                  an activity, sub-orchestration or entity call failed: has `.details`
@@ -24,8 +26,6 @@
     ├── NonDeterminismError              replayed code asks for something else than its history says
     ├── VersionMismatchError             an instance needs another version of the code than this host has
     ├── CompensationFailedError          a compensation of a saga failed: has `.failures`
-    ├── UpdateRejectedError              an update was refused by its validator, or has no handler; no effect
-    ├── QueryFailedError                 a query handler raised, or there is none of this name
     ├── OverloadedError                  a bound is reached; nothing was stored; try again later
     ├── DurableHttpError                 an HTTP request could not be made or answered
     │   ├── DurableHttpTimeoutError (TimeoutError)
