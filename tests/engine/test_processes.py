@@ -83,13 +83,11 @@ def is_gone(pid: int) -> bool:
     """Whether a process has ended; nobody need have asked for its exit code yet."""
     try:
         os.kill(pid, 0)
-    except ProcessLookupError:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
+    except ProcessLookupError:  # also between opening the file and reading it
         return True
-    stat = Path(f"/proc/{pid}/stat")
-    try:
-        return stat.read_text().rpartition(")")[2].split()[0] == "Z"
     except FileNotFoundError:
-        return False
+        return False  # no /proc here, or the process ended just now: the next look tells
 
 
 # What crosses the boundary
