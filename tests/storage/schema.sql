@@ -22,6 +22,14 @@ CREATE TABLE child (
     child_instance_id TEXT NOT NULL,
     PRIMARY KEY (partition, execution_id, sequence)
 ) STRICT, WITHOUT ROWID;
+CREATE TABLE event_key (
+    partition INTEGER NOT NULL,
+    instance_id TEXT NOT NULL,
+    event_key TEXT NOT NULL,
+    position INTEGER NOT NULL,
+    answer TEXT,
+    PRIMARY KEY (partition, instance_id, event_key)
+) STRICT, WITHOUT ROWID;
 CREATE TABLE history (
     partition INTEGER NOT NULL,
     execution_id TEXT NOT NULL,
@@ -87,6 +95,7 @@ CREATE TABLE timer (
     sequence INTEGER NOT NULL,
     instance_id TEXT NOT NULL,
     due_at INTEGER NOT NULL,
+    event TEXT,
     PRIMARY KEY (partition, execution_id, sequence)
 ) STRICT, WITHOUT ROWID;
 CREATE INDEX timer_by_time ON timer (due_at, execution_id, sequence);

@@ -12,6 +12,8 @@ from holdfast.storage.memory import MemoryData, MemoryStore
 from holdfast.storage.port import (
     ActivityRow,
     ChildRow,
+    EntityRow,
+    EventKeyRow,
     Fence,
     HistoryRow,
     InboxRow,
@@ -131,12 +133,32 @@ def activity(
     )
 
 
-def timer(sequence: int = 0, instance_id: str = "i", *, due_at: int = NOW) -> TimerRow:
-    return TimerRow(0, f"{instance_id}-e", sequence, instance_id, due_at)
+def timer(sequence: int = 0, instance_id: str = "i", *, due_at: int = NOW, event: str | None = None) -> TimerRow:
+    return TimerRow(0, f"{instance_id}-e", sequence, instance_id, due_at, event)
 
 
 def child(sequence: int = 0, instance_id: str = "i") -> ChildRow:
     return ChildRow(0, f"{instance_id}-e", sequence, instance_id, f"{instance_id}-e:{sequence}")
+
+
+def event_key(
+    event_key: str = "k", position: int = 0, instance_id: str = "@c@i", *, answer: str | None = None
+) -> EventKeyRow:
+    return EventKeyRow(0, instance_id, event_key, position, answer)
+
+
+def entity_row(instance_id: str, state: str | None = "0", messages: int = 0, **fields: Any) -> EntityRow:
+    """What a list shows of `instance(instance_id, state=state)`."""
+    defaults: dict[str, Any] = {
+        "created_at": NOW,
+        "updated_at": NOW,
+        "status": "Running",
+        "version": None,
+        "has_state": state is not None,
+        "lock": None,
+        "parked": None,
+    }
+    return EntityRow(instance_id=instance_id, state=state, messages=messages, **(defaults | fields))
 
 
 async def contents(store: Store, instance_ids: list[str], execution_ids: list[str]) -> object:
@@ -150,11 +172,14 @@ async def contents(store: Store, instance_ids: list[str], execution_ids: list[st
                 sorted(each.activities, key=lambda row: row.key),
                 sorted(each.timers, key=lambda row: row.key),
                 sorted(each.children, key=lambda row: row.key),
+                each.event_keys,
             )
             for each in stored
         ],
         {execution_id: await store.load_history(execution_id) for execution_id in execution_ids},
         await store.instances("", 1000),
+        await store.entities("@", "", 1000, with_empty=True),
+        await store.entities_locked("", 1000),
         await store.instances_with_messages("", 1000),
         await store.activities_visible(NOW * 10, 1000),
         await store.timers_due(NOW * 10, 1000),

@@ -1,4 +1,4 @@
-"""Random groups, right and wrong: SQLite must take and refuse what memory does, and look the same after."""
+"""Random groups, right and wrong, and random questions: SQLite must do and answer what memory does."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from storage_builders import (
     activity,
     child,
     contents,
+    event_key,
     history,
     instance,
     message,
@@ -25,8 +26,9 @@ from storage_builders import (
 )
 
 from holdfast.errors import StorageError
+from holdfast.storage.port import EventKeyRow, InstanceRow
 
-IDS = ["a", "b", "c"]
+IDS = ["a", "@c@b", "@c@\U0001f980"]
 EXECUTIONS = [f"{name}-e" for name in IDS]
 
 ids = st.sampled_from(IDS)
@@ -34,7 +36,15 @@ small = st.integers(0, 2)
 keys = st.tuples(st.sampled_from(EXECUTIONS), small)
 deliveries = st.integers(0, 3)
 times = st.integers(NOW - 1, NOW + 1)
+texts = st.sampled_from([None, "1"])
+EVENT_KEYS = ["", "k", "K", "'\U0001f511\""]
+event_keys = st.sampled_from(EVENT_KEYS)
 statuses = st.sampled_from(["Running", "Suspended"])
+
+
+def remembered(key: str, turn: int, instance_id: str, answer: str | None) -> EventKeyRow:
+    """A key at a position that no other key of the entity can have."""
+    return event_key(key, turn * len(EVENT_KEYS) + EVENT_KEYS.index(key), instance_id, answer=answer)
 
 
 def some(rows: st.SearchStrategy[Any], key: Any = None) -> st.SearchStrategy[list[Any]]:
@@ -45,12 +55,14 @@ groups = st.fixed_dictionaries(
     {},
     optional={
         "instances_inserted": some(
-            st.builds(instance, ids, status=statuses, deliveries=deliveries), lambda row: row.instance_id
+            st.builds(instance, ids, status=statuses, deliveries=deliveries, state=texts, lock=texts),
+            lambda row: row.instance_id,
         ),
         "instances_updated": some(
             st.builds(update, ids, st.integers(1, 3), status=statuses, deliveries=deliveries),
             lambda each: each.row.instance_id,
         ),
+        "instances_removed": some(st.tuples(ids, st.integers(1, 2)), lambda pair: pair[0]),
         "history_inserted": some(
             st.builds(history, st.sampled_from(EXECUTIONS), small), lambda row: (row.execution_id, row.episode)
         ),
@@ -61,10 +73,12 @@ groups = st.fixed_dictionaries(
             st.builds(activity, small, ids, deliveries=deliveries, visible_at=times), lambda row: row.key
         ),
         "activities_removed": some(keys, lambda key: key),
-        "timers_inserted": some(st.builds(timer, small, ids, due_at=times), lambda row: row.key),
+        "timers_inserted": some(st.builds(timer, small, ids, due_at=times, event=texts), lambda row: row.key),
         "timers_removed": some(keys, lambda key: key),
         "children_inserted": some(st.builds(child, small, ids), lambda row: row.key),
         "children_removed": some(keys, lambda key: key),
+        "event_keys_inserted": some(st.builds(remembered, event_keys, small, ids, texts), lambda row: row.key),
+        "event_keys_removed": some(st.tuples(ids, event_keys), lambda key: key),
     },
 )
 
@@ -101,3 +115,57 @@ async def compare(steps: list[dict[str, list[Any]] | None]) -> None:
 @given(st.lists(st.one_of(groups, groups, groups, st.none()), min_size=1, max_size=12))
 def test_sqlite_does_what_memory_does(steps: list[dict[str, list[Any]] | None]) -> None:
     asyncio.run(compare(steps))
+
+
+# Letters on both sides of "@" and of each other, in UTF-16 as well, and what a pattern would take for a wildcard.
+LETTERS = "0A%_*?[]~\x7fé\uffee\U0001f980"
+words = st.text(LETTERS, max_size=2)
+entity_ids = st.builds("@{}@{}".format, words, words)
+prefixes = st.builds("@{}".format, words) | entity_ids
+bounds = st.none() | times
+questions = st.tuples(
+    prefixes,
+    words | entity_ids,
+    st.integers(0, 5),
+    st.fixed_dictionaries(
+        {},
+        optional={
+            "updated_from": bounds,
+            "updated_until": bounds,
+            "with_state": st.booleans(),
+            "with_empty": st.booleans(),
+        },
+    ),
+)
+
+
+async def ask(rows: list[InstanceRow], asked: list[tuple[str, str, int, dict[str, Any]]]) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        hubs = [Hub(kind, Path(folder) / "hub.db") for kind in ("memory", "sqlite")]
+        try:
+            owners = [await own(hub) for hub in hubs]
+            for owner in owners:
+                await owner.commit(instances_inserted=rows)
+            for prefix, after, limit, options in asked:
+                answers = [await owner.store.entities(prefix, after, limit, **options) for owner in owners]
+                assert answers[0] == answers[1]
+                locked = [await owner.store.entities_locked(after, limit) for owner in owners]
+                assert locked[0] == locked[1]
+        finally:
+            for hub in hubs:
+                await hub.close()
+
+
+@settings(max_examples=60, deadline=None, derandomize=True, database=None)
+@given(
+    st.lists(
+        st.builds(instance, words | entity_ids, updated_at=times, state=texts, lock=texts),
+        max_size=20,
+        unique_by=lambda row: row.instance_id,
+    ),
+    st.lists(questions, min_size=1, max_size=20),
+)
+def test_sqlite_lists_the_entities_that_memory_does(
+    rows: list[InstanceRow], asked: list[tuple[str, str, int, dict[str, Any]]]
+) -> None:
+    asyncio.run(ask(rows, asked))

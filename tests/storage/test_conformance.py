@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from itertools import chain
 from typing import Any
 
 import msgspec
@@ -14,6 +15,8 @@ from storage_builders import (
     activity,
     child,
     contents,
+    entity_row,
+    event_key,
     group,
     history,
     in_loop,
@@ -25,23 +28,24 @@ from storage_builders import (
 )
 
 from holdfast.errors import CommitFailedError, OwnershipLostError, StorageError, StoreInUseError
-from holdfast.storage.port import Fence, Store
+from holdfast.storage.port import EntityRow, Fence, Store
 
 
 async def everything(store: Store) -> object:
-    return await contents(store, ["a", "b", "i", "new"], ["i-e", "i-f", "a-e", "new-e"])
+    return await contents(store, ["a", "b", "i", "new", "@c@i", "@c@new"], ["i-e", "i-f", "a-e", "new-e"])
 
 
 async def stocked(hub: Hub) -> Owner:
-    """An owner of a hub in which instance `i` has two of everything."""
+    """An owner of a hub in which instance `i` has two of everything, and entity `@c@i` remembers two keys."""
     owner = await own(hub)
     await owner.commit(
-        instances_inserted=[instance()],
+        instances_inserted=[instance(), instance("@c@i", revision=3)],
         history_inserted=[history(episode=0), history(episode=1, events='["x"]')],
         messages_inserted=[message(1), message(2)],
         activities_inserted=[activity(0), activity(1)],
         timers_inserted=[timer(2), timer(3)],
         children_inserted=[child(4), child(5)],
+        event_keys_inserted=[event_key("k", 6), event_key("l", 7)],
     )
     return owner
 
@@ -134,6 +138,8 @@ async def test_rows_of_a_partition_that_is_not_owned_are_refused(hub: Hub) -> No
     owner = await own(hub)
     with pytest.raises(OwnershipLostError):
         await owner.commit(instances_inserted=[instance(partition=1)])
+    with pytest.raises(OwnershipLostError):
+        await owner.commit(event_keys_inserted=[msgspec.structs.replace(event_key(), partition=1)])
     assert await owner.store.load(["i"]) == []
 
 
@@ -245,6 +251,7 @@ async def test_a_group_is_applied_whole(hub: Hub) -> None:
     assert sorted(stored.timers, key=lambda row: row.key) == [timer(2), timer(3)]
     assert sorted(stored.children, key=lambda row: row.key) == [child(4), child(5)]
     assert await owner.store.load_history("i-e") == ["[]", '["x"]']
+    assert (await owner.load_one("@c@i")).event_keys == [event_key("k", 6), event_key("l", 7)]
 
 
 @in_loop
@@ -323,6 +330,72 @@ async def test_what_is_removed_is_gone_and_nothing_else(hub: Hub) -> None:
 
 
 @in_loop
+async def test_a_timer_keeps_the_message_that_it_delivers(hub: Hub) -> None:
+    owner = await own(hub)
+    rows = [timer(1, "@c@i"), timer(2, "@c@i", due_at=NOW + 1, event='{"signal":"\U0001f980 \'"}')]
+    await owner.commit(instances_inserted=[instance("@c@i")], timers_inserted=rows)
+    assert sorted((await owner.load_one("@c@i")).timers, key=lambda row: row.key) == rows
+    assert await owner.store.timers_due(NOW + 1, 10) == rows
+
+
+@in_loop
+async def test_an_entity_that_holds_nothing_is_removed_and_may_begin_anew(hub: Hub) -> None:
+    owner = await stocked(hub)
+    await owner.commit(instances_removed=[("@c@i", 3)], event_keys_removed=[("@c@i", "k"), ("@c@i", "l")])
+    assert await owner.store.read_instance("@c@i") is None
+    assert await owner.store.load(["@c@i"]) == []
+    assert await owner.store.instances("", 10) == [instance()]
+    await owner.commit(instances_inserted=[instance("@c@i")])
+    assert (await owner.load_one("@c@i")).event_keys == []
+
+
+@in_loop
+async def test_messages_outlive_the_row_of_their_entity(hub: Hub) -> None:
+    owner = await own(hub)
+    await owner.commit(instances_inserted=[instance("@c@i")], messages_inserted=[message(1, "@c@i")])
+    await owner.commit(instances_removed=[("@c@i", 1)])
+    stored = await owner.load_one("@c@i")
+    assert (stored.row, stored.messages) == (None, [message(1, "@c@i")])
+
+
+@in_loop
+async def test_an_instance_and_a_key_are_removed_and_inserted_in_one_group(hub: Hub) -> None:
+    owner = await stocked(hub)
+    row, key = instance("@c@i", 1, execution_id="other", state="1"), event_key("k", 9, answer='"again"')
+    await owner.commit(
+        instances_removed=[("@c@i", 3)],
+        instances_inserted=[row],
+        event_keys_removed=[key.key],
+        event_keys_inserted=[key],
+    )
+    stored = await owner.load_one("@c@i")
+    assert (stored.row, stored.event_keys) == (row, [event_key("l", 7), key])
+    await owner.commit(instances_removed=[("@c@i", 1)], event_keys_removed=[key.key])
+
+
+ODD_KEYS = [
+    "", " ", "'", '"', "\\", "%", "k", "K", "é", "e\u0301", "\n\t", "\x7f", "\U0001f511", "\uffff", "[1]", "1", "01",
+]  # fmt: skip
+
+
+@in_loop
+async def test_event_keys_are_told_apart_by_every_character(hub: Hub) -> None:
+    owner = await own(hub)
+    ids = ["@c@1", "@c@01", "@c@\U0001f980'\""]
+    rows = {id_: [event_key(key, n, id_, answer=key) for n, key in enumerate(ODD_KEYS)] for id_ in ids}
+    await owner.commit(
+        instances_inserted=[instance(id_) for id_ in ids], event_keys_inserted=[*chain.from_iterable(rows.values())]
+    )
+    assert {each.instance_id: each.event_keys for each in await owner.store.load(ids)} == rows
+    for key in ODD_KEYS:
+        with pytest.raises(CommitFailedError):
+            await owner.commit(event_keys_inserted=[event_key(key, 100, ids[2])])
+    await owner.commit(event_keys_removed=[(ids[2], key) for key in ODD_KEYS[:-1]])
+    assert (await owner.load_one(ids[2])).event_keys == rows[ids[2]][-1:]
+    assert (await owner.load_one(ids[0])).event_keys == rows[ids[0]]
+
+
+@in_loop
 async def test_a_group_may_only_move_the_watermark(hub: Hub) -> None:
     owner = await own(hub)
     await owner.store.commit(owner.fence, group(0, 41))
@@ -349,6 +422,34 @@ REFUSED: dict[str, dict[str, list[Any]]] = {
     },
     "an update of an instance that is not there": {"instances_updated": [update("absent")]},
     "an instance that is there": {"instances_inserted": [instance()]},
+    "the removal of an instance with another revision": {"instances_removed": [("@c@i", 2)]},
+    "the removal of an instance that is not there": {"instances_removed": [("@c@absent", 1)]},
+    "an instance removed twice": {"instances_removed": [("@c@i", 3), ("@c@i", 3)]},
+    "an instance removed and updated": {
+        "instances_removed": [("@c@i", 3)],
+        "instances_updated": [update("@c@i", revision_before=3)],
+    },
+    "an instance removed, inserted and updated": {
+        "instances_removed": [("@c@i", 3)],
+        "instances_inserted": [instance("@c@i", revision=3)],
+        "instances_updated": [update("@c@i", revision_before=3)],
+    },
+    "an instance removed with another revision and inserted": {
+        "instances_removed": [("@c@i", 2)],
+        "instances_inserted": [instance("@c@i")],
+    },
+    "a new instance inserted and removed": {
+        "instances_inserted": [instance("@c@z")],
+        "instances_removed": [("@c@z", 1)],
+    },
+    "an event key that is there": {"event_keys_inserted": [event_key("l", 9)]},
+    "the removal of an event key that is not there": {"event_keys_removed": [("@c@i", "l"), ("@c@i", "m")]},
+    "the removal of an event key of another entity": {"event_keys_removed": [("@c@other", "k")]},
+    "an event key removed twice": {"event_keys_removed": [("@c@i", "l"), ("@c@i", "l")]},
+    "a new event key inserted and removed": {
+        "event_keys_inserted": [event_key("z", 9)],
+        "event_keys_removed": [("@c@i", "z")],
+    },
     "an episode that is there": {"history_inserted": [history(episode=1)]},
     "a message that is there": {"messages_inserted": [message(2)]},
     "an activity that is there": {"activities_inserted": [activity(1)]},
@@ -389,6 +490,8 @@ async def test_a_group_that_is_not_exact_leaves_nothing_behind(hub: Hub, name: s
         "timers_removed": [("i-e", 3)],
         "children_inserted": [child(52, "new")],
         "children_removed": [("i-e", 5)],
+        "event_keys_inserted": [event_key("new", 8)],
+        "event_keys_removed": [("@c@i", "k")],
     }
     bad = REFUSED[name]
     with pytest.raises(CommitFailedError) as caught:
@@ -449,6 +552,155 @@ async def test_instances_are_paged_orchestrations_and_entities_alike(hub: Hub) -
     ]
     await owner.commit(instances_updated=[update("b")])
     assert await owner.store.instances("a1", 1) == [update("b").row]
+
+
+@in_loop
+async def test_event_keys_come_in_the_order_of_positions_and_only_with_entities(hub: Hub) -> None:
+    owner = await own(hub)
+    positions = {"b": 10, "c": 2, "a": 30, "d": -1}
+    await owner.commit(
+        instances_inserted=[instance(), instance("@c@i"), instance("@c@bare")],
+        messages_inserted=[message(1, "@c@waiting")],
+        event_keys_inserted=[
+            *(event_key(key, position) for key, position in positions.items()),
+            event_key("x", 1, "i"),
+            event_key("x", 1, "@c@waiting"),
+            event_key("x", 1, "@c@alone"),
+        ],
+    )
+    stored = {each.instance_id: each for each in await owner.store.load(["i", "@c@i", "@c@bare", "@c@waiting"])}
+    assert [row.event_key for row in stored["@c@i"].event_keys] == ["d", "c", "b", "a"]
+    assert stored["@c@waiting"].event_keys == [event_key("x", 1, "@c@waiting")]
+    assert (stored["i"].event_keys, stored["@c@bare"].event_keys) == ([], [])
+    assert await owner.store.load(["@c@alone"]) == []
+
+
+async def with_entities(hub: Hub, *ids: str, **fields: Any) -> Owner:
+    """An owner of a hub with entities that have a state, among orchestrations that have both a state and a lock."""
+    owner = await own(hub)
+    others = [instance(each, state="1", lock="2") for each in ("", "!", "?z", "A@c@1", "c@1", "\U0001f980")]
+    fields = {"state": "0"} | fields
+    await owner.commit(instances_inserted=[*(instance(each, **fields) for each in ids), *others])
+    return owner
+
+
+def names(rows: list[EntityRow]) -> list[str]:
+    return [row.instance_id for row in rows]
+
+
+@in_loop
+async def test_an_entity_is_listed_with_what_waits_for_it(hub: Hub) -> None:
+    owner = await with_entities(hub, "@c@bare")
+    full = instance(
+        "@c@full",
+        created_at=5,
+        updated_at=7,
+        status="Suspended",
+        version="2",
+        state='{"é":1}',
+        lock='"l"',
+        parked='"p"',
+    )
+    await owner.commit(
+        instances_inserted=[full],
+        messages_inserted=[message(1, "@c@full"), message(2, "@c@full"), message(3, "@c@unborn")],
+    )
+    shown = entity_row(
+        "@c@full", '{"é":1}', 2, created_at=5, updated_at=7, status="Suspended", version="2", lock='"l"', parked='"p"'
+    )
+    rows = await owner.store.entities("@c@", "", 10)
+    assert rows == [entity_row("@c@bare"), shown]
+    assert rows[0].has_state is True
+    without = [msgspec.structs.replace(row, state=None) for row in rows]
+    assert await owner.store.entities("@", "", 10, with_state=False) == without
+    assert await owner.store.entities_locked("", 10) == without[1:]
+
+
+@in_loop
+async def test_entities_without_state_or_lock_are_listed_when_asked_for(hub: Hub) -> None:
+    owner = await with_entities(hub, "@c@b")
+    await owner.commit(
+        instances_inserted=[instance("@c@a"), instance("@c@c", lock='"l"'), instance("@c@d", state="null")]
+    )
+    assert names(await owner.store.entities("@c@", "", 10)) == ["@c@b", "@c@c", "@c@d"]
+    rows = await owner.store.entities("@c@", "", 10, with_empty=True)
+    assert [(row.instance_id, row.has_state) for row in rows] == [
+        ("@c@a", False), ("@c@b", True), ("@c@c", False), ("@c@d", True)
+    ]  # fmt: skip
+    assert names(await owner.store.entities("@c@", "", 2)) == ["@c@b", "@c@c"]
+    assert await owner.store.entities("@c@", "", 1, with_state=False, with_empty=True) == [entity_row("@c@a", None)]
+
+
+@in_loop
+async def test_entities_come_in_the_order_of_code_points(hub: Hub) -> None:
+    ordered = ["@c@", "@c@ ", "@c@1", "@c@10", "@c@2", "@c@A", "@c@a", "@c@é", "@c@\uffee", "@c@\U0001f980"]
+    owner = await with_entities(hub, *reversed(ordered))
+    assert names(await owner.store.entities("@c@", "", 100)) == ordered
+    assert names(await owner.store.entities("@c@", "@c@\uffee", 100)) == ordered[-1:]
+
+
+@in_loop
+async def test_a_prefix_has_no_wildcards(hub: Hub) -> None:
+    odd = ["%", "%b", "*", "*b", "?", "[a]", "_", "_b", "\\", "'", "a", "ab", "\U0001f980", "\U0001f980b"]
+    owner = await with_entities(hub, *(f"@c@{key}" for key in odd), "@", "@b@%", "@cc@%", "@C@a")
+    for key in odd:
+        wanted = [f"@c@{each}" for each in sorted(odd) if each.startswith(key)]
+        assert names(await owner.store.entities(f"@c@{key}", "", 100)) == wanted
+    assert len(await owner.store.entities("@c@", "", 100)) == len(odd)
+    assert names(await owner.store.entities("@c", "@c@\U0001f980", 100)) == ["@c@\U0001f980b", "@cc@%"]
+    assert len(await owner.store.entities("@", "", 100)) == len(odd) + 4
+    assert await owner.store.entities("@absent@", "", 100) == []
+
+
+@in_loop
+async def test_a_page_begins_after_an_id_wherever_that_lies(hub: Hub) -> None:
+    owner = await with_entities(hub, "@a@1", "@c@1", "@c@2", "@d@1")
+    for after in ("", "@", "@a@1", "@c", "@c@"):
+        assert names(await owner.store.entities("@c@", after, 100)) == ["@c@1", "@c@2"]
+    assert names(await owner.store.entities("@c@", "@c@1", 100)) == ["@c@2"]
+    assert names(await owner.store.entities("@c@", "@c@10", 100)) == ["@c@2"]
+    for after in ("@c@2", "@d@", "z"):
+        assert await owner.store.entities("@c@", after, 100) == []
+
+
+@in_loop
+async def test_entities_are_paged_while_others_come_and_go(hub: Hub) -> None:
+    owner = await with_entities(hub, *(f"@c@{n}" for n in range(1, 6)), "@b@1", "@d@1")
+    pages = [names(await owner.store.entities("@c@", "", 2))]
+    await owner.commit(instances_inserted=[instance("@c@0", state="0"), instance("@c@25", state="0")])
+    pages.append(names(await owner.store.entities("@c@", pages[-1][-1], 2)))
+    await owner.commit(instances_removed=[("@c@3", 1)])
+    while pages[-1]:
+        pages.append(names(await owner.store.entities("@c@", pages[-1][-1], 2)))
+    assert pages == [["@c@1", "@c@2"], ["@c@25", "@c@3"], ["@c@4", "@c@5"], []]
+
+
+@in_loop
+async def test_entities_are_chosen_by_the_time_of_their_last_change(hub: Hub) -> None:
+    owner = await with_entities(hub)
+    await owner.commit(instances_inserted=[instance(f"@c@{n}", state="0", updated_at=NOW + n) for n in (3, 1, 2, 0)])
+
+    async def updated(updated_from: int | None, updated_until: int | None, limit: int = 9) -> list[str]:
+        rows = await owner.store.entities("@c@", "", limit, updated_from=updated_from, updated_until=updated_until)
+        return [row.instance_id.removeprefix("@c@") for row in rows]
+
+    assert await updated(NOW + 1, None) == ["1", "2", "3"]
+    assert await updated(None, NOW + 1) == ["0", "1"]
+    assert await updated(NOW + 1, NOW + 2) == ["1", "2"]
+    assert await updated(NOW + 2, NOW + 1) == []
+    assert await updated(NOW + 1, None, limit=2) == ["1", "2"]
+
+
+@in_loop
+async def test_locked_entities_are_paged(hub: Hub) -> None:
+    ids = ["@b@2", "@b@1", "@é@1", "@c@1"]
+    owner = await with_entities(hub, *ids, lock='"l"', state=None)
+    await owner.commit(instances_inserted=[instance("@a@free", state="0")], messages_inserted=[message(1, "@c@1")])
+    pages = [names(await owner.store.entities_locked(after, 3)) for after in ("", "@c@1", "@é@1", "z")]
+    assert pages == [["@b@1", "@b@2", "@c@1"], ["@é@1"], [], []]
+    assert await owner.store.entities_locked("@b@2", 1) == [entity_row("@c@1", None, 1, lock='"l"')]
+    await owner.commit(instances_updated=[update("@b@2", lock=None)])
+    assert names(await owner.store.entities_locked("", 2)) == ["@b@1", "@c@1"]
 
 
 @in_loop

@@ -14,7 +14,7 @@ from contextlib import closing
 from pathlib import Path, PurePosixPath
 
 import pytest
-from storage_builders import NOW, Hub, activity, history, in_loop, instance, own, update
+from storage_builders import NOW, Hub, activity, event_key, history, in_loop, instance, own, update
 
 from holdfast.errors import (
     CommitFailedError,
@@ -352,8 +352,37 @@ def test_no_statement_scans_a_table(tmp_path: Path, name: str) -> None:
         parameters = ["[]"] if "json_each" in sql else parameters
         plan = [row[3] for row in connection.execute(f"EXPLAIN QUERY PLAN {sql}", parameters)]
     assert not [
-        step for step in plan if re.match(r"SCAN (instance|history|inbox|activity|timer)\b(?!.*COVERING)", step)
+        step
+        for step in plan
+        if re.match(r"SCAN (instance|history|inbox|activity|timer|child|event_key)\b(?!.*COVERING)", step)
     ]
+
+
+@pytest.mark.parametrize("name", ["entities", "entities_locked"])
+def test_entities_are_a_range_of_the_index_read_in_its_order(tmp_path: Path, name: str) -> None:
+    sql = QUERIES[name]
+    parameters = dict.fromkeys(re.findall(r":(\w+)", sql), "@c@") or ["@c@", 9]
+    with closing(open_writer(tmp_path / "hub.db")) as connection:
+        plan = [row[3] for row in connection.execute(f"EXPLAIN QUERY PLAN {sql}", parameters)]
+    assert plan == [
+        "SEARCH instance USING INDEX instance_by_id (partition=? AND instance_id>? AND instance_id<?)",
+        "CORRELATED SCALAR SUBQUERY 1",
+        "SEARCH inbox USING COVERING INDEX inbox_by_instance (instance_id=?)",
+    ]
+
+
+@in_loop
+async def test_event_keys_are_looked_for_only_when_an_entity_is_loaded(sqlite_hub: Hub) -> None:
+    owner = await own(sqlite_hub)
+    await owner.commit(instances_inserted=[instance(), instance("@c@i")], event_keys_inserted=[event_key()])
+    await owner.load_one()
+    reader: sqlite3.Connection = owner.store._idle_readers[0]  # pyright: ignore
+    statements: list[str] = []
+    reader.set_trace_callback(statements.append)
+    await owner.store.load(["i", "@c@absent"])
+    assert not [each for each in statements if "event_key" in each]
+    await owner.store.load(["i", "@c@i"])
+    assert len([each for each in statements if "event_key" in each]) == 1
 
 
 def test_every_statement_has_a_purpose_and_a_user() -> None:

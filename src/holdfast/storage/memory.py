@@ -14,6 +14,8 @@ from holdfast.model.status import OrchestrationStatus
 from holdfast.storage.port import (
     ActivityRow,
     ChildRow,
+    EntityRow,
+    EventKeyRow,
     Fence,
     InboxRow,
     InstanceRow,
@@ -24,8 +26,8 @@ from holdfast.storage.port import (
     WriteSet,
 )
 
-_Key = TypeVar("_Key", int, str, DurableKey)
-_Row = TypeVar("_Row", InboxRow, ActivityRow, TimerRow, ChildRow)
+_Key = TypeVar("_Key", int, str, DurableKey, tuple[str, str])
+_Row = TypeVar("_Row", InboxRow, ActivityRow, TimerRow, ChildRow, EventKeyRow)
 
 
 class MemoryData:
@@ -43,6 +45,7 @@ class MemoryData:
         self.activities: dict[DurableKey, ActivityRow] = {}
         self.timers: dict[DurableKey, TimerRow] = {}
         self.children: dict[DurableKey, ChildRow] = {}
+        self.event_keys: dict[tuple[str, str], EventKeyRow] = {}
 
 
 class MemoryStore:
@@ -100,7 +103,7 @@ class MemoryStore:
         inserted = chain(writes.instances_inserted, writes.history_inserted, writes.messages_inserted)
         work = chain(writes.activities_inserted, writes.activities_updated, writes.timers_inserted)
         updated = (update.row for update in writes.instances_updated)
-        touched = {row.partition for row in chain(inserted, work, updated)}
+        touched = {row.partition for row in chain(inserted, work, updated, writes.event_keys_inserted)}
         if not touched <= fence.epochs.keys():
             raise OwnershipLostError(f"The fence does not hold for all of the partitions {sorted(touched)}.")
         self._check_counts(data, writes)
@@ -113,12 +116,17 @@ class MemoryStore:
 
     @staticmethod
     def _check_counts(data: MemoryData, writes: WriteSet) -> None:
-        _expect_absent("instance", data.instances, [row.instance_id for row in writes.instances_inserted])
-        for update in writes.instances_updated:
-            instance_id, revision = update.row.instance_id, update.revision_before
+        revisions = [(update.row.instance_id, update.revision_before) for update in writes.instances_updated]
+        revisions += writes.instances_removed
+        for instance_id, revision in revisions:
             stored = data.instances.get(instance_id)
             if stored is None or stored.revision != revision:
                 raise CommitFailedError(f"Instance {instance_id!r} is not stored with revision {revision}.")
+        if len({instance_id for instance_id, _ in revisions}) != len(revisions):
+            raise CommitFailedError("The group updates or removes the same instance twice.")
+        removed = {instance_id for instance_id, _ in writes.instances_removed}
+        new = [row.instance_id for row in writes.instances_inserted if row.instance_id not in removed]
+        _expect_absent("instance", data.instances, new)
         for row in writes.history_inserted:
             _expect_absent("history", data.history.get(row.execution_id, {}), [row.episode])
         for execution_id, count in writes.executions_removed:
@@ -134,6 +142,10 @@ class MemoryStore:
         _expect_absent("timer", data.timers, [row.key for row in writes.timers_inserted])
         _expect_present("child", data.children, writes.children_removed)
         _expect_absent("child", data.children, [row.key for row in writes.children_inserted])
+        forgotten = set(writes.event_keys_removed)
+        _expect_present("event_key", data.event_keys, writes.event_keys_removed)
+        remembered = [row.key for row in writes.event_keys_inserted if row.key not in forgotten]
+        _expect_absent("event_key", data.event_keys, remembered)
 
     @staticmethod
     def _apply(data: MemoryData, writes: WriteSet) -> None:
@@ -148,6 +160,10 @@ class MemoryStore:
             del data.timers[key]
         for key in writes.children_removed:
             del data.children[key]
+        for event_key in writes.event_keys_removed:
+            del data.event_keys[event_key]
+        for instance_id, _ in writes.instances_removed:
+            del data.instances[instance_id]
         data.instances.update((update.row.instance_id, update.row) for update in writes.instances_updated)
         data.instances.update((row.instance_id, row) for row in writes.instances_inserted)
         for row in writes.history_inserted:
@@ -156,6 +172,7 @@ class MemoryStore:
         data.activities.update((row.key, row) for row in chain(writes.activities_updated, writes.activities_inserted))
         data.timers.update((row.key, row) for row in writes.timers_inserted)
         data.children.update((row.key, row) for row in writes.children_inserted)
+        data.event_keys.update((row.key, row) for row in writes.event_keys_inserted)
 
     async def load(self, instance_ids: list[str]) -> list[StoredInstance]:
         data = self._open_data()
@@ -165,8 +182,11 @@ class MemoryStore:
         activities = _wanted(_of(current, data.activities), ids)
         timers = _wanted(_of(current, data.timers), ids)
         children = _wanted(_of(current, data.children), ids)
+        remembered = sorted(data.event_keys.values(), key=lambda row: row.position)
+        keys = _wanted((row for row in remembered if row.instance_id.startswith("@")), ids)
         stored = [
-            StoredInstance(i, data.instances.get(i), messages[i], activities[i], timers[i], children[i]) for i in ids
+            StoredInstance(i, data.instances.get(i), messages[i], activities[i], timers[i], children[i], keys[i])
+            for i in ids
         ]
         return [each for each in stored if each.row is not None or each.messages]
 
@@ -179,6 +199,51 @@ class MemoryStore:
     async def instances(self, after: str, limit: int) -> list[InstanceRow]:
         rows = self._open_data().instances
         return [rows[instance_id] for instance_id in sorted(rows) if instance_id > after][:limit]
+
+    async def entities(
+        self,
+        prefix: str,
+        after: str,
+        limit: int,
+        *,
+        updated_from: int | None = None,
+        updated_until: int | None = None,
+        with_state: bool = True,
+        with_empty: bool = False,
+    ) -> list[EntityRow]:
+        rows = [
+            row
+            for row in self._entities_after(after)
+            if row.instance_id.startswith(prefix)
+            and (updated_from is None or row.updated_at >= updated_from)
+            and (updated_until is None or row.updated_at <= updated_until)
+            and (with_empty or row.state is not None or row.lock is not None)
+        ]
+        return [self._entity_row(row, with_state=with_state) for row in rows[:limit]]
+
+    async def entities_locked(self, after: str, limit: int) -> list[EntityRow]:
+        rows = [row for row in self._entities_after(after) if row.lock is not None]
+        return [self._entity_row(row, with_state=False) for row in rows[:limit]]
+
+    def _entities_after(self, after: str) -> list[InstanceRow]:
+        rows = self._open_data().instances
+        return [
+            rows[instance_id] for instance_id in sorted(rows) if instance_id.startswith("@") and instance_id > after
+        ]
+
+    def _entity_row(self, row: InstanceRow, *, with_state: bool) -> EntityRow:
+        return EntityRow(
+            instance_id=row.instance_id,
+            created_at=row.created_at,
+            updated_at=row.updated_at,
+            status=row.status,
+            version=row.version,
+            has_state=row.state is not None,
+            state=row.state if with_state else None,
+            lock=row.lock,
+            parked=row.parked,
+            messages=sum(message.instance_id == row.instance_id for message in self._data.messages.values()),
+        )
 
     async def instances_with_messages(self, after: str, limit: int) -> list[str]:
         return sorted({row.instance_id for row in self._open_data().messages.values() if row.instance_id > after})[

@@ -82,11 +82,14 @@ class ActivityRow(msgspec.Struct, frozen=True):
 
 
 class TimerRow(msgspec.Struct, frozen=True):
+    """A timer that was set, or a signal that was scheduled: then `event` is the message that is delivered when due."""
+
     partition: int
     execution_id: str
     sequence: int
     instance_id: str
     due_at: int
+    event: str | None = None
 
     @property
     def key(self) -> DurableKey:
@@ -105,6 +108,36 @@ class ChildRow(msgspec.Struct, frozen=True):
     @property
     def key(self) -> DurableKey:
         return (self.execution_id, self.sequence)
+
+
+class EventKeyRow(msgspec.Struct, frozen=True):
+    """An idempotency key that an entity remembers. Positions rise in the order of consumption."""
+
+    partition: int
+    instance_id: str
+    event_key: str
+    position: int
+    answer: str | None = None
+
+    @property
+    def key(self) -> tuple[str, str]:
+        return (self.instance_id, self.event_key)
+
+
+class EntityRow(msgspec.Struct, frozen=True, kw_only=True):
+    """What a list of entities shows of one. `state` is None also when it was not asked for."""
+
+    instance_id: str
+    created_at: int
+    updated_at: int
+    status: str
+    version: str | None
+    has_state: bool
+    state: str | None
+    lock: str | None
+    parked: str | None
+    messages: int
+    """How many inbox rows wait for it."""
 
 
 class Fence(msgspec.Struct, frozen=True):
@@ -139,13 +172,16 @@ class WriteSet(msgspec.Struct, frozen=True, kw_only=True):
     """One group of transitions, coalesced: the transaction that moves the watermark from `lsn_before` to `lsn`.
 
     Keys are unique within each list. Everything removed or updated must be there, and nothing inserted may be:
-    otherwise the whole group is refused.
+    otherwise the whole group is refused. Removals come first, but only an instance and an event key may be removed
+    and inserted again in one group; what is updated must not be removed.
     """
 
     lsn_before: int
     lsn: int
     instances_inserted: list[InstanceRow]
     instances_updated: list[InstanceUpdate]
+    instances_removed: list[tuple[str, int]]
+    """(instance_id, revision that must be stored), of entities that hold nothing any more."""
     history_inserted: list[HistoryRow]
     executions_removed: list[tuple[str, int]]
     """(execution_id, number of its history rows), when continue-as-new replaced an execution."""
@@ -159,12 +195,16 @@ class WriteSet(msgspec.Struct, frozen=True, kw_only=True):
     timers_removed: list[DurableKey]
     children_inserted: list[ChildRow]
     children_removed: list[DurableKey]
+    event_keys_inserted: list[EventKeyRow]
+    event_keys_removed: list[tuple[str, str]]
+    """(instance_id, event_key). Keys do not go with their instance: a group names each."""
 
 
 class StoredInstance(msgspec.Struct, frozen=True):
     """All that is stored of one instance, except its history. Messages are in the order of their ids.
 
-    `row` is None while there are only messages: for an instance that the first of them will create.
+    `row` is None while there are only messages: for an instance that the first of them will create. Event keys are
+    those of entities, whose ids begin with "@", ascending by position.
     """
 
     instance_id: str
@@ -173,6 +213,7 @@ class StoredInstance(msgspec.Struct, frozen=True):
     activities: list[ActivityRow]
     timers: list[TimerRow]
     children: list[ChildRow]
+    event_keys: list[EventKeyRow]
 
 
 PageKey: TypeAlias = tuple[int, str, int]
@@ -212,12 +253,16 @@ class Store(Protocol):
         """Apply a group whole, durably, or not at all.
 
         Checks in the one transaction: the node's incarnation and watermark (`lsn_before`), the epochs of the
-        partitions touched, the revision of each updated instance, and the exact count of each kind of row removed.
+        partitions touched, the revision of each instance updated or removed, and the exact count of each kind of row
+        removed.
         """
         ...
 
     async def load(self, instance_ids: list[str]) -> list[StoredInstance]:
-        """Return what is stored of those instances that have a row or messages, in any order."""
+        """Return what is stored of those instances that have a row or messages, in any order.
+
+        Event keys alone do not count: an entity that is to remember some keeps its row.
+        """
         ...
 
     async def load_history(self, execution_id: str) -> list[str]:
@@ -230,6 +275,30 @@ class Store(Protocol):
 
     async def instances(self, after: str, limit: int) -> list[InstanceRow]:
         """Return the rows of orchestrations and entities with ids greater than `after`, ascending by id."""
+        ...
+
+    async def entities(
+        self,
+        prefix: str,
+        after: str,
+        limit: int,
+        *,
+        updated_from: int | None = None,
+        updated_until: int | None = None,
+        with_state: bool = True,
+        with_empty: bool = False,
+    ) -> list[EntityRow]:
+        """Return entities whose ids begin with `prefix` and are greater than `after`, ascending by id.
+
+        The prefix begins with "@" itself, and no character of it is a wildcard. Both times are inclusive.
+
+        Args:
+            with_empty: also those that have neither a state nor a lock.
+        """
+        ...
+
+    async def entities_locked(self, after: str, limit: int) -> list[EntityRow]:
+        """Return entities that are locked, with ids greater than `after`, ascending by id, without state."""
         ...
 
     async def instances_with_messages(self, after: str, limit: int) -> list[str]:

@@ -76,6 +76,14 @@ DELETE FROM timer WHERE partition = 0 AND execution_id = ? AND sequence = ?;
 -- A sub-orchestration whose end was consumed, or which was given up.
 DELETE FROM child WHERE partition = 0 AND execution_id = ? AND sequence = ?;
 
+-- name: remove_event_key
+-- An idempotency key that an entity remembers no longer.
+DELETE FROM event_key WHERE partition = 0 AND instance_id = ? AND event_key = ?;
+
+-- name: remove_instance
+-- An entity that holds nothing any more; the last parameter is the revision that must be stored.
+DELETE FROM instance WHERE partition = 0 AND instance_id = ? AND revision = ?;
+
 -- name: update_instance
 -- The new image within an execution; the last parameter is the revision that must be stored.
 UPDATE instance SET revision = ?, status = ?, updated_at = ?, output = ?, custom_status = ?, failure = ?, parked = ?,
@@ -111,12 +119,16 @@ INSERT INTO inbox VALUES (?, ?, ?, ?, ?);
 INSERT INTO activity VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?);
 
 -- name: insert_timer
--- A timer that was set.
-INSERT INTO timer VALUES (?, ?, ?, ?, ?);
+-- A timer that was set, or a signal that was scheduled.
+INSERT INTO timer VALUES (?, ?, ?, ?, ?, ?);
 
 -- name: insert_child
 -- A sub-orchestration that was started.
 INSERT INTO child VALUES (?, ?, ?, ?, ?);
+
+-- name: insert_event_key
+-- An idempotency key that an entity is to remember.
+INSERT INTO event_key VALUES (?, ?, ?, ?, ?);
 
 -- name: read_instance
 -- One instance's row.
@@ -142,6 +154,10 @@ SELECT * FROM timer WHERE partition = 0 AND execution_id IN (SELECT value FROM j
 -- Their sub-orchestrations; the parameter is a JSON array of execution ids.
 SELECT * FROM child WHERE partition = 0 AND execution_id IN (SELECT value FROM json_each(?));
 
+-- name: load_event_keys
+-- What some entities remember, in the order of consumption; the parameter is a JSON array of ids.
+SELECT * FROM event_key WHERE partition = 0 AND instance_id IN (SELECT value FROM json_each(?)) ORDER BY position;
+
 -- name: load_history
 -- The episodes of one execution, in order.
 SELECT events FROM history WHERE partition = 0 AND execution_id = ? ORDER BY episode;
@@ -149,6 +165,27 @@ SELECT events FROM history WHERE partition = 0 AND execution_id = ? ORDER BY epi
 -- name: instances
 -- A page of all instances.
 SELECT * FROM instance WHERE partition = 0 AND instance_id > ? ORDER BY instance_id LIMIT ?;
+
+-- name: entities
+-- A page of the entities whose ids begin with a prefix. One lower bound, so that nothing before the prefix is visited;
+-- the upper one ends in a character that no id contains.
+SELECT instance_id, created_at, updated_at, status, version, state IS NOT NULL, CASE WHEN :with_state THEN state END,
+    lock, parked, (SELECT count(*) FROM inbox WHERE inbox.instance_id = instance.instance_id)
+FROM instance
+WHERE partition = 0 AND instance_id >= max(:prefix, :after) AND instance_id < :prefix || char(0x10FFFF)
+  AND instance_id <> :after
+  AND updated_at BETWEEN ifnull(:updated_from, updated_at) AND ifnull(:updated_until, updated_at)
+  AND (:with_empty OR state IS NOT NULL OR lock IS NOT NULL)
+ORDER BY instance_id LIMIT :limit;
+
+-- name: entities_locked
+-- A page of the entities that are locked, without state; bounded as above.
+SELECT instance_id, created_at, updated_at, status, version, state IS NOT NULL, NULL,
+    lock, parked, (SELECT count(*) FROM inbox WHERE inbox.instance_id = instance.instance_id)
+FROM instance
+WHERE partition = 0 AND instance_id >= max('@', ?1) AND instance_id < '@' || char(0x10FFFF)
+  AND instance_id <> ?1 AND lock IS NOT NULL
+ORDER BY instance_id LIMIT ?2;
 
 -- name: instances_with_messages
 -- A page of the ids of instances with messages.

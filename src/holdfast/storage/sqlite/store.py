@@ -15,6 +15,8 @@ from holdfast.errors import CommitFailedError, OwnershipLostError, StorageError
 from holdfast.storage.port import (
     ActivityRow,
     ChildRow,
+    EntityRow,
+    EventKeyRow,
     Fence,
     InboxRow,
     InstanceRow,
@@ -78,6 +80,32 @@ class SqliteStore:
 
     async def instances(self, after: str, limit: int) -> list[InstanceRow]:
         return [_instance_row(row) for row in await self._select("instances", after, limit)]
+
+    async def entities(
+        self,
+        prefix: str,
+        after: str,
+        limit: int,
+        *,
+        updated_from: int | None = None,
+        updated_until: int | None = None,
+        with_state: bool = True,
+        with_empty: bool = False,
+    ) -> list[EntityRow]:
+        parameters = {
+            "prefix": prefix,
+            "after": after,
+            "limit": limit,
+            "updated_from": updated_from,
+            "updated_until": updated_until,
+            "with_state": with_state,
+            "with_empty": with_empty,
+        }
+        rows = await self._on_reader(lambda connection: connection.execute(QUERIES["entities"], parameters).fetchall())
+        return [_entity_row(row) for row in rows]
+
+    async def entities_locked(self, after: str, limit: int) -> list[EntityRow]:
+        return [_entity_row(row) for row in await self._select("entities_locked", after, limit)]
 
     async def instances_with_messages(self, after: str, limit: int) -> list[str]:
         return [row[0] for row in await self._select("instances_with_messages", after, limit)]
@@ -222,10 +250,10 @@ def _load(connection: sqlite3.Connection, instance_ids: Iterable[str]) -> list[S
 
     wanted = list(instance_ids)
     rows = [_instance_row(columns) for columns in select("load_instances", wanted)]
-    by_id = {row.instance_id: StoredInstance(row.instance_id, row, [], [], [], []) for row in rows}
+    by_id = {row.instance_id: StoredInstance(row.instance_id, row, [], [], [], [], []) for row in rows}
     for message in [InboxRow(*columns) for columns in select("load_messages", wanted)]:
         id_ = message.instance_id
-        by_id.setdefault(id_, StoredInstance(id_, None, [], [], [], [])).messages.append(message)
+        by_id.setdefault(id_, StoredInstance(id_, None, [], [], [], [], [])).messages.append(message)
     executions = [row.execution_id for row in rows]
     for activity in [ActivityRow(*columns) for columns in select("load_activities", executions)]:
         by_id[activity.instance_id].activities.append(activity)
@@ -233,8 +261,17 @@ def _load(connection: sqlite3.Connection, instance_ids: Iterable[str]) -> list[S
         by_id[timer.instance_id].timers.append(timer)
     for child in [ChildRow(*columns) for columns in select("load_children", executions)]:
         by_id[child.instance_id].children.append(child)
+    entities = [id_ for id_ in by_id if id_.startswith("@")]
+    for key in [EventKeyRow(*columns) for columns in select("load_event_keys", entities)] if entities else []:
+        by_id[key.instance_id].event_keys.append(key)
     return list(by_id.values())
 
 
 def _instance_row(columns: tuple[Any, ...]) -> InstanceRow:
     return InstanceRow(**dict(zip(InstanceRow.__struct_fields__, columns, strict=True)))
+
+
+def _entity_row(columns: tuple[Any, ...]) -> EntityRow:
+    fields = dict(zip(EntityRow.__struct_fields__, columns, strict=True))
+    fields["has_state"] = bool(fields["has_state"])
+    return EntityRow(**fields)

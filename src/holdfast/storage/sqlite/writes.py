@@ -43,6 +43,8 @@ def apply(connection: sqlite3.Connection, fence: Fence, writes: WriteSet) -> Non
     _change(connection, "activity", "remove_activity", writes.activities_removed)
     _change(connection, "timer", "remove_timer", writes.timers_removed)
     _change(connection, "child", "remove_child", writes.children_removed)
+    _change(connection, "event_key", "remove_event_key", writes.event_keys_removed)
+    _change(connection, "instance", "remove_instance", writes.instances_removed)
     updates = writes.instances_updated
     _change(
         connection,
@@ -63,6 +65,7 @@ def apply(connection: sqlite3.Connection, fence: Fence, writes: WriteSet) -> Non
     _insert(connection, "activity", "insert_activity", writes.activities_inserted)
     _insert(connection, "timer", "insert_timer", writes.timers_inserted)
     _insert(connection, "child", "insert_child", writes.children_inserted)
+    _insert(connection, "event_key", "insert_event_key", writes.event_keys_inserted)
 
 
 def _advance(connection: sqlite3.Connection, fence: Fence, writes: WriteSet) -> None:
@@ -85,6 +88,7 @@ def _check_partitions(writes: WriteSet) -> None:
         writes.activities_updated,
         writes.timers_inserted,
         writes.children_inserted,
+        writes.event_keys_inserted,
         [update.row for update in writes.instances_updated],
     )
     if any(row.partition != _PARTITION for row in rows):
@@ -94,7 +98,10 @@ def _check_partitions(writes: WriteSet) -> None:
 
 
 def _check_disjoint(writes: WriteSet) -> None:
-    """Refuse a key that is removed and inserted again: one of the two cannot be exact, but the tables would take it."""
+    """Refuse a key that is removed and inserted again: one of the two cannot be exact, but the tables would take it.
+
+    Not so of instances and event keys: an entity may begin anew, and a key may be used again once it is forgotten.
+    """
     removed_executions = [execution_id for execution_id, _ in writes.executions_removed]
     for table, removed, inserted in (
         ("history", removed_executions, [row.execution_id for row in writes.history_inserted]),

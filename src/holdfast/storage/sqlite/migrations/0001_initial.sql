@@ -101,6 +101,7 @@ CREATE TABLE timer (
     sequence INTEGER NOT NULL,
     instance_id TEXT NOT NULL,
     due_at INTEGER NOT NULL,
+    event TEXT,
     PRIMARY KEY (partition, execution_id, sequence)
 ) STRICT, WITHOUT ROWID;
 CREATE INDEX timer_by_time ON timer (due_at, execution_id, sequence);
@@ -113,4 +114,14 @@ CREATE TABLE child (
     instance_id TEXT NOT NULL,
     child_instance_id TEXT NOT NULL,
     PRIMARY KEY (partition, execution_id, sequence)
+) STRICT, WITHOUT ROWID;
+
+-- Idempotency keys that entities remember; their positions rise in the order of consumption.
+CREATE TABLE event_key (
+    partition INTEGER NOT NULL,
+    instance_id TEXT NOT NULL,
+    event_key TEXT NOT NULL,
+    position INTEGER NOT NULL,
+    answer TEXT,
+    PRIMARY KEY (partition, instance_id, event_key)
 ) STRICT, WITHOUT ROWID;
