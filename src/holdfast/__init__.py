@@ -2,6 +2,7 @@
 
 from holdfast.app import App
 from holdfast.client.client import Client
+from holdfast.client.entity_status import EntityPage, EntityQuery, EntitySignal, EntityStatus
 from holdfast.client.handle import OrchestrationHandle
 from holdfast.client.status import InstanceStatus
 from holdfast.durable_http.policy import HttpCallPolicy
@@ -20,6 +21,8 @@ from holdfast.errors import (
     InstanceNotRunningError,
     InstanceParkedError,
     InvalidInputError,
+    LockingRulesError,
+    LockLostError,
     NonDeterminismError,
     NotRegisteredError,
     OrchestrationFailedError,
@@ -36,15 +39,17 @@ from holdfast.errors import (
     WaitTimeoutError,
 )
 from holdfast.host import Host
+from holdfast.model.entities import Entity, EntityFunction
 from holdfast.model.failure import FailureDetails
 from holdfast.model.http_call import DurableHttpResponse
 from holdfast.model.ids import EntityId
 from holdfast.model.limits import Limits
-from holdfast.model.refs import Activity, Entity, ExternalEvent, Orchestrator
+from holdfast.model.refs import Activity, ExternalEvent, Orchestrator
 from holdfast.model.requests import IdPolicy
 from holdfast.model.retry import RetryContext, RetryPolicy
-from holdfast.model.status import OrchestrationStatus
+from holdfast.model.status import EntitiesRemoved, LockState, OrchestrationStatus
 from holdfast.replay.context import OrchestrationContext
+from holdfast.replay.entity_context import EntityContext, entity_context
 from holdfast.replay.races import race, select
 from holdfast.replay.saga import Saga
 from holdfast.replay.task_group import TaskGroup
@@ -63,8 +68,15 @@ __all__ = [
     "DurableHttpError",
     "DurableHttpResponse",
     "DurableTask",
+    "EntitiesRemoved",
     "Entity",
+    "EntityContext",
+    "EntityFunction",
     "EntityId",
+    "EntityPage",
+    "EntityQuery",
+    "EntitySignal",
+    "EntityStatus",
     "ExternalEvent",
     "FailureDetails",
     "ForbiddenAddressError",
@@ -81,6 +93,9 @@ __all__ = [
     "InstanceStatus",
     "InvalidInputError",
     "Limits",
+    "LockLostError",
+    "LockState",
+    "LockingRulesError",
     "NonDeterminismError",
     "NotRegisteredError",
     "OrchestrationContext",
@@ -105,6 +120,7 @@ __all__ = [
     "VersionMismatchError",
     "WaitTimeoutError",
     "activity_context",
+    "entity_context",
     "race",
     "select",
     "when_all",

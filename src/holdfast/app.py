@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
-from typing import Any, Protocol, TypeVar, Unpack, cast, overload
+from typing import Any, Concatenate, Protocol, TypeVar, Unpack, cast, overload
 
 from holdfast.codec.exported import decode_exported
 from holdfast.durable_http.caller import TokenSource
@@ -13,13 +13,22 @@ from holdfast.engine.config import HostConfig
 from holdfast.engine.exports import check_replay
 from holdfast.errors import ConfigurationError, InvalidInputError
 from holdfast.host import Host
+from holdfast.model.entities import Entity, EntityFunction, UpgradeState
 from holdfast.model.limits import Limits
 from holdfast.model.options import ActivityOptions, check_activity_options, check_version
-from holdfast.model.refs import Activity, AsyncActivity, Body, Entity, Orchestrator, RunsIn, SyncActivity
+from holdfast.model.refs import Activity, AsyncActivity, Body, Orchestrator, RunsIn, SyncActivity
 from holdfast.registry.registry import Registry
 from holdfast.registry.routes import Handler, Route
-from holdfast.registry.signatures import activity_input, check_importable, entity_class, orchestrator_input
+from holdfast.registry.signatures import (
+    activity_input,
+    check_importable,
+    check_state_version,
+    entity_class,
+    entity_function,
+    orchestrator_input,
+)
 from holdfast.replay.context import OrchestrationContext
+from holdfast.replay.entity_context import EntityContext
 from holdfast.storage.open_store import open_store
 
 I = TypeVar("I")  # noqa: E741 - input and output, as everywhere in the typed API
@@ -52,6 +61,17 @@ class OrchestratorDecorator(Protocol):
     def __call__(self, function: Callable[[OrchestrationContext, I], Body[O]], /) -> Orchestrator[I, O]: ...
     @overload
     def __call__(self, function: Callable[[OrchestrationContext], Body[O]], /) -> Orchestrator[None, O]: ...
+
+
+class EntityDecorator(Protocol):
+    """`@app.entity(...)` with options."""
+
+    @overload
+    def __call__(  # pyright: ignore[reportOverlappingOverload] - a class is also a function; the first match holds
+        self, definition: type[E], /
+    ) -> type[E]: ...
+    @overload
+    def __call__(self, definition: Callable[Concatenate[EntityContext, ...], Any], /) -> EntityFunction: ...
 
 
 class App:
@@ -171,24 +191,57 @@ class App:
         return register if function is None else register(function)
 
     @overload
-    def entity(self, cls: type[E], /) -> type[E]: ...
+    def entity(  # pyright: ignore[reportOverlappingOverload] - as above
+        self, definition: type[E], /
+    ) -> type[E]: ...
     @overload
-    def entity(self, /, *, name: str | None = None) -> Callable[[type[E]], type[E]]: ...
-    def entity(self, cls: type[Any] | None = None, /, *, name: str | None = None) -> Any:
-        """Register an entity class: its fields are the state, its public methods the operations.
+    def entity(self, definition: Callable[Concatenate[EntityContext, ...], Any], /) -> EntityFunction: ...
+    @overload
+    def entity(
+        self,
+        /,
+        *,
+        name: str | None = None,
+        state_version: int = 1,
+        upgrade_state: UpgradeState | None = None,
+    ) -> EntityDecorator: ...
+    def entity(
+        self,
+        definition: Any = None,
+        /,
+        *,
+        name: str | None = None,
+        state_version: int = 1,
+        upgrade_state: UpgradeState | None = None,
+    ) -> Any:
+        """Register an entity: a class whose fields are the state and whose public methods are the operations; or a
+        function `f(ctx)` or `f(ctx, input)`, called with an `EntityContext` for each operation.
+
+        Operations run one at a time. One that is `async def` may wait, and may run again after a crash.
+
+        Args:
+            name: instead of the own name of the class or function; entity names are kept in lower case.
+            state_version: to be raised when the code can no longer read the states that are stored.
+            upgrade_state: called with an older state as plain JSON values and its version, when it is next used;
+                returns the state as it is today. An entity that it fails for is parked.
 
         Raises:
-            ConfigurationError: saying what about the class cannot be.
+            ConfigurationError: saying what about the class or the function cannot be.
         """
 
-        def register(cls: type[Any]) -> type[Any]:
-            chosen = (name or cls.__name__).lower()
-            found = entity_class(cls, chosen)
+        def register(definition: Any) -> Any:
+            chosen = (name or getattr(definition, "__name__", "")).lower()
+            check_state_version(state_version, upgrade_state, chosen)
+            if not isinstance(definition, type):
+                function = entity_function(definition, chosen, state_version, upgrade_state)
+                self.registry.add_entity(function)
+                return function
+            found = entity_class(definition, chosen, state_version, upgrade_state)
             self.registry.add_entity(found)
-            cls.__entity_class__ = found
-            return cls
+            setattr(definition, "__entity_class__", found)  # noqa: B010 - the type is not known to have it
+            return definition
 
-        return register if cls is None else register(cls)
+        return register if definition is None else register(definition)
 
     def route(self, path: str, *, methods: Sequence[str] = ("GET",)) -> Callable[[H], H]:
         """Register an HTTP function: `async def handler(request, client)`, served below `/api`.

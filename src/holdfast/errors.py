@@ -18,6 +18,7 @@
     │   ├── QueryFailedError             a query handler raised, or there is none of this name
     │   ├── InstanceParkedError          it waits for an operator: has `.details`
     │   └── OrchestrationFailedError     what `wait_for_completion` raises: has `.status`, `.details`
+    ├── LockLostError                    a critical section has lost its locks: they expired, or were broken
     ├── TaskFailedError                  an activity, sub-orchestration or entity call failed: has `.details`
     ├── WaitTimeoutError (TimeoutError)  a wait with `timeout=` ran out
     ├── OrchestratorMisuseError          orchestrator code did what replay cannot reproduce
@@ -142,6 +143,13 @@ class OrchestrationFailedError(InstanceError):
         super().__init__(instance_id, f"Orchestration {instance_id!r} ended as {status}{why}")
         self.status = status
         self.details = details
+
+
+class LockLostError(HoldfastError):
+    """A critical section has lost its locks: they expired, were broken, or were given back as it was parked.
+
+    What it still asks of the entities that were locked is refused with this, since others may have changed them.
+    """
 
 
 class TaskFailedError(HoldfastError):

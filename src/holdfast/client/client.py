@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final, TypeVar, Unpack, overload
 
+from holdfast.client.entities import EntityRequests
 from holdfast.client.handle import OrchestrationHandle
 from holdfast.client.lifecycle import Lifecycle
 from holdfast.client.port import TaskHub
@@ -24,7 +25,7 @@ from holdfast.model.history import (
     HistoryEvent,
     UpdateRequested,
 )
-from holdfast.model.ids import EntityId, validate_instance_id
+from holdfast.model.ids import validate_instance_id
 from holdfast.model.limits import Limits
 from holdfast.model.options import StartOptions, check_start_options
 from holdfast.model.refs import (
@@ -32,7 +33,6 @@ from holdfast.model.refs import (
     ExternalEvent,
     Orchestrator,
     encode_input,
-    operation_name,
     validate_event_name,
     validate_name,
 )
@@ -41,7 +41,6 @@ from holdfast.model.status import OrchestrationState, OrchestrationStatus
 
 I = TypeVar("I")  # noqa: E741 - input and output, as everywhere in the typed API
 O = TypeVar("O")  # noqa: E741
-E = TypeVar("E")
 T = TypeVar("T")
 
 
@@ -49,7 +48,7 @@ _REQUESTS: Final = uuid.UUID("7d1f6f5e-6a0c-4c8b-9c55-0f4f2c3a9b11")
 """The namespace of the instance ids that are made from request keys."""
 
 
-class Client(Lifecycle):
+class Client(EntityRequests, Lifecycle):
     """Talks to a task hub. A request that returns has been stored; one that raises, unless it says so, has not."""
 
     def __init__(self, hub: TaskHub, converter: DataConverter, limits: Limits | None = None) -> None:
@@ -282,29 +281,6 @@ class Client(Lifecycle):
 
     def _reason(self, reason: str | None) -> str | None:
         return None if reason is None else self._converter.encode(reason)
-
-    @overload
-    async def signal_entity(self, entity: EntityId[E], operation: Callable[[E], Any], /) -> None: ...
-    @overload
-    async def signal_entity(self, entity: EntityId[E], operation: Callable[[E, I], Any], input: I, /) -> None: ...
-    @overload
-    async def signal_entity(self, entity: EntityId[Any], operation: str, input: Any = ..., /) -> None: ...
-    async def signal_entity(
-        self, entity: EntityId[Any], operation: Callable[..., Any] | str, input: Any = NO_INPUT, /
-    ) -> None:
-        """Ask an entity to run an operation, one way; the entity comes into being if it does not exist.
-
-        Raises:
-            NotRegisteredError: if the app has no such entity.
-            InvalidInputError, OverloadedError.
-        """
-        payload = encode_input(self._converter, None, input)
-        await self._hub.signal_entity(entity.instance_id, operation_name(operation), payload)
-
-    async def read_entity_state(self, entity: EntityId[E]) -> E | None:
-        """Return the committed state of an entity, or None if it does not exist."""
-        found = await self._hub.get_entity(entity.instance_id)
-        return None if found is None else self._converter.decode(found.state, entity.state_type)
 
 
 def _now() -> datetime:

@@ -7,9 +7,9 @@ from datetime import timedelta
 from typing import Protocol
 
 from holdfast.model.exported import ExportedHistory
-from holdfast.model.history import HistoryEvent, MessageEvent, UpdateCompleted, UpdateRequested
-from holdfast.model.requests import StartRequest
-from holdfast.model.status import EntityState, OrchestrationState
+from holdfast.model.history import HistoryEvent, MessageEvent, OperationAnswer, UpdateCompleted, UpdateRequested
+from holdfast.model.requests import EntityFilter, OperationRequest, StartRequest
+from holdfast.model.status import EntitiesRemoved, EntityState, LockState, OrchestrationState
 
 
 class TaskHub(Protocol):
@@ -67,12 +67,40 @@ class TaskHub(Protocol):
         """
         ...
 
-    async def signal_entity(self, instance_id: str, operation: str, input: str | None) -> None:
-        """Send an operation to an entity, one way.
+    async def signal_entities(self, requests: Sequence[OperationRequest]) -> None:
+        """Send operations to entities, one way; all of them are stored, or none.
 
         Raises:
-            NotRegisteredError, OverloadedError.
+            NotRegisteredError, InvalidInputError, OverloadedError.
         """
+        ...
+
+    async def call_entity(self, request: OperationRequest, timeout: timedelta | None) -> OperationAnswer:
+        """Run an operation on an entity and return what came of it.
+
+        Raises:
+            NotRegisteredError, InvalidInputError, OverloadedError, InstanceParkedError, WaitTimeoutError.
+        """
+        ...
+
+    async def get_entity(self, instance_id: str) -> EntityState | None: ...
+
+    async def list_entities(self, wanted: EntityFilter, after: str, limit: int) -> Sequence[EntityState]:
+        """Return entities with instance ids greater than `after`, ascending, without lock requests."""
+        ...
+
+    async def break_lock(self, instance_id: str) -> LockState | None:
+        """Take an entity's lock from whoever holds it; return who that was.
+
+        Raises:
+            OverloadedError.
+        """
+        ...
+
+    async def clean_entities(
+        self, idle_for: timedelta, *, remove_empty: bool, release_orphaned: bool
+    ) -> EntitiesRemoved:
+        """Remove entities that hold nothing and were not used for so long; unlock those whose holder is gone."""
         ...
 
     async def get_state(self, instance_id: str) -> OrchestrationState | None: ...
@@ -92,8 +120,6 @@ class TaskHub(Protocol):
             InstanceNotFoundError.
         """
         ...
-
-    async def get_entity(self, instance_id: str) -> EntityState | None: ...
 
     async def wait_until_stopped(self, instance_id: str, timeout: timedelta | None) -> OrchestrationState:
         """Return the state once the instance has ended or is parked.

@@ -7,7 +7,16 @@ from typing import Generic, Protocol, TypeVar
 
 from holdfast.engine.rows import EncodedTransition
 from holdfast.model.messages import DurableKey
-from holdfast.storage.port import ActivityRow, ChildRow, HistoryRow, InboxRow, InstanceUpdate, TimerRow, WriteSet
+from holdfast.storage.port import (
+    ActivityRow,
+    ChildRow,
+    EventKeyRow,
+    HistoryRow,
+    InboxRow,
+    InstanceUpdate,
+    TimerRow,
+    WriteSet,
+)
 
 K = TypeVar("K", bound=Hashable)
 V = TypeVar("V")
@@ -70,8 +79,11 @@ class _Instances:
     def __init__(self) -> None:
         self.updates: dict[str, InstanceUpdate] = {}
         self.inserted: set[str] = set()
+        self.removed: list[tuple[str, int]] = []
 
     def add(self, each: EncodedTransition) -> None:
+        if each.instance_removed is not None:
+            self._remove(*each.instance_removed)
         row = each.instance
         if row is None:
             return
@@ -84,6 +96,14 @@ class _Instances:
             changed = known.new_execution or each.is_new_execution
             self.updates[row.instance_id] = InstanceUpdate(row, known.revision_before, changed)
 
+    def _remove(self, instance_id: str, revision: int) -> None:
+        """Remove a row: from the group if that has made it, else from the store."""
+        known = self.updates.pop(instance_id, None)
+        if instance_id in self.inserted:
+            self.inserted.discard(instance_id)
+            return
+        self.removed.append((instance_id, revision if known is None else known.revision_before))
+
 
 def coalesce(lsn_before: int, transitions: Sequence[EncodedTransition]) -> WriteSet:
     """Return what a group of transitions, consecutive in the journal, changes in the store as a whole."""
@@ -92,6 +112,7 @@ def coalesce(lsn_before: int, transitions: Sequence[EncodedTransition]) -> Write
     activities: _Rows[DurableKey, ActivityRow] = _Rows()
     timers: _Rows[DurableKey, TimerRow] = _Rows()
     children: _Rows[DurableKey, ChildRow] = _Rows()
+    event_keys: _Rows[tuple[str, str], EventKeyRow] = _Rows()
     updated: dict[DurableKey, ActivityRow] = {}
     for each in transitions:
         instances.add(each)
@@ -109,6 +130,9 @@ def coalesce(lsn_before: int, transitions: Sequence[EncodedTransition]) -> Write
         activities.remove(each.activities_removed)
         timers.remove(each.timers_removed)
         children.remove(each.children_removed)
+        event_keys.remove(each.event_keys_removed)
+        for key in each.event_keys_added:
+            event_keys.made[key.key] = key
     return WriteSet(
         lsn_before=lsn_before,
         lsn=transitions[-1].lsn,
@@ -127,6 +151,9 @@ def coalesce(lsn_before: int, transitions: Sequence[EncodedTransition]) -> Write
         timers_removed=timers.removed,
         children_inserted=children.inserted(),
         children_removed=children.removed,
+        instances_removed=instances.removed,
+        event_keys_inserted=event_keys.inserted(),
+        event_keys_removed=event_keys.removed,
     )
 
 

@@ -27,6 +27,10 @@ class HostConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     """Activities marked `process=True` that run at the same time; the processes start on first use."""
     activity_queue_max: int = 20_000
     """Activities that wait in memory for a place; more of them wait in the store."""
+    entity_batches_max: int = 1_000
+    """Entities that run `async def` operations at the same time."""
+    operation_timeout_s: float = 60.0
+    """How long one `async def` operation of an entity may take; its entity does nothing else meanwhile."""
     cache_bytes_max: int = 256 * 1024 * 1024
     """Estimated size of the instances kept in memory between their episodes."""
     journal_transitions_max: int = 10_000

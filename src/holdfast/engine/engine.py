@@ -37,6 +37,7 @@ from holdfast.errors import (
 )
 from holdfast.model.converter import DataConverter
 from holdfast.model.failure import failure_from_exception
+from holdfast.model.ids import is_entity
 from holdfast.model.refs import FunctionReference, decode_input
 from holdfast.model.work_items import ActivityWorkItem, Outcome
 from holdfast.registry.registry import Registry
@@ -207,9 +208,10 @@ class Engine:
         self._start_job(node, lambda: recover(node, self.store, self._runner))
         self._start_job(node, lambda: keep_filled(node, self.store, self._runner))
         self._start_job(node, self._wake_waiters)
-        self.waiters.fail_updates(
+        self.waiters.fail_requests(
             CommitFailedError(
-                "The host had to start again before the update was answered. Ask again with the same update_id.",
+                "The host had to start again before the request was answered. Ask again with the same update_id, or "
+                "the same key.",
                 outcome_unknown=True,
             )
         )
@@ -251,6 +253,8 @@ class Engine:
         """Tell those whose instance ended in a commit of which we never heard whether it was applied."""
         for instance_id in self.waiters.instance_ids():
             row = await self.store.read_instance(instance_id)
+            if row is None and is_entity(instance_id):
+                continue  # the call that somebody waits for is about to bring it into being
             if row is None:
                 self.waiters.fail(instance_id, InstanceNotFoundError(instance_id))
                 continue

@@ -10,6 +10,7 @@ from typing import TypeVar
 from holdfast.engine.engine import Engine
 from holdfast.engine.node import Node
 from holdfast.engine.residents import Resident
+from holdfast.engine.waiters import Answer
 from holdfast.errors import (
     HoldfastError,
     InstanceNotFoundError,
@@ -72,7 +73,7 @@ async def check_update(engine: Engine, instance_id: str, request: UpdateRequeste
 async def wait_for_update(
     instance_id: str,
     update_id: str,
-    answered: asyncio.Future[UpdateCompleted],
+    answered: asyncio.Future[Answer],
     stopped: asyncio.Future[OrchestrationState],
     timeout: timedelta | None,
 ) -> UpdateCompleted:
@@ -91,7 +92,9 @@ async def wait_for_update(
             "with the same update_id."
         ) from None
     if answered.done():
-        return answered.result()
+        answer = answered.result()
+        assert isinstance(answer, UpdateCompleted), "an orchestration has no operations"
+        return answer
     raise InstanceNotRunningError(instance_id, stopped.result().runtime_status.value, "update")
 
 

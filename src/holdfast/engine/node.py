@@ -14,6 +14,7 @@ from holdfast.engine.activity_reports import ActivityReports
 from holdfast.engine.activity_runner import ActivityRunner
 from holdfast.engine.activity_starts import ActivityStarts
 from holdfast.engine.answers import Answers
+from holdfast.engine.batches import Batches
 from holdfast.engine.clock import Clock
 from holdfast.engine.config import HostConfig
 from holdfast.engine.dropped import Dropped
@@ -98,11 +99,12 @@ class Node:
         self._dropped = Dropped()
         self._to_park: dict[str, FailureDetails] = {}
         self._rewinds = ChildRewinds(self)
+        self._batches = Batches(self, worker)
 
     @property
     def is_quiet(self) -> bool:
         """Whether nothing is being read, stepped or stored at this moment."""
-        return self.loader.is_idle and self._turns.is_idle and self.journal.is_settled
+        return self.loader.is_idle and self._turns.is_idle and self._batches.is_idle and self.journal.is_settled
 
     def pause(self) -> None:
         """Take no more steps; what was begun can still become durable."""
@@ -115,6 +117,7 @@ class Node:
         self.timers.clear()
         self.loader.close(CommitFailedError("The host had to start again; nothing of this request was stored."))
         self.suspects.close()
+        self._batches.close()
         self.starts.abandon(self.journal.durable_lsn)
         self.residents.clear()
 
@@ -209,7 +212,7 @@ class Node:
                 case None:
                     self.suspects.has_worked(instance)
                 case PendingBatch() as work:
-                    self._complete(resident, work, self._worker.run_batch(work.work_item))
+                    self._batches.run(resident, work)
                 case PendingEpisode() as work:
                     self._run_episode(resident, work)
 
@@ -231,7 +234,7 @@ class Node:
             live = resident.execution = None
         if live is not None or work_item.past_episodes == 0:
             result, resident.execution = self._worker.run_episode(work_item, live, None)
-            self._complete(resident, pending, result)
+            self.complete(resident, pending, result)
         else:
             self.with_history(resident.instance, lambda history: self._replay_episode(resident, pending, history))
 
@@ -242,11 +245,12 @@ class Node:
 
     def _replay_episode(self, resident: Resident, pending: PendingEpisode, history: list[str]) -> None:
         result, resident.execution = self._worker.run_episode(pending.work_item, None, history)
-        self._complete(resident, pending, result)
+        self.complete(resident, pending, result)
 
-    def _complete(
+    def complete(
         self, resident: Resident, pending: PendingEpisode | PendingBatch, result: EpisodeResult | EntityBatch
     ) -> None:
+        """Make of what user code has done a transition, or set its instance aside."""
         instance, now = resident.instance, self.clock.now()
         guilty = self._to_park.pop(instance.instance_id, None)
         if guilty is not None:
@@ -336,7 +340,7 @@ class Node:
         if isinstance(item, ScheduledActivity):
             self.starts.start(item)
             return
-        fired = TimerFired(timestamp=self.clock.now(), timer_id=item.sequence, fire_at=item.due_at)
+        fired = item.event or TimerFired(timestamp=self.clock.now(), timer_id=item.sequence, fire_at=item.due_at)
         message = Message(item.instance_id, fired, execution_id=item.execution_id, timer=item.key)
         self.guarded(item.instance_id, lambda: self.route(message))
 

@@ -10,8 +10,10 @@ from holdfast.hub.transition import (
     AdoptActivity,
     HistoryWarning,
     InstanceStopped,
+    OperationAnswered,
     Output,
     StartActivity,
+    StateWarning,
     StopActivity,
     UpdateAnswered,
 )
@@ -35,7 +37,16 @@ class Outputs:
             case InstanceStopped():
                 self._waiters.stopped(output.state)
             case UpdateAnswered():
-                self._waiters.updated(output.instance_id, output.event)
+                self._waiters.answered(output.instance_id, output.event.update_id, output.event)
+            case OperationAnswered():
+                self._waiters.answered(output.instance_id, output.request_id, output.answer)
+            case StateWarning():
+                logger.warning(
+                    "The state of entity %s has %d bytes, all of which are written with each change; let several "
+                    "entities share it, or keep what is large elsewhere.",
+                    output.instance_id,
+                    output.state_bytes,
+                )
             case HistoryWarning():
                 logger.warning(
                     "The history of instance %r of orchestrator %r has %d events; let it call ctx.continue_as_new() "

@@ -6,19 +6,23 @@ from collections import OrderedDict
 from collections.abc import Iterator
 
 from holdfast.hub.instance import Instance
+from holdfast.replay.entity import LiveState
 from holdfast.replay.orchestration import Execution
 
 _INSTANCE_BYTES = 2_048
+_KEY_BYTES = 400
+_VALUE_FACTOR = 3  # decoded Python values take about three times the room of their JSON
 
 
 class Resident:
-    """An instance in memory, with its live execution if it has one."""
+    """An instance in memory, with its live execution, or its state as an object, if it has one."""
 
-    __slots__ = ("execution", "instance", "size_bytes")
+    __slots__ = ("execution", "instance", "size_bytes", "state")
 
     def __init__(self, instance: Instance) -> None:
         self.instance = instance
         self.execution: Execution | None = None
+        self.state: LiveState | None = None
         self.size_bytes = 0
 
     def measure(self) -> int:
@@ -26,6 +30,9 @@ class Resident:
         instance = self.instance
         texts = (instance.input, instance.output, instance.custom_status, instance.state)
         size = _INSTANCE_BYTES + sum(len(text) for text in texts if text)
+        if instance.is_entity:
+            size += len(instance.event_keys) * _KEY_BYTES
+            size += _VALUE_FACTOR * len(self.state.text) if self.state else 0
         return size + (self.execution.size_bytes if self.execution else 0)
 
     def is_idle(self, durable_lsn: int) -> bool:

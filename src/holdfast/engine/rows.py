@@ -19,10 +19,23 @@ from holdfast.codec.history import (
 )
 from holdfast.engine.clock import from_microseconds, to_microseconds
 from holdfast.errors import CorruptRecordError
-from holdfast.hub.instance import CriticalSectionState, DurableTimer, Instance, OpenChild, ScheduledActivity
+from holdfast.hub.instance import (
+    CriticalSectionState,
+    DurableTimer,
+    EventKey,
+    Instance,
+    LockHolder,
+    OpenChild,
+    ScheduledActivity,
+)
 from holdfast.hub.transition import Transition
 from holdfast.model.failure import FailureDetails
-from holdfast.model.history import ParentInstance
+from holdfast.model.history import (
+    EntityOperationCompleted,
+    EntityOperationFailed,
+    EntityOperationSignaled,
+    ParentInstance,
+)
 from holdfast.model.ids import partition_of
 from holdfast.model.messages import DurableKey, Message
 from holdfast.model.retry import RetryRule
@@ -30,6 +43,8 @@ from holdfast.model.status import OrchestrationState, OrchestrationStatus
 from holdfast.storage.port import (
     ActivityRow,
     ChildRow,
+    EntityRow,
+    EventKeyRow,
     HistoryRow,
     InboxRow,
     InstanceRow,
@@ -79,6 +94,9 @@ class EncodedTransition(msgspec.Struct, frozen=True):
     children_created: Sequence[ChildRow]
     children_removed: Sequence[DurableKey]
     history_copied: Sequence[HistoryRow]
+    instance_removed: tuple[str, int] | None
+    event_keys_added: Sequence[EventKeyRow]
+    event_keys_removed: Sequence[tuple[str, str]]
 
 
 def encode_transition(transition: Transition, partition_count: int) -> EncodedTransition:
@@ -119,6 +137,11 @@ def encode_transition(transition: Transition, partition_count: int) -> EncodedTr
         else _NOTHING,
         transition.children_removed,
         _copied_rows(transition, partition) if transition.history_copied else _NOTHING,
+        transition.instance_removed,
+        [_event_key_row(key, partition) for key in transition.event_keys_added]
+        if transition.event_keys_added
+        else _NOTHING,
+        transition.event_keys_removed,
     )
 
 
@@ -148,7 +171,7 @@ def _instance_row(instance: Instance, partition: int) -> InstanceRow:
         parked=None if instance.parked is None else encode_record(instance.parked),
         parent=None if instance.parent is None else encode_record(instance.parent),
         state=instance.state,
-        lock=None if instance.lock is None else encode_record(instance.lock),
+        lock=_encode_lock(instance),
         episodes=instance.episodes,
         history_events=instance.history_events,
         deliveries=instance.deliveries,
@@ -157,6 +180,11 @@ def _instance_row(instance: Instance, partition: int) -> InstanceRow:
         request_key=instance.request_key,
         events_buffered=instance.events_buffered,
     )
+
+
+def _encode_lock(instance: Instance) -> str | None:
+    lock = instance.lock or instance.section
+    return None if lock is None else encode_record(lock)
 
 
 def _inbox_row(message: Message, partition_count: int) -> InboxRow:
@@ -198,7 +226,19 @@ def _activity_row(activity: ScheduledActivity, partition: int) -> ActivityRow:
 
 
 def _timer_row(timer: DurableTimer, partition: int) -> TimerRow:
-    return TimerRow(partition, timer.execution_id, timer.sequence, timer.instance_id, to_microseconds(timer.due_at))
+    return TimerRow(
+        partition,
+        timer.execution_id,
+        timer.sequence,
+        timer.instance_id,
+        to_microseconds(timer.due_at),
+        None if timer.event is None else encode_message(timer.event),
+    )
+
+
+def _event_key_row(key: EventKey, partition: int) -> EventKeyRow:
+    answer = None if key.answer is None else encode_message(key.answer)
+    return EventKeyRow(partition, key.instance_id, key.event_key, key.position, answer)
 
 
 def _child_row(child: OpenChild, partition: int) -> ChildRow:
@@ -224,12 +264,27 @@ def decode_instance(stored: StoredInstance) -> Instance:
     instance.failure = None if row.failure is None else decode_record(row.failure, FailureDetails)
     instance.parked = None if row.parked is None else decode_record(row.parked, FailureDetails)
     instance.parent = None if row.parent is None else decode_record(row.parent, ParentInstance)
-    instance.lock = None if row.lock is None else decode_record(row.lock, CriticalSectionState)
+    if instance.is_entity:
+        instance.lock = decode_instance_lock(row)
+    else:
+        instance.section = decode_section(row)
+    for key in stored.event_keys:
+        instance.event_keys[key.event_key] = _decode_event_key(key)
     instance.state = row.state
     instance.version, instance.tags, instance.request_key = row.version, decode_tags(row.tags), row.request_key
     instance.events_buffered = row.events_buffered
     instance.episodes, instance.history_events, instance.deliveries = row.episodes, row.history_events, row.deliveries
     return instance
+
+
+def decode_instance_lock(row: InstanceRow | EntityRow) -> LockHolder | None:
+    """Return who holds the lock of an entity."""
+    return None if row.lock is None else decode_record(row.lock, LockHolder)
+
+
+def decode_section(row: InstanceRow) -> CriticalSectionState | None:
+    """Return the critical section that an orchestration has asked for."""
+    return None if row.lock is None else decode_record(row.lock, CriticalSectionState)
 
 
 def decode_work(stored: StoredInstance, instance: Instance) -> list[CorruptRecordError]:
@@ -295,7 +350,19 @@ def decode_activity(row: ActivityRow) -> ScheduledActivity:
 
 
 def decode_timer(row: TimerRow) -> DurableTimer:
-    return DurableTimer(row.instance_id, row.execution_id, row.sequence, from_microseconds(row.due_at))
+    event = None if row.event is None else decode_message(row.event)
+    if event is not None and not isinstance(event, EntityOperationSignaled):
+        raise CorruptRecordError(f"The timer stands for a {type(event).__name__}, which is no signal.")
+    return DurableTimer(row.instance_id, row.execution_id, row.sequence, from_microseconds(row.due_at), event)
+
+
+def _decode_event_key(row: EventKeyRow) -> EventKey:
+    answer = None if row.answer is None else decode_message(row.answer)
+    if answer is not None and not isinstance(answer, EntityOperationCompleted | EntityOperationFailed):
+        raise CorruptRecordError(
+            f"Key {row.event_key!r} of {row.instance_id!r} is kept with something else than an answer."
+        )
+    return EventKey(row.instance_id, row.event_key, row.position, answer)
 
 
 def decode_state(row: InstanceRow) -> OrchestrationState:

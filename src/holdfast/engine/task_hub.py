@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-import uuid
 from collections.abc import Sequence
 from datetime import timedelta
 
 import msgspec
 
 from holdfast.engine.changes import change_instance
-from holdfast.engine.clock import from_microseconds
 from holdfast.engine.engine import Engine
+from holdfast.engine.entity_requests import EntityRequests
 from holdfast.engine.exports import read_history
 from holdfast.engine.live import check_update, query, wait_for_update
 from holdfast.engine.node import Node
@@ -30,7 +29,6 @@ from holdfast.hub.lifecycle import TRANSITIONS, Trigger
 from holdfast.model.exported import ExportedHistory
 from holdfast.model.history import (
     CancelRequested,
-    EntityOperationSignaled,
     EventRaised,
     ExecutionResumed,
     ExecutionRewound,
@@ -38,13 +36,13 @@ from holdfast.model.history import (
     ExecutionTerminated,
     HistoryEvent,
     MessageEvent,
+    OperationAnswer,
     UpdateCompleted,
     UpdateRequested,
 )
-from holdfast.model.ids import EntityId, is_entity, validate_instance_id
-from holdfast.model.refs import operation_name, unknown_operation
-from holdfast.model.requests import StartRequest
-from holdfast.model.status import EntityState, OrchestrationState
+from holdfast.model.ids import is_entity, validate_instance_id
+from holdfast.model.requests import EntityFilter, OperationRequest, StartRequest
+from holdfast.model.status import EntitiesRemoved, EntityState, LockState, OrchestrationState
 
 _TRIGGERS: dict[type[MessageEvent], Trigger] = {
     EventRaised: Trigger.RUN,
@@ -62,6 +60,7 @@ class LocalTaskHub:
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
+        self._entities = EntityRequests(engine, self._admitting_node)
 
     async def start_orchestration(self, request: StartRequest) -> None:
         version = request.version or self._engine.config.default_version
@@ -125,7 +124,7 @@ class LocalTaskHub:
     async def update(self, instance_id: str, request: UpdateRequested, timeout: timedelta | None) -> UpdateCompleted:
         await check_update(self._engine, validate_instance_id(instance_id), request)
         waiters = self._engine.waiters
-        answered = waiters.add_update(instance_id, request.update_id)
+        answered = waiters.add_request(instance_id, request.update_id)
         stopped = waiters.add(instance_id)  # before it is sent: the end may become durable together with the request
         try:
             await self.send(instance_id, request)
@@ -133,33 +132,28 @@ class LocalTaskHub:
         finally:
             waiters.discard(instance_id, stopped)
             stopped.cancel()
-            waiters.discard_update(instance_id, request.update_id, answered)
+            waiters.discard_request(instance_id, request.update_id, answered)
             answered.cancel()
 
-    async def signal_entity(self, instance_id: str, operation: str, input: str | None) -> None:
-        entity_id = EntityId.parse(instance_id)
-        entity = self._engine.registry.entity(entity_id.name)
-        found = entity.operations.get(operation_name(operation).lower())
-        if found is not None:
-            self._engine.check_input(found, input)
-        elif operation.lower() != "delete":
-            raise unknown_operation(entity, operation)
-        node = self._admitting_node()
+    async def signal_entities(self, requests: Sequence[OperationRequest]) -> None:
+        await self._entities.signal(requests)
 
-        def signal(resident: Resident | None) -> int:
-            event = EntityOperationSignaled(
-                timestamp=node.clock.now(),
-                request_id=uuid.uuid4().hex,
-                target_instance_id=entity_id.instance_id,
-                operation=operation,
-                input=input,
-            )
-            instance = resident.instance if resident else None
-            transition = node.hub.post(instance, entity_id.instance_id, event, node.clock.now())
-            node.append(transition)
-            return transition.lsn
+    async def call_entity(self, request: OperationRequest, timeout: timedelta | None) -> OperationAnswer:
+        return await self._entities.call(request, timeout)
 
-        await change_instance(node, entity_id.instance_id, signal)
+    async def get_entity(self, instance_id: str) -> EntityState | None:
+        return await self._entities.get(instance_id)
+
+    async def list_entities(self, wanted: EntityFilter, after: str, limit: int) -> Sequence[EntityState]:
+        return await self._entities.list(wanted, after, limit)
+
+    async def break_lock(self, instance_id: str) -> LockState | None:
+        return await self._entities.break_lock(instance_id)
+
+    async def clean_entities(
+        self, idle_for: timedelta, *, remove_empty: bool, release_orphaned: bool
+    ) -> EntitiesRemoved:
+        return await self._entities.clean(idle_for, remove_empty=remove_empty, release_orphaned=release_orphaned)
 
     async def get_state(self, instance_id: str) -> OrchestrationState | None:
         row = await self._engine.store.read_instance(instance_id)
@@ -171,15 +165,6 @@ class LocalTaskHub:
 
     async def export_history(self, instance_id: str) -> ExportedHistory:
         return await read_history(self._engine.store, instance_id)
-
-    async def get_entity(self, instance_id: str) -> EntityState | None:
-        entity_id = EntityId.parse(instance_id)
-        row = await self._engine.store.read_instance(entity_id.instance_id)
-        if row is None or row.state is None:
-            return None
-        return EntityState(
-            instance_id=entity_id.instance_id, state=row.state, last_updated_at=from_microseconds(row.updated_at)
-        )
 
     async def wait_until_stopped(self, instance_id: str, timeout: timedelta | None) -> OrchestrationState:
         waiters = self._engine.waiters

@@ -1,17 +1,20 @@
-"""Who waits for an instance to stop: any number of waiters, no polling."""
+"""Who waits for an instance to stop, or to answer a request: any number of waiters, no polling."""
 
 from __future__ import annotations
 
 import asyncio
+from typing import TypeAlias
 
-from holdfast.model.history import UpdateCompleted
+from holdfast.model.history import OperationAnswer, UpdateCompleted
 from holdfast.model.status import OrchestrationState
+
+Answer: TypeAlias = UpdateCompleted | OperationAnswer
 
 
 class Waiters:
     def __init__(self) -> None:
         self._by_id: dict[str, list[asyncio.Future[OrchestrationState]]] = {}
-        self._updates: dict[tuple[str, str], list[asyncio.Future[UpdateCompleted]]] = {}
+        self._answers: dict[tuple[str, str], list[asyncio.Future[Answer]]] = {}
 
     def add(self, instance_id: str) -> asyncio.Future[OrchestrationState]:
         """Return a future for the next time that the instance ends or is parked; cancel it to stop waiting."""
@@ -32,24 +35,24 @@ class Waiters:
             if not future.done():
                 future.set_result(state)
 
-    def add_update(self, instance_id: str, update_id: str) -> asyncio.Future[UpdateCompleted]:
-        """Return a future for the answer to an update; cancel it to stop waiting."""
-        future: asyncio.Future[UpdateCompleted] = asyncio.get_running_loop().create_future()
-        self._updates.setdefault((instance_id, update_id), []).append(future)
+    def add_request(self, instance_id: str, request_id: str) -> asyncio.Future[Answer]:
+        """Return a future for the answer to an update, or to a call of an operation; cancel it to stop waiting."""
+        future: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
+        self._answers.setdefault((instance_id, request_id), []).append(future)
         return future
 
-    def discard_update(self, instance_id: str, update_id: str, future: asyncio.Future[UpdateCompleted]) -> None:
-        waiting = self._updates.get((instance_id, update_id), [])
+    def discard_request(self, instance_id: str, request_id: str, future: asyncio.Future[Answer]) -> None:
+        waiting = self._answers.get((instance_id, request_id), [])
         if future in waiting:
             waiting.remove(future)
         if not waiting:
-            self._updates.pop((instance_id, update_id), None)
+            self._answers.pop((instance_id, request_id), None)
 
-    def updated(self, instance_id: str, event: UpdateCompleted) -> None:
-        """Answer whoever waits for an update; called once the answer is durable."""
-        for future in self._updates.pop((instance_id, event.update_id), ()):
+    def answered(self, instance_id: str, request_id: str, answer: Answer) -> None:
+        """Answer whoever waits for a request; called once the answer is durable."""
+        for future in self._answers.pop((instance_id, request_id), ()):
             if not future.done():
-                future.set_result(event)
+                future.set_result(answer)
 
     def fail(self, instance_id: str, error: Exception) -> None:
         """Tell whoever waits for an instance that there is nothing to wait for."""
@@ -60,15 +63,15 @@ class Waiters:
     def instance_ids(self) -> list[str]:
         return list(self._by_id)
 
-    def fail_updates(self, error: Exception) -> None:
-        """Tell whoever waits for an update that it is not known what became of it."""
-        for waiting in self._updates.values():
+    def fail_requests(self, error: Exception) -> None:
+        """Tell whoever waits for an answer that it is not known what became of the request."""
+        for waiting in self._answers.values():
             for future in waiting:
                 if not future.done():
                     future.set_exception(error)
-        self._updates.clear()
+        self._answers.clear()
 
     def fail_all(self, error: Exception) -> None:
-        self.fail_updates(error)
+        self.fail_requests(error)
         for instance_id in self.instance_ids():
             self.fail(instance_id, error)

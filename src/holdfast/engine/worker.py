@@ -25,14 +25,14 @@ from holdfast.model.work_items import (
 )
 from holdfast.registry.registry import Registry
 from holdfast.replay.context import OrchestrationContext
-from holdfast.replay.entity import execute_entity
+from holdfast.replay.entity import BatchRun, LiveState
 from holdfast.replay.orchestration import Execution
 
 logger = logging.getLogger("holdfast.engine")
 
 
 class Worker:
-    """Runs user code of orchestrators and entities, synchronously: such code never waits.
+    """Runs user code of orchestrators, synchronously: such code never waits. Makes entity batches ready to run.
 
     An execution that is live goes on where it stands; otherwise it is replayed from its history first.
     """
@@ -101,8 +101,11 @@ class Worker:
             return VersionRejected()
         return _failed(failure_from_exception(error, non_retriable=True))
 
-    def run_batch(self, work_item: EntityWorkItem) -> EntityBatch | Blocked:
-        """Run a batch of entity operations. One for an unknown entity fails; with a state it waits for the code."""
+    def begin_batch(self, work_item: EntityWorkItem, live: LiveState | None) -> BatchRun | EntityBatch | Blocked:
+        """Return a batch of entity operations, ready to run.
+
+        For an unknown entity it fails; with a state that this app cannot read, the entity waits for the code that can.
+        """
         try:
             entity = self._registry.entity(work_item.name)
         except NotRegisteredError as error:
@@ -110,7 +113,15 @@ class Worker:
             if work_item.state is not None:
                 return Blocked(details)
             return EntityBatch(tuple(Failed(details) for _ in work_item.operations), None)
-        return execute_entity(work_item, entity, self._converter)
+        try:
+            return BatchRun(work_item, entity, self._converter, self._limits, live)
+        except Exception as error:  # also of the user's upgrade_state
+            return Blocked(failure_from_exception(error))
+
+    def may_wait(self, work_item: EntityWorkItem) -> bool:
+        """Whether a batch has an operation that is `async def`."""
+        entity = self._registry.entity(work_item.name)
+        return any(entity.is_async(each.operation) for each in work_item.operations)
 
 
 def _replay(execution: Execution, past_episodes: int, history: Sequence[str]) -> None:

@@ -2,18 +2,22 @@
 
 A lock request visits the entities of its set in order: each, once free, is locked and passes the request on; the last
 one answers the orchestration. So nobody waits in a circle, and every chain ends in an answer, which a dead
-orchestration's hub turns into unlocks.
+orchestration's hub turns into unlocks. A call from inside a section names it: if that has lost its lock, it is refused.
 """
 
 from __future__ import annotations
 
 from collections import deque
+from datetime import datetime
 
 import msgspec
 
-from holdfast.hub.instance import CriticalSectionState, Instance
+from holdfast.hub.asking import NewExecutions, start_child
+from holdfast.hub.instance import DurableTimer, EventKey, Instance, LockHolder
 from holdfast.hub.lifecycle import Trigger, move
-from holdfast.hub.transition import Transition
+from holdfast.hub.transition import OperationAnswered, StateWarning, Transition
+from holdfast.model.actions import CreateSubOrchestration, EntityAction, SendEntityMessage
+from holdfast.model.failure import FailureDetails
 from holdfast.model.history import (
     EntityLockGranted,
     EntityLockRequested,
@@ -22,12 +26,13 @@ from holdfast.model.history import (
     EntityOperationFailed,
     EntityOperationSignaled,
     EntityUnlockSent,
+    OperationAnswer,
 )
 from holdfast.model.ids import EntityId
 from holdfast.model.limits import Limits
 from holdfast.model.messages import Message
 from holdfast.model.status import OrchestrationStatus
-from holdfast.model.work_items import EntityBatch, EntityOperation, EntityWorkItem, Failed
+from holdfast.model.work_items import EntityBatch, EntityOperation, EntityWorkItem, Failed, OperationOutcome
 
 
 class PendingBatch(msgspec.Struct, frozen=True):
@@ -37,8 +42,77 @@ class PendingBatch(msgspec.Struct, frozen=True):
     messages: tuple[Message, ...]
 
 
+# Arrivals
+
+
+def is_early(message: Message, now: datetime) -> bool:
+    """Whether a message is a signal that is to be delivered later."""
+    event = message.event
+    is_due = not isinstance(event, EntityOperationSignaled) or event.due_at is None or event.due_at <= now
+    return not is_due and message.timer is None
+
+
+def schedule(transition: Transition, instance: Instance, message: Message) -> None:
+    """Keep a signal with a timer until it is due. The number of its message, which is unique, names the timer."""
+    event = message.event
+    assert isinstance(event, EntityOperationSignaled), "only signals are scheduled"
+    assert event.due_at is not None, "it is early"
+    assert message.message_id is not None, "it was sent"
+    if instance.revision == 0:
+        transition.change(instance)
+    else:
+        transition.touch(instance)
+    transition.consume(instance, (message,))
+    transition.set_timer(
+        instance,
+        DurableTimer(instance.instance_id, instance.execution_id, message.message_id, event.due_at, event),
+    )
+    if event.key is not None:
+        _remember(transition, instance, EventKey(instance.instance_id, event.key, message.message_id))
+
+
+def key_of(message: Message) -> str | None:
+    """Return the idempotency key of an operation that has just arrived; a scheduled one arrives but once."""
+    event = message.event
+    if isinstance(event, EntityOperationCalled | EntityOperationSignaled) and message.timer is None:
+        return event.key
+    return None
+
+
+def answer_again(transition: Transition, instance: Instance, message: Message, key: str) -> None:
+    """Drop an operation whose key is known; if somebody waits for its answer, and there is one, give it."""
+    transition.touch(instance)
+    transition.consume(instance, (message,))
+    known = instance.event_keys[key]
+    event = message.event
+    if isinstance(event, EntityOperationCalled) and known is not None:
+        answer = known.answer or EntityOperationCompleted(timestamp=transition.now, request_id=key)
+        transition.outputs.append(OperationAnswered(instance.instance_id, event.request_id, answer))
+
+
+def _remember(transition: Transition, instance: Instance, key: EventKey) -> None:
+    instance.event_keys[key.event_key] = key
+    transition.event_keys_added.append(key)
+
+
+def _forget_oldest(transition: Transition, instance: Instance, limits: Limits) -> None:
+    excess = len(instance.event_keys) - limits.entity_keys_max
+    if excess <= 0:
+        return
+    oldest = [key for key in instance.event_keys.values() if key is not None][:excess]
+    for key in oldest:
+        del instance.event_keys[key.event_key]
+        transition.event_keys_removed.append(key.key)
+
+
+# Locks
+
+
 def next_lock_change(instance: Instance) -> Message | None:
-    """Take the message at the head of the queue if it locks or unlocks; set aside what a lock makes wait."""
+    """Take the message at the head of the queue if it locks, unlocks, or comes from a section that has lost its lock.
+
+    Sets aside what a lock makes wait.
+    """
     if instance.is_working or instance.status is OrchestrationStatus.SUSPENDED:
         return None
     while instance.inbox:
@@ -48,24 +122,27 @@ def next_lock_change(instance: Instance) -> Message | None:
                 return instance.inbox.popleft()
             case EntityLockRequested() if instance.lock is None:
                 return instance.inbox.popleft()
-            case EntityOperationCalled() | EntityOperationSignaled() if _may_run(instance, message):
+            case EntityOperationCalled() as event if _has_lost_lock(instance, event):
+                return instance.inbox.popleft()
+            case EntityOperationCalled() | EntityOperationSignaled() as event if _may_run(instance, event):
                 return None
             case _:
                 instance.held.append(instance.inbox.popleft())
     return None
 
 
-def _may_run(instance: Instance, message: Message) -> bool:
-    holder = instance.lock
-    if holder is None:
-        return True
-    return isinstance(message.event, EntityOperationCalled) and (
-        message.event.parent_execution_id == holder.execution_id
-    )
+def _has_lost_lock(instance: Instance, event: EntityOperationCalled) -> bool:
+    section_id = event.critical_section_id
+    return section_id is not None and (instance.lock is None or instance.lock.section_id != section_id)
+
+
+def _may_run(instance: Instance, event: EntityOperation) -> bool:
+    section_id = event.critical_section_id if isinstance(event, EntityOperationCalled) else None
+    return section_id == (None if instance.lock is None else instance.lock.section_id)
 
 
 def apply_lock_change(transition: Transition, instance: Instance, message: Message) -> None:
-    """Lock or unlock an entity."""
+    """Lock or unlock an entity, or refuse a call."""
     transition.change(instance)
     transition.consume(instance, (message,))
     match message.event:
@@ -79,13 +156,15 @@ def apply_lock_change(transition: Transition, instance: Instance, message: Messa
             instance.held.clear()
         case EntityUnlockSent() as event:
             _forget_request(transition, instance, event.critical_section_id)
+        case EntityOperationCalled() as event:
+            _refuse(transition, instance, event)
         case _:
             raise AssertionError(f"{message.event!r} neither locks nor unlocks")
 
 
 def _lock(transition: Transition, instance: Instance, request: EntityLockRequested) -> None:
-    instance.lock = CriticalSectionState(
-        request.critical_section_id, request.parent_execution_id, (request.parent_instance_id,)
+    instance.lock = LockHolder(
+        request.critical_section_id, request.parent_instance_id, request.parent_execution_id, transition.now
     )
     following = request.position + 1
     if following < len(request.lock_set):
@@ -95,6 +174,16 @@ def _lock(transition: Transition, instance: Instance, request: EntityLockRequest
             timestamp=transition.now, critical_section_id=request.critical_section_id, lock_set=request.lock_set
         )
         transition.send(request.parent_instance_id, granted, request.parent_execution_id)
+
+
+def _refuse(transition: Transition, instance: Instance, event: EntityOperationCalled) -> None:
+    failure = FailureDetails(
+        "holdfast.errors.LockLostError",
+        f"Entity {instance.instance_id} is not locked by this critical section any more: its lease was over, an "
+        "operator broke the lock, or the orchestration was parked. Others may have changed the entity.",
+        is_non_retriable=True,
+    )
+    _answer(transition, instance, event, Failed(failure))
 
 
 def _forget_request(transition: Transition, instance: Instance, section_id: str) -> None:
@@ -107,16 +196,19 @@ def _forget_request(transition: Transition, instance: Instance, section_id: str)
                 transition.consume(instance, (message,))
 
 
-def next_batch(instance: Instance, limits: Limits) -> PendingBatch | None:
+# Operations
+
+
+def next_batch(instance: Instance, limits: Limits, now: datetime) -> PendingBatch | None:
     """Take the operations at the head of the queue, up to the next lock change."""
     if instance.is_working or instance.status is OrchestrationStatus.SUSPENDED:
         return None
     messages: list[Message] = []
     operations: list[EntityOperation] = []
     inbox: deque[Message] = instance.inbox
-    while inbox and len(messages) < limits.episode_messages_max and _may_run(instance, inbox[0]):
+    while inbox and len(messages) < limits.episode_messages_max:
         event = inbox[0].event
-        if not isinstance(event, EntityOperationCalled | EntityOperationSignaled):
+        if not isinstance(event, EntityOperationCalled | EntityOperationSignaled) or not _may_run(instance, event):
             break
         operations.append(event)
         messages.append(inbox.popleft())
@@ -129,33 +221,106 @@ def next_batch(instance: Instance, limits: Limits) -> PendingBatch | None:
         name=entity_id.name,
         key=entity_id.key,
         state=instance.state,
+        state_version=instance.version,
         operations=tuple(operations),
+        now=now,
+        identity=f"{instance.execution_id}:{instance.revision:x}",
     )
     return PendingBatch(work_item, tuple(messages))
 
 
-def give_back_batch(instance: Instance, pending: PendingBatch) -> None:
-    """Undo `next_batch` for a batch that could not be run."""
+def give_back_batch(instance: Instance, pending: PendingBatch, done: int = 0) -> None:
+    """Undo `next_batch` for what could not be run of a batch."""
     instance.is_working = False
-    instance.inbox.extendleft(reversed(pending.messages))
+    instance.inbox.extendleft(reversed(pending.messages[done:]))
 
 
-def complete_batch(transition: Transition, instance: Instance, pending: PendingBatch, batch: EntityBatch) -> None:
-    """Apply a batch: the new state, and an answer to each caller."""
-    instance.is_working = False
+def complete_batch(
+    transition: Transition,
+    instance: Instance,
+    pending: PendingBatch,
+    batch: EntityBatch,
+    limits: Limits,
+    new: NewExecutions,
+) -> None:
+    """Apply a batch: the new state, what the operations send, and an answer to each caller."""
+    give_back_batch(instance, pending, len(batch.outcomes))
     instance.deliveries = 0
     transition.change(instance)
-    transition.consume(instance, pending.messages)
+    transition.consume(instance, pending.messages[: len(batch.outcomes)])
     move(instance, Trigger.RUN)
+    _warn_of_size(transition, instance, batch.state, limits)
     instance.state = batch.state
-    for operation, outcome in zip(pending.work_item.operations, batch.outcomes, strict=True):
-        if not isinstance(operation, EntityOperationCalled):
-            continue
-        answer = (
-            EntityOperationFailed(timestamp=transition.now, request_id=operation.request_id, failure=outcome.details)
-            if isinstance(outcome, Failed)
-            else EntityOperationCompleted(
-                timestamp=transition.now, request_id=operation.request_id, output=outcome.result
-            )
-        )
+    if batch.state_version != instance.version:
+        instance.version = batch.state_version
+        transition.is_new_execution = True
+    started = 0
+    for message, operation, outcome in zip(
+        pending.messages, pending.work_item.operations, batch.outcomes, strict=False
+    ):
+        if not isinstance(outcome, Failed):
+            for action in outcome.actions:
+                _act(transition, instance, action, started, new)
+                started += isinstance(action, CreateSubOrchestration)
+        answer = _answer(transition, instance, operation, outcome)
+        if operation.key is not None and message.message_id is not None:
+            key = EventKey(instance.instance_id, operation.key, message.message_id, answer)
+            _remember(transition, instance, key)
+    _forget_oldest(transition, instance, limits)
+
+
+def _act(transition: Transition, instance: Instance, action: EntityAction, started: int, new: NewExecutions) -> None:
+    match action:
+        case CreateSubOrchestration():
+            start_child(transition, instance, msgspec.structs.replace(action, id=started), new)
+        case SendEntityMessage():
+            transition.send(action.target_instance_id, action.event)
+
+
+def _answer(
+    transition: Transition, instance: Instance, operation: EntityOperation, outcome: OperationOutcome
+) -> OperationAnswer | None:
+    """Tell whoever called what came of it: an orchestration by a message, a client by an output."""
+    if not isinstance(operation, EntityOperationCalled):
+        return None
+    answer = (
+        EntityOperationFailed(timestamp=transition.now, request_id=operation.request_id, failure=outcome.details)
+        if isinstance(outcome, Failed)
+        else EntityOperationCompleted(timestamp=transition.now, request_id=operation.request_id, output=outcome.result)
+    )
+    if operation.parent_instance_id is not None:
         transition.send(operation.parent_instance_id, answer, operation.parent_execution_id)
+    else:
+        transition.outputs.append(OperationAnswered(instance.instance_id, operation.request_id, answer))
+    return answer
+
+
+def _warn_of_size(transition: Transition, instance: Instance, state: str | None, limits: Limits) -> None:
+    """Warn when the state reaches a size, and again at each doubling of it."""
+    size, before = len(state or ""), len(instance.state or "")
+    if size < limits.entity_state_bytes_warning:
+        return
+    if (size // limits.entity_state_bytes_warning).bit_length() > (
+        before // limits.entity_state_bytes_warning
+    ).bit_length():
+        transition.outputs.append(StateWarning(instance.instance_id, size))
+
+
+# The end
+
+
+def is_empty(instance: Instance) -> bool:
+    """Whether an entity holds nothing, and nothing waits for it."""
+    has_work = instance.is_working or instance.inbox or instance.held or instance.controls or instance.timers
+    return not has_work and instance.state is None and instance.lock is None and instance.parked is None
+
+
+def remove_entity(transition: Transition, instance: Instance) -> None:
+    """Remove the row of an empty entity; what is left in memory is as if it had never been stored."""
+    transition.touch(instance)
+    transition.instance_removed = (instance.instance_id, instance.revision)
+    transition.event_keys_removed.extend(key.key for key in instance.event_keys.values() if key is not None)
+    instance.event_keys.clear()
+    instance.revision = 0
+    instance.version = None
+    instance.created_at = transition.now

@@ -6,7 +6,7 @@ import msgspec
 
 from holdfast.hub.asking import NewExecutions, ask_for_activity, ask_for_child
 from holdfast.hub.carrying import Carrying
-from holdfast.hub.instance import RUN_TIMEOUT, SCHEDULED_START, CriticalSectionState, Instance
+from holdfast.hub.instance import LOCK_LEASE, RUN_TIMEOUT, SCHEDULED_START, Instance
 from holdfast.hub.lifecycle import (
     Trigger,
     continue_as_new,
@@ -19,6 +19,7 @@ from holdfast.hub.lifecycle import (
     tell_children,
     waits_for_start,
 )
+from holdfast.hub.sections import lose_locks, track_section
 from holdfast.hub.transition import HistoryWarning, Transition, UpdateAnswered
 from holdfast.model.actions import (
     CancelTask,
@@ -27,7 +28,6 @@ from holdfast.model.actions import (
     CompleteUpdate,
     CreateSubOrchestration,
     CreateTimer,
-    EntityMessage,
     MarkPatch,
     OrchestratorAction,
     ScheduleTask,
@@ -38,8 +38,6 @@ from holdfast.model.actions import (
 from holdfast.model.failure import FailureDetails
 from holdfast.model.history import (
     CancelRequested,
-    EntityLockRequested,
-    EntityUnlockSent,
     EventRaised,
     ExecutionCompleted,
     ExecutionResumed,
@@ -69,12 +67,14 @@ class PendingEpisode(msgspec.Struct, frozen=True):
 
 
 def apply_control(transition: Transition, instance: Instance, message: Message) -> None:
-    """Start as planned, expire, terminate, suspend, resume, or cancel what never ran, without running user code."""
+    """Start as planned, expire, lose locks, terminate, suspend, resume, or cancel what never ran: no user code runs."""
     transition.change(instance)
     transition.consume(instance, (message,))
     match message.event:
         case TimerFired(timer_id=timer_id) if timer_id == SCHEDULED_START:
             transition.send(instance.instance_id, first_event(instance, transition.now), instance.execution_id)
+        case TimerFired(timer_id=timer_id) if timer_id == LOCK_LEASE:
+            lose_locks(transition, instance)
         case TimerFired() as event:
             _expire(transition, instance, event)
         case ExecutionTerminated() as event:
@@ -105,7 +105,7 @@ def is_control(instance: Instance, message: Message) -> bool:
     if isinstance(event, CONTROL):
         return True
     if isinstance(event, TimerFired):
-        return event.timer_id in (RUN_TIMEOUT, SCHEDULED_START)
+        return event.timer_id in (RUN_TIMEOUT, SCHEDULED_START, LOCK_LEASE)
     return isinstance(event, CancelRequested) and waits_for_start(instance)
 
 
@@ -289,8 +289,8 @@ def _apply(
         case SendEvent():
             transition.send(action.instance_id, EventRaised(timestamp=now, name=action.name, input=action.input))
         case SendEntityMessage():
-            transition.send(_target(action.event), action.event)
-            _track_section(instance, action.event)
+            transition.send(action.target_instance_id, action.event)
+            track_section(transition, instance, action.event)
         case CancelTask():
             _cancel_task(transition, instance, action.id)
         case CompleteUpdate():
@@ -331,15 +331,3 @@ def _cancel_timer(transition: Transition, instance: Instance, sequence: int) -> 
         fired = next((message for message in instance.inbox if message.timer == key), None)
         if fired is not None:
             instance.inbox.remove(fired)
-
-
-def _target(event: EntityMessage) -> str:
-    return event.lock_set[0] if isinstance(event, EntityLockRequested) else event.target_instance_id
-
-
-def _track_section(instance: Instance, event: EntityMessage) -> None:
-    if isinstance(event, EntityLockRequested):
-        instance.lock = CriticalSectionState(event.critical_section_id, event.parent_execution_id, event.lock_set)
-    elif isinstance(event, EntityUnlockSent) and instance.lock is not None:
-        left = tuple(target for target in instance.lock.lock_set if target != event.target_instance_id)
-        instance.lock = msgspec.structs.replace(instance.lock, lock_set=left) if left else None

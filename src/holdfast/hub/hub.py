@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import enum
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 
 import msgspec
@@ -12,11 +14,17 @@ from holdfast.hub.activities import completion_message, next_attempt, open_attem
 from holdfast.hub.asking import NewExecutions, remember
 from holdfast.hub.entities import (
     PendingBatch,
+    answer_again,
     apply_lock_change,
     complete_batch,
     give_back_batch,
+    is_early,
+    is_empty,
+    key_of,
     next_batch,
     next_lock_change,
+    remove_entity,
+    schedule,
 )
 from holdfast.hub.episodes import (
     CONTROL,
@@ -30,10 +38,12 @@ from holdfast.hub.episodes import (
 from holdfast.hub.instance import Instance, ScheduledActivity
 from holdfast.hub.lifecycle import begin_execution, keep_answers, park, waits_for_start
 from holdfast.hub.rewinds import Rewinds
+from holdfast.hub.sections import grant
 from holdfast.hub.transition import Transition
 from holdfast.model.failure import FailureDetails
 from holdfast.model.history import (
     EntityLockGranted,
+    EntityOperationSignaled,
     EntityUnlockSent,
     EventRaised,
     ExecutionRewound,
@@ -143,6 +153,30 @@ class Hub(Rewinds):
         transition.send(instance_id, event)
         return transition
 
+    def signal(
+        self, instances: Mapping[str, Instance], events: Sequence[EntityOperationSignaled], now: datetime
+    ) -> Transition:
+        """Accept signals from a client, at least one, all of them or none.
+
+        Args:
+            instances: those of the entities that are in memory, by id; for the others nothing waits.
+
+        Raises:
+            OverloadedError: if the queue of an entity would become too long.
+        """
+        for instance_id, added in Counter(event.target_instance_id for event in events).items():
+            instance = instances.get(instance_id)
+            waiting = len(instance.inbox) + len(instance.held) + len(instance.timers) if instance else 0
+            if waiting + added > self.limits.inbox_messages_max:
+                raise OverloadedError(
+                    f"Entity {instance_id} has {waiting} operations waiting, and {added} more would be above the "
+                    "limit. Try again later."
+                )
+        transition = self._begin(events[0].target_instance_id, now)
+        for event in events:
+            transition.send(event.target_instance_id, event)
+        return transition
+
     def _is_full_for(self, instance: Instance, event: EventRaised) -> bool:
         """Whether an instance has buffered too many events to take in one more that it does not wait for."""
         if instance.events_buffered < self.limits.events_buffered_max or instance.events_awaited is None:
@@ -183,11 +217,39 @@ class Hub(Rewinds):
             instance.answered.add(message.activity[1])
             if instance.status is OrchestrationStatus.SUSPENDED:
                 return instance, self._keep_answer(instance, message, now)
+        if instance.is_entity:
+            return instance, self._queue(instance, message, now)
         if isinstance(message.event, ExecutionStarted):
             instance.inbox.appendleft(message)  # a planned start comes after what was sent before it
         else:
             instance.inbox.append(message)
+        if isinstance(message.event, EntityLockGranted):
+            return instance, self._granted(instance, now)
         return instance, None
+
+    def _queue(self, instance: Instance, message: Message, now: datetime) -> Transition | None:
+        """Queue an operation or a lock change, unless it is a repetition, or comes too early."""
+        key = key_of(message)
+        if key is not None and key in instance.event_keys:
+            transition = self._begin(instance.instance_id, now)
+            answer_again(transition, instance, message, key)
+            return transition
+        if is_early(message, now):
+            transition = self._begin(instance.instance_id, now)
+            schedule(transition, instance, message)
+            return transition
+        if key is not None:
+            instance.event_keys[key] = None
+        instance.inbox.append(message)
+        return None
+
+    def _granted(self, instance: Instance, now: datetime) -> Transition | None:
+        section = instance.section
+        if section is None or section.is_granted:
+            return None  # it was seen before, and is read from the store again
+        transition = self._begin(instance.instance_id, now)
+        grant(transition, instance)
+        return transition
 
     def _deliver_to_nobody(
         self, ended: Instance | None, message: Message, now: datetime
@@ -204,13 +266,15 @@ class Hub(Rewinds):
                 instance.inbox.append(message)
             return instance, transition
         if ended is None and is_entity(message.instance_id) and not isinstance(event, EntityUnlockSent):
-            transition = self._begin(message.instance_id, now)
-            name = message.instance_id[1:].partition("@")[0]
-            instance = Instance(message.instance_id, self._execution_id(transition.lsn), name, now)
-            transition.change(instance)
-            instance.inbox.append(message)
-            return instance, transition
+            instance = self._new_entity(message, now)
+            return instance, self._queue(instance, message, now)
         return ended, self._drop(ended, message, now)
+
+    def _new_entity(self, message: Message, now: datetime) -> Instance:
+        """Return an entity that is stored with the first thing that happens to it."""
+        assert message.message_id is not None, "nobody has a timer yet"
+        name = message.instance_id[1:].partition("@")[0]
+        return Instance(message.instance_id, self._entity_execution_id(message.message_id), name, now)
 
     def _drop(self, instance: Instance | None, message: Message, now: datetime) -> Transition | None:
         """Forget a message. A lock that is granted to nobody is given back."""
@@ -312,7 +376,7 @@ class Hub(Rewinds):
     def next_work(self, instance: Instance, now: datetime) -> PendingEpisode | PendingBatch | None:
         """Take the work that waits for the user code of an instance, if it may run."""
         if instance.is_entity:
-            return next_batch(instance, self.limits)
+            return next_batch(instance, self.limits, now)
         return next_episode(instance, OrchestratorStarted(timestamp=now), self.limits)
 
     def complete_episode(
@@ -338,7 +402,16 @@ class Hub(Rewinds):
         self, instance: Instance, pending: PendingBatch, batch: EntityBatch, now: datetime
     ) -> Transition:
         transition = self._begin(instance.instance_id, now)
-        complete_batch(transition, instance, pending, batch)
+        new = NewExecutions(self._execution_id(transition.lsn), self._default_version)
+        complete_batch(transition, instance, pending, batch, self.limits, new)
+        return transition
+
+    def remove_entity(self, instance: Instance, now: datetime) -> Transition | None:
+        """Remove what is stored of an entity, if that is nothing to speak of."""
+        if instance.revision == 0 or not is_empty(instance):
+            return None
+        transition = self._begin(instance.instance_id, now)
+        remove_entity(transition, instance)
         return transition
 
     def park(
@@ -365,7 +438,7 @@ def _is_open(instance: Instance, message: Message) -> bool:
         return message.timer[1] in instance.timers and message.timer[1] not in instance.answered
     event = message.event
     if isinstance(event, EntityLockGranted):
-        return instance.lock is not None and instance.lock.section_id == event.critical_section_id
+        return instance.section is not None and instance.section.section_id == event.critical_section_id
     if isinstance(event, SubOrchestrationInstanceCompleted | SubOrchestrationInstanceFailed):
         # Below zero, it was handed on by the execution before this one, which may have heard the answer itself.
         return event.task_scheduled_id in instance.children or event.task_scheduled_id < 0

@@ -9,7 +9,13 @@ from typing import Final, TypeAlias
 import msgspec
 
 from holdfast.model.failure import FailureDetails
-from holdfast.model.history import ParentInstance, SubOrchestrationInstanceCreated, TaskScheduled
+from holdfast.model.history import (
+    EntityOperationSignaled,
+    OperationAnswer,
+    ParentInstance,
+    SubOrchestrationInstanceCreated,
+    TaskScheduled,
+)
 from holdfast.model.ids import is_entity
 from holdfast.model.messages import DurableKey, Message
 from holdfast.model.retry import RetryRule
@@ -17,6 +23,7 @@ from holdfast.model.status import OrchestrationState, OrchestrationStatus
 
 RUN_TIMEOUT: Final = -1
 SCHEDULED_START: Final = -2
+LOCK_LEASE: Final = -3
 """The sequence numbers of the timers that belong to the instance, not to its code."""
 
 
@@ -53,10 +60,13 @@ class ScheduledActivity(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class DurableTimer(msgspec.Struct, frozen=True):
+    """A timer; with an `event`, a signal to an entity that is delivered when it is due."""
+
     instance_id: str
     execution_id: str
     sequence: int
     due_at: datetime
+    event: EntityOperationSignaled | None = None
 
     @property
     def key(self) -> DurableKey:
@@ -77,14 +87,35 @@ class OpenChild(msgspec.Struct, frozen=True):
 
 
 class CriticalSectionState(msgspec.Struct, frozen=True):
-    """For an orchestration: the section that it asked for. For an entity: the section that holds it.
-
-    `execution_id` is the execution of the orchestration in both cases.
-    """
+    """The section that an orchestration has asked for. Once `is_lost`, it holds no locks, and gets none any more."""
 
     section_id: str
-    execution_id: str
     lock_set: tuple[str, ...]
+    lease: timedelta | None = None
+    is_granted: bool = False
+    is_lost: bool = False
+
+
+class LockHolder(msgspec.Struct, frozen=True):
+    """The section, and the orchestration, for which an entity is locked."""
+
+    section_id: str
+    instance_id: str
+    execution_id: str
+    locked_at: datetime
+
+
+class EventKey(msgspec.Struct, frozen=True):
+    """An idempotency key that an entity remembers, with the answer that was given, if somebody called for one."""
+
+    instance_id: str
+    event_key: str
+    position: int
+    answer: OperationAnswer | None = None
+
+    @property
+    def key(self) -> tuple[str, str]:
+        return (self.instance_id, self.event_key)
 
 
 class Instance:
@@ -99,6 +130,7 @@ class Instance:
         "custom_status",
         "deliveries",
         "episodes",
+        "event_keys",
         "events_awaited",
         "events_buffered",
         "execution_id",
@@ -118,6 +150,7 @@ class Instance:
         "remembered",
         "request_key",
         "revision",
+        "section",
         "state",
         "status",
         "tags",
@@ -146,7 +179,12 @@ class Instance:
         self.request_key: str | None = None
         """Names the client request that started this instance, so that its repetition is known."""
         self.state: str | None = None
-        self.lock: CriticalSectionState | None = None
+        self.section: CriticalSectionState | None = None
+        """Of an orchestration."""
+        self.lock: LockHolder | None = None
+        """Of an entity."""
+        self.event_keys: dict[str, EventKey | None] = {}
+        """What an entity remembers, oldest first; None for a key whose operation still waits to run."""
         self.episodes = 0
         self.history_events = 0
         self.deliveries = 0

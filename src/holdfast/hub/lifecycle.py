@@ -11,13 +11,13 @@ import msgspec
 from holdfast.errors import InstanceNotRunningError
 from holdfast.hub.activities import replace_activity
 from holdfast.hub.instance import RUN_TIMEOUT, SCHEDULED_START, Instance, OpenChild
+from holdfast.hub.sections import lose_locks, release_locks
 from holdfast.hub.transition import InstanceStopped, Transition
 from holdfast.model.actions import CompleteOrchestration
 from holdfast.model.failure import FailureDetails
 from holdfast.model.history import (
     CancelRequested,
     CarriedTask,
-    EntityUnlockSent,
     ExecutionResumed,
     ExecutionStarted,
     ExecutionSuspended,
@@ -139,7 +139,7 @@ def _reset(instance: Instance, started: ExecutionStarted) -> None:
     instance.output = None
     instance.failure = None
     instance.parked = None
-    instance.lock = None
+    instance.section = None
     instance.episodes = 0
     instance.history_events = 0
     instance.deliveries = 0
@@ -170,11 +170,11 @@ def end_instance(
     instance.output = output
     instance.failure = failure
     instance.parked = None
+    release_locks(transition, instance)
     transition.remove_all_work(instance)
     drop_messages(transition, instance)
     transition.consumed.extend(message.message_id for message in instance.controls if message.message_id is not None)
     instance.controls.clear()
-    release_locks(transition, instance)
     tell_parent(transition, instance)
     transition.outputs.append(InstanceStopped(instance.snapshot()))
 
@@ -196,18 +196,6 @@ def drop_messages(transition: Transition, instance: Instance) -> None:
         transition.consumed.extend(message.message_id for message in queue if message.message_id is not None)
         queue.clear()
     instance.remembered.clear()
-
-
-def release_locks(transition: Transition, instance: Instance) -> None:
-    """Unlock what an orchestration has locked, or is waiting to lock."""
-    section, instance.lock = instance.lock, None
-    if section is None:
-        return
-    for target in section.lock_set:
-        event = EntityUnlockSent(
-            timestamp=transition.now, critical_section_id=section.section_id, target_instance_id=target
-        )
-        transition.send(target, event)
 
 
 def tell_parent(transition: Transition, instance: Instance) -> None:
@@ -266,9 +254,10 @@ def continue_as_new(
 
 
 def park(transition: Transition, instance: Instance, details: FailureDetails) -> None:
-    """Set an instance aside for an operator, unharmed: its messages, activities and timers stay as they are."""
+    """Set an instance aside for an operator: its messages, activities and timers stay, but it may not hold locks."""
     transition.change(instance)
     move(instance, Trigger.PARK)
+    lose_locks(transition, instance)
     keep_answers(transition, instance)
     instance.parked = details
     transition.outputs.append(InstanceStopped(instance.snapshot()))

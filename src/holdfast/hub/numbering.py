@@ -22,3 +22,7 @@ class Numbering:
     def _execution_id(self, lsn: int) -> str:
         """Ids rise with time, so that the history of what runs at the same time is stored close together."""
         return f"{lsn:013x}-{self._node}"
+
+    def _entity_execution_id(self, message_id: int) -> str:
+        """An entity has one for as long as it is stored; only the rows of its timers go by it."""
+        return f"e{message_id:x}-{self._node}"

@@ -155,7 +155,7 @@ def _go_back(transition: Transition, instance: Instance, plan: Plan, execution_i
     transition.change(instance)
     move(instance, Trigger.REWIND)
     instance.execution_id = execution_id
-    instance.output = instance.failure = instance.parked = instance.lock = None
+    instance.output = instance.failure = instance.parked = instance.section = None
     instance.deliveries = instance.events_buffered = 0
     _take_over(
         transition,

@@ -8,8 +8,8 @@ from typing import TypeAlias
 
 import msgspec
 
-from holdfast.hub.instance import DurableTimer, Instance, OpenChild, ScheduledActivity
-from holdfast.model.history import HistoryEvent, MessageEvent, UpdateCompleted
+from holdfast.hub.instance import DurableTimer, EventKey, Instance, OpenChild, ScheduledActivity
+from holdfast.model.history import HistoryEvent, MessageEvent, OperationAnswer, UpdateCompleted
 from holdfast.model.messages import DurableKey, Message
 from holdfast.model.status import OrchestrationState
 
@@ -56,7 +56,31 @@ class HistoryWarning(msgspec.Struct, frozen=True):
     history_events: int
 
 
-Output: TypeAlias = StartActivity | AdoptActivity | StopActivity | InstanceStopped | UpdateAnswered | HistoryWarning
+class OperationAnswered(msgspec.Struct, frozen=True):
+    """Tell the client that called an operation of an entity what came of it."""
+
+    instance_id: str
+    request_id: str
+    answer: OperationAnswer
+
+
+class StateWarning(msgspec.Struct, frozen=True):
+    """Warn that the state of an entity has become large."""
+
+    instance_id: str
+    state_bytes: int
+
+
+Output: TypeAlias = (
+    StartActivity
+    | AdoptActivity
+    | StopActivity
+    | InstanceStopped
+    | UpdateAnswered
+    | OperationAnswered
+    | HistoryWarning
+    | StateWarning
+)
 
 
 class Transition:
@@ -72,10 +96,13 @@ class Transition:
         "children_created",
         "children_removed",
         "consumed",
+        "event_keys_added",
+        "event_keys_removed",
         "history",
         "history_copied",
         "instance",
         "instance_id",
+        "instance_removed",
         "is_new_execution",
         "lsn",
         "now",
@@ -94,6 +121,8 @@ class Transition:
         self.instance: Instance | None = None
         """The instance whose row changes; None for a transition that only moves messages."""
         self.revision_before = 0
+        self.instance_removed: tuple[str, int] | None = None
+        """The id and the stored revision of an instance whose row goes."""
         self.is_new_execution = False
         """Whether what is fixed within an execution changes."""
         self.history: tuple[HistoryEvent, ...] = ()
@@ -109,6 +138,8 @@ class Transition:
         self.timers_removed: list[DurableKey] = []
         self.children_created: list[OpenChild] = []
         self.children_removed: list[DurableKey] = []
+        self.event_keys_added: list[EventKey] = []
+        self.event_keys_removed: list[tuple[str, str]] = []
         self.outputs: list[Output] = []
 
     def change(self, instance: Instance) -> None:
@@ -159,8 +190,10 @@ class Transition:
         self.outputs.append(StopActivity(key))
 
     def add_timer(self, instance: Instance, sequence: int, due_at: datetime) -> None:
-        timer = DurableTimer(instance.instance_id, instance.execution_id, sequence, due_at)
-        instance.timers[sequence] = timer
+        self.set_timer(instance, DurableTimer(instance.instance_id, instance.execution_id, sequence, due_at))
+
+    def set_timer(self, instance: Instance, timer: DurableTimer) -> None:
+        instance.timers[timer.sequence] = timer
         self.timers_created.append(timer)
 
     def add_child(self, instance: Instance, sequence: int, child_instance_id: str) -> None:

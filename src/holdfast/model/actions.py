@@ -113,6 +113,12 @@ class SendEvent(msgspec.Struct, frozen=True):
 class SendEntityMessage(msgspec.Struct, frozen=True):
     event: EntityMessage
 
+    @property
+    def target_instance_id(self) -> str:
+        """The entity that the message goes to first."""
+        event = self.event
+        return event.lock_set[0] if isinstance(event, EntityLockRequested) else event.target_instance_id
+
 
 class Carried(msgspec.Struct, frozen=True):
     """A task that the next execution takes over; `answer` is set if it came in with the last episode."""
@@ -150,6 +156,8 @@ SchedulingAction: TypeAlias = (
     | CompleteUpdate
 )
 OrchestratorAction: TypeAlias = SchedulingAction | CancelTimer | CompleteOrchestration
+EntityAction: TypeAlias = SendEntityMessage | CreateSubOrchestration
+"""What an operation of an entity may ask for: signals, and orchestrations that nobody waits for."""
 
 
 def scheduled_event(action: SchedulingAction, timestamp: datetime) -> ScheduledEvent:

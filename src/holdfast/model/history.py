@@ -6,7 +6,7 @@ Payloads (`input`, `result`) are JSON texts; None means that there is none, whic
 
 from __future__ import annotations
 
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import TypeAlias
 
 import msgspec
@@ -226,13 +226,19 @@ class WorkRemembered(_Event, frozen=True, kw_only=True):
 
 
 class EntityOperationCalled(_Event, frozen=True, kw_only=True):
-    event_id: int
+    """An operation whose outcome somebody waits for: an orchestration, or else a client."""
+
     request_id: str
     target_instance_id: str
     operation: str
-    parent_instance_id: str
-    parent_execution_id: str
     input: str | None = None
+    event_id: int | None = None
+    parent_instance_id: str | None = None
+    parent_execution_id: str | None = None
+    critical_section_id: str | None = None
+    """Made inside this critical section; if that has lost its lock, the call fails."""
+    key: str | None = None
+    """Names what a client asks for: of several with one key only the first runs, and all get its answer."""
 
 
 class EntityOperationSignaled(_Event, frozen=True, kw_only=True):
@@ -241,6 +247,10 @@ class EntityOperationSignaled(_Event, frozen=True, kw_only=True):
     operation: str
     event_id: int | None = None
     input: str | None = None
+    due_at: datetime | None = None
+    """Not to be queued before this instant."""
+    key: str | None = None
+    """Of several with one key only the first counts."""
 
 
 class EntityOperationCompleted(_Event, frozen=True, kw_only=True):
@@ -260,6 +270,8 @@ class EntityLockRequested(_Event, frozen=True, kw_only=True):
     parent_instance_id: str
     parent_execution_id: str
     position: int = 0
+    lease: timedelta | None = None
+    """How long the locks may be held, from when all of them are."""
 
 
 class EntityLockGranted(_Event, frozen=True, kw_only=True):
@@ -272,6 +284,9 @@ class EntityUnlockSent(_Event, frozen=True, kw_only=True):
     target_instance_id: str
     event_id: int | None = None
 
+
+OperationAnswer: TypeAlias = EntityOperationCompleted | EntityOperationFailed
+"""What comes of an operation that was called."""
 
 ScheduledEvent: TypeAlias = (
     TaskScheduled

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import zlib
-from typing import Any, Generic, TypeVar, overload
+from typing import TYPE_CHECKING, Any, Generic, TypeVar, overload
 
 from holdfast.errors import InvalidInputError, InvalidInstanceIdError
+
+if TYPE_CHECKING:
+    from holdfast.model.entities import EntityDefinition, EntityFunction
 
 INSTANCE_ID_CHARS_MAX = 256
 _FORBIDDEN = frozenset("/\\#?")
@@ -53,6 +56,7 @@ class EntityId(Generic[E]):
     """The address of an entity: a name (case-insensitive, kept in lower case) and a key (case-sensitive).
 
     `EntityId(Counter, "clicks")` is typed by the entity class; `EntityId("counter", "clicks")` names the same entity.
+    The name has no `@`; the key may have one.
     As an instance id it is written `@counter@clicks`.
     """
 
@@ -61,8 +65,8 @@ class EntityId(Generic[E]):
     @overload
     def __init__(self, entity: type[E], key: str) -> None: ...
     @overload
-    def __init__(self: EntityId[Any], entity: str, key: str) -> None: ...
-    def __init__(self, entity: type[E] | str, key: str) -> None:
+    def __init__(self: EntityId[Any], entity: EntityFunction | str, key: str) -> None: ...
+    def __init__(self, entity: type[E] | EntityFunction | str, key: str) -> None:
         self._class: Any = None if isinstance(entity, str) else getattr(entity, "__entity_class__", None)
         name = entity if isinstance(entity, str) else (self._class.name if self._class else entity.__name__)
         _check_text(name, "The entity name")
@@ -89,8 +93,13 @@ class EntityId(Generic[E]):
 
     @property
     def state_type(self) -> Any:
-        """The entity class, or `Any` if this id was made from a name."""
-        return self._class.cls if self._class else Any
+        """The entity class, or `Any` if this id was made from a name or a function."""
+        return self._class.state_type if self._class else Any
+
+    @property
+    def definition(self) -> EntityDefinition | None:
+        """What the app says about the entity, if this id was made from its class or its function."""
+        return self._class
 
     @staticmethod
     def parse(instance_id: str) -> EntityId[object]:
@@ -113,6 +122,17 @@ class EntityId(Generic[E]):
 
     def __hash__(self) -> int:
         return hash((self.name, self.key))
+
+
+def address_of(entity: EntityId[Any]) -> str:
+    """Return the instance id of an entity.
+
+    Raises:
+        InvalidInputError: for anything but an EntityId.
+    """
+    if not isinstance(entity, EntityId):  # pyright: ignore[reportUnnecessaryIsInstance] - callers may be untyped
+        raise InvalidInputError(f"{entity!r:.80} is no entity; write EntityId(Counter, 'key').")
+    return entity.instance_id
 
 
 def is_entity(instance_id: str) -> bool:

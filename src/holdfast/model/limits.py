@@ -15,7 +15,7 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
     """One input, output, event or entity state, as JSON."""
     custom_status_bytes_max: int = 16 * 1024
     actions_max: int = 100_000
-    """What one orchestrator may ask for in one episode."""
+    """What one orchestrator may ask for in one episode, and one operation of an entity."""
     history_events_max: int = 1_000_000
     """The length of one execution's history; `continue_as_new` starts a new one."""
     history_events_warning: int = 50_000
@@ -30,5 +30,11 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
     """What may wait for one instance before clients are told to come back later."""
     episode_messages_max: int = 1_000
     """How many messages one episode, or one batch of entity operations, takes from the inbox."""
+    entity_keys_max: int = 10_000
+    """Keys of signals and calls that an entity remembers, the latest ones, so that a repeated one has no effect."""
+    entity_state_bytes_warning: int = 256 * 1024
+    """The size of an entity's state, as JSON, from which on a warning is logged, at each doubling."""
+    signals_max: int = 10_000
+    """Signals in one `signal_many`."""
     deliveries_max: int = 5
     """How often work may have been running when the process died before it is parked."""

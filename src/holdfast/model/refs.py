@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import typing
-from collections.abc import Callable, Coroutine, Generator, Mapping
-from typing import Any, ClassVar, Final, Generic, Literal, TypeAlias, TypeVar, overload
+from collections.abc import Callable, Coroutine, Generator
+from typing import Any, Final, Generic, Literal, TypeAlias, TypeVar, overload
 
 from holdfast.errors import ConfigurationError, InvalidInputError, PayloadError
 from holdfast.model.converter import DataConverter
@@ -217,48 +217,3 @@ def validate_name(name: str) -> str:
     if not isinstance(name, str) or not name or len(name) > 256 or not name.isprintable():  # pyright: ignore[reportUnnecessaryIsInstance] - callers may be untyped
         raise InvalidInputError(f"{name!r:.60} is no name of a function or a patch; use 1 to 256 printable characters.")
     return name
-
-
-class Operation(FunctionReference):
-    """One operation of an entity class: a public method."""
-
-    def __init__(self, name: str, function: Callable[..., Any], input_parameter: str | None, required: bool) -> None:
-        super().__init__(name, function, input_parameter)
-        self.input_required = required
-
-
-class EntityClass:
-    """A registered entity: its class, and its operations by name in lower case."""
-
-    def __init__(self, name: str, cls: type[Any], operations: Mapping[str, Operation]) -> None:
-        self.name = name
-        self.cls = cls
-        self.operations = operations
-
-
-def unknown_operation(entity: EntityClass, operation: str) -> InvalidInputError:
-    """Return the error for an operation that an entity does not have."""
-    known = ", ".join(sorted([*entity.operations, "delete"]))
-    return InvalidInputError(f"Entity {entity.name!r} has no operation {operation!r}; it has {known}.")
-
-
-def operation_name(operation: Callable[..., Any] | str) -> str:
-    """Return the name of an operation that is given by name or as an unbound method.
-
-    Raises:
-        InvalidInputError: if it is neither, or not a public one.
-    """
-    name = operation if isinstance(operation, str) else getattr(operation, "__name__", "")
-    if not name or name.startswith("_") or len(name) > 256 or not name.isprintable():
-        raise InvalidInputError(f"{operation!r} is not the operation of an entity; pass Counter.add, or its name.")
-    return name
-
-
-class Entity:
-    """Base of entity classes: the fields are the state, the public methods the operations.
-
-    A subclass must be constructible without arguments (that is a new entity's state); make it a dataclass.
-    """
-
-    __entity_class__: ClassVar[EntityClass | None] = None
-    """Set by `@app.entity`."""

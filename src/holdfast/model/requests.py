@@ -1,14 +1,15 @@
-"""What a client asks for when it starts an orchestration."""
+"""What a client asks for: starts of orchestrations, operations and lists of entities."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from typing import Literal
 
 import msgspec
 
 from holdfast.errors import InvalidInputError
+from holdfast.model.instants import to_utc
 from holdfast.model.status import OrchestrationStatus
 
 _ENDED = frozenset(status for status in OrchestrationStatus if status.is_terminal)
@@ -60,6 +61,27 @@ class StartRequest(msgspec.Struct, frozen=True, kw_only=True):
     """The id was made for this request, so nothing can exist under it."""
 
 
+class OperationRequest(msgspec.Struct, frozen=True, kw_only=True):
+    """An operation of an entity, checked and encoded. Of several with one `key` only the first counts."""
+
+    instance_id: str
+    operation: str
+    input: str | None = None
+    key: str | None = None
+    due_at: datetime | None = None
+
+
+class EntityFilter(msgspec.Struct, frozen=True, kw_only=True):
+    """Which entities a list has, all bounds inclusive: those whose instance ids begin with `prefix`."""
+
+    prefix: str
+    updated_from: datetime | None = None
+    updated_until: datetime | None = None
+    with_state: bool = True
+    with_empty: bool = False
+    """Also those that have neither a state nor a lock."""
+
+
 def check_tags(tags: object, tags_max: int) -> dict[str, str]:
     """Return a copy of tags, if they are some: texts by text, so many at most, and not too long.
 
@@ -102,14 +124,6 @@ def check_instant(what: str, instant: datetime | None) -> None:
         raise InvalidInputError(f"{what}={instant!r} must be a datetime with a time zone.")
     if instant is not None:
         to_utc(what, instant)
-
-
-def to_utc(what: str, instant: datetime) -> datetime:
-    """Return an aware instant in UTC; raise InvalidInputError if that is beyond the calendar."""
-    try:
-        return instant.astimezone(UTC)
-    except OverflowError:
-        raise InvalidInputError(f"{what}={instant!r} is beyond the calendar in UTC.") from None
 
 
 def check_duration(what: str, duration: timedelta | None) -> None:

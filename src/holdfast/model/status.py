@@ -61,9 +61,34 @@ class OrchestrationState(msgspec.Struct, frozen=True, kw_only=True):
     tags: dict[str, str] = {}
 
 
-class EntityState(msgspec.Struct, frozen=True, kw_only=True):
-    """The committed state of one entity, as JSON text."""
+class LockState(msgspec.Struct, frozen=True, kw_only=True):
+    """The orchestration that holds, or wants, the lock of an entity, and since when."""
 
     instance_id: str
-    state: str
+    critical_section_id: str
+    since: datetime
+
+
+class EntityState(msgspec.Struct, frozen=True, kw_only=True):
+    """What the store says about one entity. `state` is JSON; None if there is none, or if it was not asked for."""
+
+    instance_id: str
+    created_at: datetime
     last_updated_at: datetime
+    has_state: bool
+    state: str | None = None
+    state_version: str | None = None
+    lock: LockState | None = None
+    lock_requests: tuple[LockState, ...] = ()
+    """Who waits for the lock, in order; looked up for a single entity only."""
+    messages: int = 0
+    """How many operations and lock requests wait."""
+    parked: FailureDetails | None = None
+    """Why it needs an operator, if it does; it runs nothing meanwhile."""
+
+
+class EntitiesRemoved(msgspec.Struct, frozen=True, kw_only=True):
+    """What the cleaning of entity storage has done."""
+
+    empty_entities_removed: int
+    orphaned_locks_released: int

@@ -7,7 +7,7 @@ from typing import TypeAlias
 
 import msgspec
 
-from holdfast.model.actions import OrchestratorAction
+from holdfast.model.actions import EntityAction, OrchestratorAction
 from holdfast.model.failure import FailureDetails
 from holdfast.model.history import EntityOperationCalled, EntityOperationSignaled, HistoryEvent
 
@@ -92,18 +92,38 @@ Outcome: TypeAlias = Succeeded | Failed
 EntityOperation: TypeAlias = EntityOperationCalled | EntityOperationSignaled
 
 
+class OperationSucceeded(msgspec.Struct, frozen=True):
+    """`result` is JSON; `actions` are what the operation sends, in order."""
+
+    result: str | None
+    actions: tuple[EntityAction, ...] = ()
+
+
+OperationOutcome: TypeAlias = OperationSucceeded | Failed
+
+
 class EntityWorkItem(msgspec.Struct, frozen=True):
-    """A batch of operations for one entity, in order. `state` is JSON; None means that the entity does not exist."""
+    """A batch of operations for one entity, in order. `state` is JSON; None means that the entity does not exist.
+
+    `identity` differs for each batch of each entity: ids of what the batch starts are made of it.
+    """
 
     instance_id: str
     name: str
     key: str
     state: str | None
+    state_version: str | None
     operations: tuple[EntityOperation, ...]
+    now: datetime
+    identity: str
 
 
 class EntityBatch(msgspec.Struct, frozen=True):
-    """One outcome for each operation, and the state after the last."""
+    """An outcome for each of the first operations, at least for one, and the state after the last of these.
 
-    outcomes: tuple[Outcome, ...]
+    The other operations have not been run: the batch had become too large.
+    """
+
+    outcomes: tuple[OperationOutcome, ...]
     state: str | None
+    state_version: str | None = None

@@ -7,10 +7,11 @@ from collections.abc import Collection, Mapping
 from typing import Any, TypeVar
 
 from holdfast.errors import ConfigurationError, NotRegisteredError, VersionMismatchError
-from holdfast.model.refs import Activity, EntityClass, Orchestrator
+from holdfast.model.entities import EntityDefinition
+from holdfast.model.refs import Activity, Orchestrator
 
 V = TypeVar("V", Activity[Any, Any], Orchestrator[Any, Any])
-R = TypeVar("R", Activity[Any, Any], Orchestrator[Any, Any], EntityClass)
+R = TypeVar("R", bound=Activity[Any, Any] | Orchestrator[Any, Any] | EntityDefinition)
 
 
 class Registry:
@@ -21,7 +22,7 @@ class Registry:
         self._orchestrators: dict[str, Orchestrator[Any, Any]] = {}
         self._activity_versions: dict[tuple[str, str | None], Activity[Any, Any]] = {}
         self._versions: dict[tuple[str, str | None], Orchestrator[Any, Any]] = {}
-        self._entities: dict[str, EntityClass] = {}
+        self._entities: dict[str, EntityDefinition] = {}
 
     @property
     def orchestrators(self) -> Collection[Orchestrator[Any, Any]]:
@@ -32,7 +33,7 @@ class Registry:
         return self._activities.values()
 
     @property
-    def entities(self) -> Collection[EntityClass]:
+    def entities(self) -> Collection[EntityDefinition]:
         return self._entities.values()
 
     def add_activity(self, activity: Activity[Any, Any]) -> None:
@@ -41,7 +42,7 @@ class Registry:
     def add_orchestrator(self, orchestrator: Orchestrator[Any, Any]) -> None:
         _add_version(self._orchestrators, self._versions, "orchestrator", orchestrator)
 
-    def add_entity(self, entity: EntityClass) -> None:
+    def add_entity(self, entity: EntityDefinition) -> None:
         _add(self._entities, "entity", entity)
 
     def find_activity(self, name: str) -> Activity[Any, Any] | None:
@@ -52,7 +53,7 @@ class Registry:
         found = self._versions.get((name.casefold(), version))
         return found or self._versions.get((name.casefold(), None))
 
-    def find_entity(self, name: str) -> EntityClass | None:
+    def find_entity(self, name: str) -> EntityDefinition | None:
         return self._entities.get(name.casefold())
 
     def orchestrator(self, name: str, version: str | None = None) -> Orchestrator[Any, Any]:
@@ -93,7 +94,7 @@ class Registry:
             raise VersionMismatchError(f"The app has no version {version!r} of activity {name!r}; it has {known}.")
         return found
 
-    def entity(self, name: str) -> EntityClass:
+    def entity(self, name: str) -> EntityDefinition:
         """Return an entity by name.
 
         Raises:
@@ -128,7 +129,7 @@ def _add_version(names: dict[str, V], versions: dict[tuple[str, str | None], V],
 
 
 def not_registered(
-    kind: str, name: str, known: Mapping[str, Activity[Any, Any] | Orchestrator[Any, Any] | EntityClass]
+    kind: str, name: str, known: Mapping[str, Activity[Any, Any] | Orchestrator[Any, Any] | EntityDefinition]
 ) -> NotRegisteredError:
     near = difflib.get_close_matches(name.casefold(), known, n=1, cutoff=0.5)
     if near:

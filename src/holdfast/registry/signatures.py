@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 from holdfast.errors import ConfigurationError
-from holdfast.model.refs import Entity, EntityClass, Operation
+from holdfast.model.entities import Entity, EntityClass, EntityFunction, Operation, UpgradeState
 
 _PLAIN = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
 
@@ -46,8 +46,8 @@ def orchestrator_input(function: Callable[..., Any], name: str) -> str | None:
     return _input_parameter(function, f"Orchestrator {name!r}", leading=1)
 
 
-def entity_class(cls: type[Any], name: str) -> EntityClass:
-    """Return an entity class with its operations: its public methods.
+def entity_class(cls: type[Any], name: str, state_version: int, upgrade: UpgradeState | None) -> EntityClass:
+    """Return an entity class with its operations: its public methods, but for `initialize`.
 
     Raises:
         ConfigurationError: if it cannot be made without arguments, or an operation cannot be one.
@@ -63,21 +63,58 @@ def entity_class(cls: type[Any], name: str) -> EntityClass:
         ) from error
     operations: dict[str, Operation] = {}
     for attribute, function in inspect.getmembers(cls, inspect.isfunction):
-        if attribute.startswith("_"):
-            continue
-        subject = f"Operation {attribute!r} of entity {name!r}"
-        if inspect.iscoroutinefunction(function) or inspect.isgeneratorfunction(function):
-            raise ConfigurationError(
-                f"{subject} is `async def`; operations cannot wait. Let an activity do the waiting."
-            )
-        parameter = _input_parameter(function, subject, leading=1)
-        required = parameter is not None and (
-            inspect.signature(function).parameters[parameter].default is inspect.Parameter.empty
+        if attribute == "initialize":
+            _check_initialize(function, name)
+        elif not attribute.startswith("_"):
+            operation = _operation(attribute, function, f"Operation {attribute!r} of entity {name!r}")
+            if operations.setdefault(attribute.lower(), operation) is not operation:
+                raise ConfigurationError(
+                    f"Operation {attribute!r} of entity {name!r} differs from another operation only by case."
+                )
+    return EntityClass(name, cls, operations, state_version=state_version, upgrade_state=upgrade)
+
+
+def _check_initialize(function: Callable[..., Any], name: str) -> None:
+    if inspect.iscoroutinefunction(function) or len(inspect.signature(function).parameters) != 1:
+        raise ConfigurationError(f"The method initialize of entity {name!r} must be `def initialize(self)`.")
+
+
+def _operation(attribute: str, function: Callable[..., Any], subject: str) -> Operation:
+    if inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function):
+        raise ConfigurationError(f"{subject} yields; an operation is a `def` or an `async def` that returns.")
+    parameter = _input_parameter(function, subject, leading=1)
+    required = parameter is not None and (
+        inspect.signature(function).parameters[parameter].default is inspect.Parameter.empty
+    )
+    return Operation(attribute, function, parameter, required)
+
+
+def entity_function(
+    function: Callable[..., Any], name: str, state_version: int, upgrade: UpgradeState | None
+) -> EntityFunction:
+    """Return an entity function: `(ctx)` or `(ctx, input)`.
+
+    Raises:
+        ConfigurationError: for anything else.
+    """
+    if inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function):
+        raise ConfigurationError(f"Entity {name!r} yields; it is a `def` or an `async def` that returns.")
+    parameter = _input_parameter(function, f"Entity {name!r}", leading=1)
+    return EntityFunction(name, function, parameter, state_version=state_version, upgrade_state=upgrade)
+
+
+def check_state_version(state_version: object, upgrade: object, name: str) -> None:
+    """Raise ConfigurationError for a version of an entity's state that is no whole number, or lacks its upgrade."""
+    if isinstance(state_version, bool) or not isinstance(state_version, int) or state_version < 1:
+        raise ConfigurationError(f"state_version={state_version!r} of entity {name!r} must be 1, 2, 3...")
+    if upgrade is not None and (not callable(upgrade) or inspect.iscoroutinefunction(upgrade)):
+        raise ConfigurationError(f"upgrade_state of entity {name!r} must be a `def upgrade(state, version)`.")
+    if (state_version > 1) != (upgrade is not None):
+        raise ConfigurationError(
+            f"Entity {name!r} has state_version={state_version} and "
+            + ("no upgrade_state" if upgrade is None else "an upgrade_state")
+            + "; the first version is 1, and each later one needs upgrade_state=function(state, version)."
         )
-        if attribute.lower() in operations:
-            raise ConfigurationError(f"{subject} differs from another operation only by case.")
-        operations[attribute.lower()] = Operation(attribute, function, parameter, required)
-    return EntityClass(name, cls, operations)
 
 
 def _input_parameter(function: Callable[..., Any], subject: str, leading: int) -> str | None:

@@ -10,6 +10,7 @@ from holdfast.errors import InvalidInputError
 from holdfast.model.actions import CreateSubOrchestration, ScheduleTask
 from holdfast.model.failure import FailureDetails, exception_from_failure
 from holdfast.model.ids import validate_instance_id
+from holdfast.model.instants import instant
 from holdfast.model.options import (
     ActivityOptions,
     DetachedOptions,
@@ -20,7 +21,7 @@ from holdfast.model.options import (
     check_version,
 )
 from holdfast.model.refs import NO_INPUT, Activity, Orchestrator, encode_input, validate_name
-from holdfast.model.requests import check_duration, check_tags, to_utc
+from holdfast.model.requests import check_duration, check_tags
 from holdfast.model.retry import RetryPolicy, RetryRule
 from holdfast.replay.locks import Locks
 from holdfast.replay.mapping import Mapping, starts_of
@@ -317,22 +318,3 @@ def _limited(
     task.observe(ended)
     timer.observe(timed_out)
     return limited
-
-
-def instant(now: datetime, due: timedelta | datetime) -> datetime:
-    """Return an instant in UTC.
-
-    Raises:
-        InvalidInputError: for what is neither a duration nor an aware instant, or is beyond the calendar.
-    """
-    if not isinstance(due, timedelta | datetime):  # pyright: ignore[reportUnnecessaryIsInstance] - callers may be untyped
-        raise InvalidInputError(f"{due!r} is no time to wait for; use timedelta(seconds=...) or an aware datetime.")
-    try:
-        fire_at = now + due if isinstance(due, timedelta) else due
-    except OverflowError:
-        raise InvalidInputError(f"A timer cannot be due after {due}: the calendar ends before that.") from None
-    if fire_at.tzinfo is None:
-        raise InvalidInputError(
-            f"The instant {due} has no time zone; use an aware datetime, such as ctx.current_utc_datetime + delay."
-        )
-    return to_utc("the instant", fire_at)

@@ -1,56 +1,169 @@
-"""Runs a batch of operations on one entity: each alone, each rolled back when it fails."""
+"""Runs a batch of operations on one entity: each alone, each rolled back when it fails, with what it sends."""
 
 from __future__ import annotations
 
-from typing import Any
+import inspect
+from collections.abc import Awaitable, Callable
+from contextvars import Token
+from typing import Any, TypeAlias
 
 from holdfast.errors import InvalidInputError
 from holdfast.model.converter import DataConverter
+from holdfast.model.entities import EntityClass, EntityDefinition, EntityFunction, check_operation, current_state
 from holdfast.model.failure import failure_from_exception
-from holdfast.model.refs import EntityClass, unknown_operation
-from holdfast.model.work_items import EntityBatch, EntityOperation, EntityWorkItem, Failed, Outcome, Succeeded
+from holdfast.model.limits import Limits
+from holdfast.model.refs import decode_input
+from holdfast.model.work_items import (
+    EntityBatch,
+    EntityOperation,
+    EntityWorkItem,
+    Failed,
+    OperationOutcome,
+    OperationSucceeded,
+)
+from holdfast.replay.entity_context import RUNNING, EntityContext
+
+Wait: TypeAlias = Callable[[Awaitable[Any]], Awaitable[Any]]
+"""Waits for an operation that is `async def`; whatever goes wrong comes out as an Exception."""
 
 
-def execute_entity(work_item: EntityWorkItem, entity: EntityClass, converter: DataConverter) -> EntityBatch:
-    """Run the operations in order; the state after each is the one before it if it failed."""
-    state = work_item.state
-    current: Any = None
-    outcomes: list[Outcome] = []
-    for operation in work_item.operations:
-        try:
-            if current is None:
-                current = _load(entity, state, converter)
-            result, deleted = _run(entity, current, operation, converter)
-            after = None if deleted else converter.encode(current)
-            outcomes.append(Succeeded(result))
-            state = after
-            if deleted:
-                current = None
-        except Exception as error:
-            outcomes.append(Failed(failure_from_exception(error)))
-            current = None
-    return EntityBatch(tuple(outcomes), state)
+class LiveState:
+    """The state of an entity class as an object, kept between batches; `text` is the JSON that it stands for."""
+
+    __slots__ = ("text", "value")
+
+    def __init__(self, text: str, value: object) -> None:
+        self.text = text
+        self.value = value
 
 
-def _load(entity: EntityClass, state: str | None, converter: DataConverter) -> Any:
-    return entity.cls() if state is None else converter.decode(state, entity.cls)
+class BatchRun:
+    """One batch on its way.
+
+    Raises:
+        VersionMismatchError, PayloadError: if the stored state cannot be read by this code; nothing has run then.
+    """
+
+    def __init__(
+        self,
+        work_item: EntityWorkItem,
+        entity: EntityDefinition,
+        converter: DataConverter,
+        limits: Limits,
+        live: LiveState | None = None,
+    ) -> None:
+        self._work_item = work_item
+        self._entity = entity
+        self._converter = converter
+        self._limits = limits
+        self._state = None
+        if work_item.state is not None:
+            self._state = current_state(entity, work_item.state, work_item.state_version, converter)
+        self._value: Any = None
+        if isinstance(entity, EntityClass) and self._state is not None:
+            is_live = live is not None and live.text == self._state
+            self._value = live.value if live and is_live else converter.decode(self._state, entity.cls)
+        self._outcomes: list[OperationOutcome] = []
+        self._actions = 0
+
+    @property
+    def live(self) -> LiveState | None:
+        """The state after the batch, to be given to the next one."""
+        return None if self._value is None or self._state is None else LiveState(self._state, self._value)
+
+    def run(self) -> EntityBatch:
+        """Run operations none of which is `async def`."""
+        for operation in self._work_item.operations:
+            context, token = self._begin(operation)
+            try:
+                self._succeed(context, self._call(operation, context))
+            except KeyboardInterrupt:
+                raise
+            except BaseException as error:
+                self._fail(error)
+            finally:
+                _end(context, token)
+            if self._is_full:
+                break
+        return self._batch()
+
+    async def run_async(self, wait: Wait) -> EntityBatch:
+        """Run operations some of which may be `async def`."""
+        for operation in self._work_item.operations:
+            context, token = self._begin(operation)
+            try:
+                result = self._call(operation, context)
+                self._succeed(context, await wait(result) if inspect.isawaitable(result) else result)
+            except Exception as error:
+                self._fail(error)
+            finally:
+                _end(context, token)
+            if self._is_full:
+                break
+        return self._batch()
+
+    @property
+    def _is_full(self) -> bool:
+        """Whether the operations so far have asked for so much that the others are left for another batch."""
+        return self._actions >= self._limits.actions_max
+
+    def _begin(self, operation: EntityOperation) -> tuple[EntityContext, Token[EntityContext | None]]:
+        context = EntityContext(
+            self._work_item, operation, len(self._outcomes), self._state, self._converter, self._limits
+        )
+        return context, RUNNING.set(context)
+
+    def _call(self, operation: EntityOperation, context: EntityContext) -> Any:
+        match self._entity:
+            case EntityClass() as entity:
+                return self._call_method(entity, operation, context)
+            case EntityFunction() as entity:
+                arguments: list[Any] = [context]
+                if entity.has_input:
+                    arguments.append(decode_input(self._converter, entity, operation.input))
+                return entity.function(*arguments)
+
+    def _call_method(self, entity: EntityClass, operation: EntityOperation, context: EntityContext) -> Any:
+        found = check_operation(entity, operation.operation)
+        if found is None:
+            context.delete_state()
+            return None
+        if self._value is None:
+            self._value = entity.new_state()
+        arguments: list[Any] = []
+        if found.input_parameter is not None:
+            if operation.input is not None:
+                arguments.append(self._converter.decode(operation.input, found.input_type))
+            elif found.input_required:
+                raise InvalidInputError(f"Operation {found.name!r} of entity {entity.name!r} needs an input.")
+        return getattr(self._value, found.name)(*arguments)
+
+    def _succeed(self, context: EntityContext, result: Any) -> None:
+        """Take over what an operation has done, all of it or, if it cannot be encoded, nothing."""
+        text = context.result if result is None else self._converter.encode(result)
+        if isinstance(self._entity, EntityFunction):
+            state = context.state
+        elif context.is_deleted:
+            state = None
+        else:
+            state = self._converter.encode(self._value)
+        self._outcomes.append(OperationSucceeded(text, tuple(context.actions)))
+        self._actions += len(context.actions)
+        self._state = state
+        if state is None:
+            self._value = None
+
+    def _fail(self, error: BaseException) -> None:
+        self._outcomes.append(Failed(failure_from_exception(error)))
+        self._value = None
+        if isinstance(self._entity, EntityClass) and self._state is not None:
+            self._value = self._converter.decode(self._state, self._entity.cls)
+
+    def _batch(self) -> EntityBatch:
+        version = None if self._state is None else str(self._entity.state_version)
+        return EntityBatch(tuple(self._outcomes), self._state, version)
 
 
-def _run(
-    entity: EntityClass, current: Any, operation: EntityOperation, converter: DataConverter
-) -> tuple[str | None, bool]:
-    """Return the encoded result, and whether the entity is to be deleted."""
-    name = operation.operation.lower()
-    found = entity.operations.get(name)
-    if found is None:
-        if name == "delete":
-            return "null", True
-        raise unknown_operation(entity, operation.operation)
-    arguments: list[Any] = []
-    if found.input_parameter is not None:
-        if operation.input is not None:
-            arguments.append(converter.decode(operation.input, found.input_type))
-        elif found.input_required:
-            raise InvalidInputError(f"Operation {found.name!r} of entity {entity.name!r} needs an input.")
-    result = getattr(current, found.name)(*arguments)
-    return converter.encode(result), False
+def _end(context: EntityContext, token: Token[EntityContext | None]) -> None:
+    context.end()
+    RUNNING.reset(token)

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Generator
+from datetime import timedelta
 from types import TracebackType
 from typing import Any
 
-from holdfast.errors import InvalidInputError, LockingRulesError
+from holdfast.errors import InvalidInputError, LockingRulesError, WaitTimeoutError
 from holdfast.model.actions import SendEntityMessage
 from holdfast.model.history import EntityLockRequested, EntityUnlockSent
-from holdfast.model.ids import EntityId
+from holdfast.model.ids import EntityId, address_of
+from holdfast.model.instants import after
+from holdfast.model.requests import check_duration
 from holdfast.replay.orchestration import Execution
 from holdfast.replay.tasks import DurableTask
 
@@ -22,14 +25,29 @@ class CriticalSection:
     In a generator orchestrator: `yield section.acquire()`, and `section.release()` at the end.
     """
 
-    def __init__(self, execution: Execution, locks: Locks, lock_set: tuple[str, ...]) -> None:
+    def __init__(
+        self,
+        execution: Execution,
+        locks: Locks,
+        lock_set: tuple[str, ...],
+        timeout: timedelta | None,
+        lease: timedelta | None,
+    ) -> None:
         self._execution = execution
         self._locks = locks
+        self._timeout = timeout
+        self._lease = lease
         self._id: str | None = None
         self.lock_set = lock_set
+        self.is_held = False
+
+    @property
+    def section_id(self) -> str | None:
+        """What names the section to the entities, from when the locks are asked for until they are given back."""
+        return self._id
 
     def acquire(self) -> DurableTask[None]:
-        """Ask for the locks; the task is completed once all are held.
+        """Ask for the locks; the task is completed once all are held, or raises `TimeoutError`.
 
         Raises:
             LockingRulesError: if the orchestration is in a critical section already.
@@ -48,17 +66,40 @@ class CriticalSection:
                     lock_set=self.lock_set,
                     parent_instance_id=execution.instance_id,
                     parent_execution_id=execution.identity,
+                    lease=self._lease,
                 )
             )
 
         number = execution.ask(request)
         task = execution.open_tasks.add(number, give_up=lambda _: self.release())
         execution.open_tasks.add_request(section_id, number)
+        task.observe(self._acquired)
+        return task if self._timeout is None else self._limit(task, self._timeout)
+
+    def _acquired(self, task: DurableTask[None]) -> None:
+        self.is_held = not task.is_failed
+
+    def _limit(self, request: DurableTask[None], timeout: timedelta) -> DurableTask[None]:
+        """Race the request with a timer; whichever comes first takes the other back."""
+        execution = self._execution
+        timer = execution.create_timer(after(execution.clock(), timeout))
+        task: DurableTask[None] = DurableTask(execution, request.cancel)
+        locked = ", ".join(self.lock_set)
+
+        def timed_out(timer: DurableTask[Any]) -> None:
+            if not timer.is_cancelled:
+                task.fail(lambda: WaitTimeoutError(f"The locks of {locked} were not free within {timeout}."))
+                request.cancel()
+
+        request.observe(lambda _: timer.cancel())
+        request.observe(task.take_over)
+        timer.observe(timed_out)
         return task
 
     def release(self) -> None:
         """Give all locks back; without effect if they are not held."""
         section_id, self._id = self._id, None
+        self.is_held = False
         if section_id is None or self._execution.is_inert:
             return
         self._locks.leave()
@@ -99,15 +140,24 @@ class Locks:
     def is_locked(self) -> bool:
         return self._section is not None
 
-    def section(self, execution: Execution, entities: tuple[EntityId[Any], ...]) -> CriticalSection:
+    def section(
+        self,
+        execution: Execution,
+        entities: tuple[EntityId[Any], ...],
+        timeout: timedelta | None,
+        lease: timedelta | None,
+    ) -> CriticalSection:
         """Return a section over entities, each once, in the one order in which everybody locks.
 
         Raises:
-            InvalidInputError: if there are none.
+            InvalidInputError: if there are none, or something else among them.
         """
         if not entities:
             raise InvalidInputError("ctx.lock() needs at least one EntityId.")
-        return CriticalSection(execution, self, tuple(sorted({entity.instance_id for entity in entities})))
+        check_duration("timeout", timeout)
+        check_duration("lease", lease)
+        lock_set = tuple(sorted({address_of(entity) for entity in entities}))
+        return CriticalSection(execution, self, lock_set, timeout, lease)
 
     def next_section(self) -> int:
         self._sections += 1
@@ -125,10 +175,20 @@ class Locks:
         self._section = None
         self._calling.clear()
 
+    @property
+    def section_id(self) -> str | None:
+        """The section whose locks are held or asked for."""
+        return None if self._section is None else self._section.section_id
+
     def check_call(self, target: str) -> None:
         """Raise LockingRulesError if an entity may not be called now."""
         if self._section is None:
             return
+        if not self._section.is_held:
+            raise LockingRulesError(
+                f"Entity {target} is called while the locks are still asked for; await them first: "
+                "async with ctx.lock(...)."
+            )
         if target not in self._section.lock_set:
             raise LockingRulesError(
                 f"Entity {target} is called inside a critical section that does not lock it; "

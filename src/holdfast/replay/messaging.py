@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from datetime import datetime, timedelta
 from typing import Any, TypeVar, overload
 
-from holdfast.errors import InvalidInputError
 from holdfast.model.actions import SendEntityMessage, SendEvent
+from holdfast.model.entities import operation_name
 from holdfast.model.history import EntityOperationCalled, EntityOperationSignaled
-from holdfast.model.ids import EntityId, validate_instance_id
-from holdfast.model.refs import NO_INPUT, ExternalEvent, operation_name, validate_event_name
-from holdfast.replay.calls import Calls, instant
+from holdfast.model.ids import EntityId, address_of, validate_instance_id
+from holdfast.model.instants import instant
+from holdfast.model.refs import NO_INPUT, ExternalEvent, validate_event_name
+from holdfast.replay.calls import Calls
 from holdfast.replay.locks import CriticalSection
 from holdfast.replay.tasks import DurableTask, TimerTask
 
@@ -69,6 +70,14 @@ class Messaging(Calls):
         self._execution.ask(lambda number: SendEvent(number, instance_id, name, payload))
 
     @overload
+    def call_entity(  # type: ignore[overload-overlap]  # a coroutine function is also a function; the first match holds
+        self, entity: EntityId[E], operation: Callable[[E], Coroutine[Any, Any, O]], /
+    ) -> DurableTask[O]: ...
+    @overload
+    def call_entity(  # type: ignore[overload-overlap]  # as above
+        self, entity: EntityId[E], operation: Callable[[E, I], Coroutine[Any, Any, O]], input: I, /
+    ) -> DurableTask[O]: ...
+    @overload
     def call_entity(self, entity: EntityId[E], operation: Callable[[E], O], /) -> DurableTask[O]: ...
     @overload
     def call_entity(self, entity: EntityId[E], operation: Callable[[E, I], O], input: I, /) -> DurableTask[O]: ...
@@ -77,9 +86,12 @@ class Messaging(Calls):
     def call_entity(
         self, entity: EntityId[Any], operation: Callable[..., Any] | str, input: Any = NO_INPUT, /
     ) -> DurableTask[Any]:
-        """Run an operation on an entity and wait for its result; its failure is raised here as `TaskFailedError`."""
+        """Run an operation on an entity and wait for its result; its failure is raised here as `TaskFailedError`.
+
+        In a critical section whose lock is lost, it raises `LockLostError`, and nothing has run.
+        """
         self._check_usable()
-        target = _address(entity)
+        target = address_of(entity)
         self._locks.check_call(target)
         execution = self._execution
         name, payload = operation_name(operation), self._encode(None, input)
@@ -95,6 +107,7 @@ class Messaging(Calls):
                     input=payload,
                     parent_instance_id=execution.instance_id,
                     parent_execution_id=execution.identity,
+                    critical_section_id=self._locks.section_id,
                 )
             )
 
@@ -105,20 +118,42 @@ class Messaging(Calls):
         return task
 
     @overload
-    def signal_entity(self, entity: EntityId[E], operation: Callable[[E], Any], /) -> None: ...
-    @overload
-    def signal_entity(self, entity: EntityId[E], operation: Callable[[E, I], Any], input: I, /) -> None: ...
-    @overload
-    def signal_entity(self, entity: EntityId[Any], operation: str, input: Any = ..., /) -> None: ...
     def signal_entity(
-        self, entity: EntityId[Any], operation: Callable[..., Any] | str, input: Any = NO_INPUT, /
+        self, entity: EntityId[E], operation: Callable[[E], Any], /, *, due: timedelta | datetime | None = None
+    ) -> None: ...
+    @overload
+    def signal_entity(
+        self,
+        entity: EntityId[E],
+        operation: Callable[[E, I], Any],
+        input: I,
+        /,
+        *,
+        due: timedelta | datetime | None = None,
+    ) -> None: ...
+    @overload
+    def signal_entity(
+        self, entity: EntityId[Any], operation: str, input: Any = ..., /, *, due: timedelta | datetime | None = None
+    ) -> None: ...
+    def signal_entity(
+        self,
+        entity: EntityId[Any],
+        operation: Callable[..., Any] | str,
+        input: Any = NO_INPUT,
+        /,
+        *,
+        due: timedelta | datetime | None = None,
     ) -> None:
-        """Ask an entity to run an operation, one way: there is no result, and a failure is not reported."""
+        """Ask an entity to run an operation, one way: there is no result, and a failure is not reported.
+
+        With `due` it waits for its turn only from then on.
+        """
         self._check_usable()
-        target = _address(entity)
+        target = address_of(entity)
         self._locks.check_signal(target)
         execution = self._execution
         name, payload = operation_name(operation), self._encode(None, input)
+        due_at = None if due is None else instant(execution.clock(), due)
         execution.ask(
             lambda number: SendEntityMessage(
                 EntityOperationSignaled(
@@ -128,22 +163,20 @@ class Messaging(Calls):
                     target_instance_id=target,
                     operation=name,
                     input=payload,
+                    due_at=due_at,
                 )
             )
         )
 
-    def lock(self, *entities: EntityId[Any]) -> CriticalSection:
-        """Return a critical section over entities, for `async with`. No other orchestration gets in between."""
+    def lock(
+        self, *entities: EntityId[Any], timeout: timedelta | None = None, lease: timedelta | None = None
+    ) -> CriticalSection:
+        """Return a critical section over entities, for `async with`. No other orchestration gets in between.
+
+        Args:
+            timeout: how long to wait for the locks; `TimeoutError` is raised then, and none of them is held.
+            lease: how long to hold them at most; after that they are given back, and calls of these entities inside
+                the section raise `LockLostError`.
+        """
         self._check_usable()
-        return self._locks.section(self._execution, entities)
-
-
-def _address(entity: EntityId[Any]) -> str:
-    """Return the instance id of an entity.
-
-    Raises:
-        InvalidInputError: for anything but an EntityId.
-    """
-    if not isinstance(entity, EntityId):  # pyright: ignore[reportUnnecessaryIsInstance] - callers may be untyped
-        raise InvalidInputError(f"{entity!r} is no entity; write EntityId(Counter, 'key').")
-    return entity.instance_id
+        return self._locks.section(self._execution, entities, timeout, lease)

@@ -1,0 +1,95 @@
+"""Runs batches of entity operations: at once, or beside the loop if they may wait, which happens only once all that
+they can have been caused by is durable."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable
+from typing import TYPE_CHECKING, Any
+
+from holdfast.engine.residents import Resident
+from holdfast.engine.worker import Worker
+from holdfast.errors import StorageError
+from holdfast.hub.entities import PendingBatch
+from holdfast.model.failure import failure_from_exception
+from holdfast.model.work_items import Blocked, EntityBatch
+from holdfast.replay.entity import BatchRun
+
+if TYPE_CHECKING:
+    from holdfast.engine.node import Node
+
+
+class Batches:
+    def __init__(self, node: Node, worker: Worker) -> None:
+        self._node = node
+        self._worker = worker
+        self._places = asyncio.Semaphore(node.config.entity_batches_max)
+        self._jobs: set[asyncio.Task[None]] = set()
+
+    @property
+    def is_idle(self) -> bool:
+        return not self._jobs
+
+    def close(self) -> None:
+        """Give up what runs: its operations run again when the entities are loaded next."""
+        for job in self._jobs:
+            job.cancel()
+
+    def run(self, resident: Resident, pending: PendingBatch) -> None:
+        """Run a batch, and complete it now or later."""
+        begun = self._worker.begin_batch(pending.work_item, resident.state)
+        if not isinstance(begun, BatchRun):
+            self._node.complete(resident, pending, begun)
+        elif self._worker.may_wait(pending.work_item):
+            job = asyncio.get_running_loop().create_task(self._run_async(resident, pending, begun))
+            self._jobs.add(job)
+            job.add_done_callback(self._jobs.discard)
+        else:
+            self._finish(resident, pending, begun, _run(begun))
+
+    async def _run_async(self, resident: Resident, pending: PendingBatch, begun: BatchRun) -> None:
+        node = self._node
+        try:
+            await node.journal.durable(node.hub.lsn)
+        except StorageError:
+            return  # the node is given up; nothing of the batch has run
+        async with self._places:
+            try:
+                result: EntityBatch | Blocked = await begun.run_async(self._wait)
+            except Exception as error:  # the state that an operation has left behind cannot be read
+                result = Blocked(failure_from_exception(error))
+        node.guarded(resident.instance.instance_id, lambda: self._finish(resident, pending, begun, result))
+
+    def _finish(
+        self, resident: Resident, pending: PendingBatch, begun: BatchRun, result: EntityBatch | Blocked
+    ) -> None:
+        resident.state = begun.live if isinstance(result, EntityBatch) else None
+        self._node.complete(resident, pending, result)
+
+    async def _wait(self, operation: Awaitable[Any]) -> Any:
+        """Wait for an operation for as long as it may take; what it raises is an Exception, or the end of this job."""
+        limit_s = self._node.config.operation_timeout_s
+        deadline = asyncio.timeout(limit_s)
+        try:
+            async with deadline:
+                return await operation
+        except TimeoutError:
+            if deadline.expired():
+                raise TimeoutError(f"The operation took longer than operation_timeout_s, {limit_s} s.") from None
+            raise
+        except asyncio.CancelledError:
+            job = asyncio.current_task()
+            if job is not None and job.cancelling():
+                raise
+            raise RuntimeError("The operation cancelled itself.") from None
+        except (Exception, KeyboardInterrupt):
+            raise
+        except BaseException as error:
+            raise RuntimeError(f"The operation raised {error!r}.") from error
+
+
+def _run(begun: BatchRun) -> EntityBatch | Blocked:
+    try:
+        return begun.run()
+    except Exception as error:  # the state that an operation has left behind cannot be read
+        return Blocked(failure_from_exception(error))

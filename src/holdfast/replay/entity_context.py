@@ -1,0 +1,238 @@
+"""What an operation of an entity sees of itself, and how it reaches out: by signals and new orchestrations."""
+
+from __future__ import annotations
+
+import contextvars
+from collections.abc import Callable
+from datetime import datetime, timedelta
+from typing import Any, NoReturn, TypeVar, Unpack, cast, overload
+
+from holdfast.errors import InvalidInputError, OrchestratorMisuseError
+from holdfast.model.actions import CreateSubOrchestration, EntityAction, SendEntityMessage
+from holdfast.model.converter import DataConverter
+from holdfast.model.entities import operation_name
+from holdfast.model.history import EntityOperationSignaled
+from holdfast.model.ids import EntityId, address_of, validate_instance_id
+from holdfast.model.instants import instant
+from holdfast.model.limits import Limits
+from holdfast.model.options import DetachedOptions, check_names, check_version
+from holdfast.model.refs import NO_INPUT, Orchestrator, encode_input, validate_name
+from holdfast.model.requests import check_tags
+from holdfast.model.work_items import EntityOperation, EntityWorkItem
+
+I = TypeVar("I")  # noqa: E741 - input and output, as everywhere in the typed API
+E = TypeVar("E")
+T = TypeVar("T")
+
+
+class EntityContext:
+    """One operation of one entity. What it sends leaves when the operation has succeeded, together with its state."""
+
+    def __init__(
+        self,
+        work_item: EntityWorkItem,
+        operation: EntityOperation,
+        number: int,
+        state: str | None,
+        converter: DataConverter,
+        limits: Limits,
+    ) -> None:
+        self._work_item = work_item
+        self._operation = operation
+        self._identity = f"{work_item.identity}.{number:x}"
+        self._converter = converter
+        self._limits = limits
+        self._is_over = False
+        self.state = state
+        """As JSON; None if the entity does not exist."""
+        self.result = "null"
+        self.is_deleted = False
+        self.actions: list[EntityAction] = []
+
+    @property
+    def entity_id(self) -> EntityId[object]:
+        return EntityId(self._work_item.name, self._work_item.key)
+
+    @property
+    def operation_name(self) -> str:
+        """The operation as the sender wrote it; for a class, case does not matter."""
+        return self._operation.operation
+
+    @property
+    def request_id(self) -> str:
+        """Names this operation, also when it runs again after a crash: give it to what an `async def` calls."""
+        return self._operation.request_id
+
+    @property
+    def current_utc_datetime(self) -> datetime:
+        return self._work_item.now
+
+    @property
+    def has_state(self) -> bool:
+        """Whether the entity exists."""
+        return self.state is not None and not self.is_deleted
+
+    def get_input(self, expected_type: type[T] | None = None) -> T:
+        """Return the input as a value of a type, by default as plain JSON values; None if there is none.
+
+        Raises:
+            PayloadError: if it is of another type.
+        """
+        text = "null" if self._operation.input is None else self._operation.input
+        return self._converter.decode(text, Any if expected_type is None else expected_type)
+
+    def get_state(self, initializer: Callable[[], T], expected_type: type[T] | None = None) -> T:
+        """Return the state of an entity function, or what `initializer` makes if the entity does not exist.
+
+        A class as initializer is its type, too: `ctx.get_state(int)` is an int, at first 0. Each call returns a new
+        copy; a change counts when it is given to `set_state`.
+        """
+        self._check_usable()
+        if self.state is None:
+            return initializer()
+        of_type = expected_type or (initializer if isinstance(initializer, type) else Any)
+        return cast(T, self._converter.decode(self.state, of_type))
+
+    def set_state(self, state: object) -> None:
+        """Keep a state; any JSON-able value but None, which deletes the entity."""
+        self._check_usable()
+        self.state = None if state is None else self._converter.encode(state)
+        self.is_deleted = state is None
+
+    def delete_state(self) -> None:
+        """Let the entity not exist any more, once this operation is over."""
+        self._check_usable()
+        self.state = None
+        self.is_deleted = True
+
+    def set_result(self, result: object) -> None:
+        """Answer whoever called, if the function itself returns nothing."""
+        self._check_usable()
+        self.result = self._converter.encode(result)
+
+    @overload
+    def signal_entity(
+        self, entity: EntityId[E], operation: Callable[[E], Any], /, *, due: timedelta | datetime | None = None
+    ) -> None: ...
+    @overload
+    def signal_entity(
+        self,
+        entity: EntityId[E],
+        operation: Callable[[E, I], Any],
+        input: I,
+        /,
+        *,
+        due: timedelta | datetime | None = None,
+    ) -> None: ...
+    @overload
+    def signal_entity(
+        self, entity: EntityId[Any], operation: str, input: Any = ..., /, *, due: timedelta | datetime | None = None
+    ) -> None: ...
+    def signal_entity(
+        self,
+        entity: EntityId[Any],
+        operation: Callable[..., Any] | str,
+        input: Any = NO_INPUT,
+        /,
+        *,
+        due: timedelta | datetime | None = None,
+    ) -> None:
+        """Ask an entity, also this one, to run an operation, one way; with `due`, not before that."""
+        now = self._check_usable()
+        event = EntityOperationSignaled(
+            timestamp=now,
+            request_id=f"{self._identity}.{len(self.actions):x}",
+            target_instance_id=address_of(entity),
+            operation=operation_name(operation),
+            input=encode_input(self._converter, None, input),
+            due_at=None if due is None else instant(now, due),
+        )
+        self._act(SendEntityMessage(event))
+
+    @overload
+    def start_orchestration(
+        self, orchestrator: Orchestrator[None, Any], /, **options: Unpack[DetachedOptions]
+    ) -> str: ...
+    @overload
+    def start_orchestration(
+        self, orchestrator: Orchestrator[I, Any], input: I, /, **options: Unpack[DetachedOptions]
+    ) -> str: ...
+    @overload
+    def start_orchestration(
+        self, orchestrator: str, input: Any = ..., /, **options: Unpack[DetachedOptions]
+    ) -> str: ...
+    def start_orchestration(
+        self, orchestrator: Orchestrator[Any, Any] | str, input: Any = NO_INPUT, /, **options: Unpack[DetachedOptions]
+    ) -> str:
+        """Start an orchestration that nobody waits for, and return its instance id.
+
+        If its id is in use, nothing is started, and nobody is told.
+
+        Options: `instance_id`, `version`, `tags`, `start_at`; see `DetachedOptions`.
+        """
+        now = self._check_usable()
+        check_names(options, DetachedOptions, "start_orchestration")
+        check_version(options.get("version"))
+        start_at = options.get("start_at")
+        typed = isinstance(orchestrator, Orchestrator)
+        chosen = options.get("instance_id")
+        instance_id = f"{self._identity}.{len(self.actions):x}" if chosen is None else validate_instance_id(chosen)
+        self._act(
+            CreateSubOrchestration(
+                id=0,
+                name=orchestrator.name if typed else validate_name(orchestrator),
+                instance_id=instance_id,
+                input=encode_input(self._converter, orchestrator if typed else None, input),
+                version=options.get("version"),
+                tags=check_tags(options.get("tags"), self._limits.tags_max),
+                detached=True,
+                start_at=None if start_at is None else instant(now, start_at),
+            )
+        )
+        return instance_id
+
+    def call_entity(self, *_: object) -> NoReturn:
+        """Refused: an entity that waits for another one, which may wait for it, would block both for ever.
+
+        Raises:
+            OrchestratorMisuseError: always.
+        """
+        raise OrchestratorMisuseError(
+            f"Entity {self._work_item.instance_id} cannot call an entity, itself included: two that wait for each "
+            "other would block for ever. Signal it, or start an orchestration that calls both."
+        )
+
+    def end(self) -> None:
+        """Take nothing more: the operation is over."""
+        self._is_over = True
+
+    def _act(self, action: EntityAction) -> None:
+        if len(self.actions) >= self._limits.actions_max:
+            raise InvalidInputError(
+                f"Operation {self.operation_name!r} of entity {self._work_item.instance_id} asked for more than "
+                f"{self._limits.actions_max} things at once."
+            )
+        self.actions.append(action)
+
+    def _check_usable(self) -> datetime:
+        if self._is_over:
+            raise OrchestratorMisuseError(
+                f"The operation {self.operation_name!r} of entity {self._work_item.instance_id} is over; its context "
+                "is not connected to anything any more."
+            )
+        return self._work_item.now
+
+
+RUNNING: contextvars.ContextVar[EntityContext | None] = contextvars.ContextVar("RUNNING", default=None)
+
+
+def entity_context() -> EntityContext:
+    """Return the context of the operation that is running.
+
+    Raises:
+        OrchestratorMisuseError: outside of an operation of an entity.
+    """
+    context = RUNNING.get()
+    if context is None:
+        raise OrchestratorMisuseError("entity_context() is for the operations of entities; none is running here.")
+    return context
