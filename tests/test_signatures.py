@@ -2,14 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
 
 import pytest
 
-from holdfast import App, ConfigurationError, Entity, HostConfig, Limits, OrchestrationContext, RetryPolicy
+from holdfast import (
+    App,
+    ConfigurationError,
+    Entity,
+    EntityContext,
+    HostConfig,
+    Limits,
+    OrchestrationContext,
+    RetryPolicy,
+)
 from holdfast.engine.config import config_from_mapping
 
 
@@ -30,8 +39,22 @@ class NoDefaults(Entity):
     value: int
 
 
-class AsyncOperation(Entity):
-    async def wait(self) -> None: ...
+class YieldingOperation(Entity):
+    def each(self) -> Iterator[int]:
+        yield 1
+
+
+class Initialized(Entity):
+    def initialize(self, value: int) -> None: ...
+
+
+class SameOperations(Entity):
+    def add(self) -> None: ...
+
+    def Add(self) -> None: ...
+
+
+def two_inputs(ctx: EntityContext, first: int, second: int) -> None: ...
 
 
 class TwoInputs(Entity):
@@ -50,7 +73,13 @@ REFUSED: list[tuple[Callable[[App], Any], str]] = [
     (lambda app: app.orchestrator(stream), "async generator.*await"),  # type: ignore[call-overload]  # that is the point
     (lambda app: app.orchestrator(lambda: None), "needs ctx"),  # type: ignore[call-overload]  # that is the point
     (lambda app: app.entity(NoDefaults), "default"),
-    (lambda app: app.entity(AsyncOperation), "async def"),
+    (lambda app: app.entity(YieldingOperation), "yields"),
+    (lambda app: app.entity(Initialized), "initialize"),
+    (lambda app: app.entity(SameOperations), "case"),
+    (lambda app: app.entity(two_inputs), "3 parameters"),
+    (lambda app: app.entity(state_version=2)(TwoInputs), "upgrade_state"),
+    (lambda app: app.entity(upgrade_state=lambda state, version: state)(TwoInputs), "first version is 1"),
+    (lambda app: app.entity(state_version=0)(TwoInputs), "state_version=0"),
     (lambda app: app.entity(TwoInputs), "2 parameters|3 parameters"),
     (lambda app: app.entity(NoEntity), "derive from"),  # type: ignore[type-var]  # that is the point
     (lambda app: app.route("no-slash"), "slash"),

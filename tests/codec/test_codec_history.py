@@ -52,6 +52,7 @@ BY_TYPE: dict[Any, st.SearchStrategy[Any]] = {
     tuple[CarriedTask, ...]: st.lists(st.builds(CarriedTask, st.text(), st.integers(-(2**60), -1))).map(tuple),
     dict[str, str]: st.dictionaries(st.text(), st.text()),
     bool: st.booleans(),
+    timedelta: st.timedeltas(),
     type(None): st.none(),
 }
 BY_TYPE[history.TaskScheduled] = st.builds(
@@ -256,6 +257,36 @@ MOMENTS: tuple[HistoryEvent, ...] = (
         timestamp=T,
         work=history.SubOrchestrationInstanceCreated(timestamp=T, event_id=13, name="ship", instance_id="e4:13"),
         is_completed=False,
+    ),
+    history.EntityOperationCalled(
+        timestamp=T,
+        event_id=8,
+        request_id="r3",
+        target_instance_id="@stock@a",
+        operation="take",
+        parent_instance_id="order-1",
+        parent_execution_id="e1",
+        critical_section_id="c1",
+    ),
+    history.EntityOperationCalled(
+        timestamp=T, request_id="k1", target_instance_id="@stock@a", operation="take", key="k1"
+    ),
+    history.EntityOperationSignaled(
+        timestamp=T,
+        request_id="k2",
+        target_instance_id="@stock@a",
+        operation="log",
+        due_at=T + timedelta(days=1),
+        key="k2",
+    ),
+    history.EntityLockRequested(
+        timestamp=T,
+        event_id=9,
+        critical_section_id="c2",
+        lock_set=("@stock@a",),
+        parent_instance_id="order-1",
+        parent_execution_id="e1",
+        lease=timedelta(minutes=5),
     ),
 )
 

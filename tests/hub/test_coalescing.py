@@ -15,8 +15,9 @@ from holdfast.engine.rows import EncodedTransition, encode_transition
 from holdfast.errors import RewindRefusedError
 from holdfast.hub.entities import PendingBatch
 from holdfast.hub.episodes import PendingEpisode
-from holdfast.hub.hub import Admission, Hub
+from holdfast.hub.hub import Hub
 from holdfast.hub.instance import Instance
+from holdfast.hub.requests import Admission
 from holdfast.hub.transition import Transition
 from holdfast.model.actions import (
     CancelTask,

@@ -24,8 +24,8 @@ from holdfast.errors import (
     OverloadedError,
     WaitTimeoutError,
 )
-from holdfast.hub.hub import Admission
 from holdfast.hub.lifecycle import TRANSITIONS, Trigger
+from holdfast.hub.requests import Admission
 from holdfast.model.exported import ExportedHistory
 from holdfast.model.history import (
     CancelRequested,

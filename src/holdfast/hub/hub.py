@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import enum
-from collections import Counter
-from collections.abc import Mapping, Sequence
 from datetime import datetime
 
 import msgspec
 
-from holdfast.errors import InstanceAlreadyExistsError, OverloadedError
+from holdfast.errors import InstanceAlreadyExistsError
 from holdfast.hub.activities import completion_message, next_attempt, open_attempt, record_progress, replace_activity
 from holdfast.hub.asking import NewExecutions, remember
 from holdfast.hub.entities import (
@@ -27,7 +24,6 @@ from holdfast.hub.entities import (
     schedule,
 )
 from holdfast.hub.episodes import (
-    CONTROL,
     PendingEpisode,
     apply_control,
     complete_episode,
@@ -37,151 +33,33 @@ from holdfast.hub.episodes import (
 )
 from holdfast.hub.instance import Instance, ScheduledActivity
 from holdfast.hub.lifecycle import begin_execution, keep_answers, park, waits_for_start
-from holdfast.hub.rewinds import Rewinds
+from holdfast.hub.requests import Requests
 from holdfast.hub.sections import grant
 from holdfast.hub.transition import Transition
 from holdfast.model.failure import FailureDetails
 from holdfast.model.history import (
     EntityLockGranted,
-    EntityOperationSignaled,
     EntityUnlockSent,
-    EventRaised,
     ExecutionRewound,
     ExecutionStarted,
-    ExecutionTerminated,
-    MessageEvent,
     OrchestratorStarted,
     SubOrchestrationInstanceCompleted,
     SubOrchestrationInstanceFailed,
     WorkRemembered,
 )
 from holdfast.model.ids import is_entity
-from holdfast.model.instants import after
-from holdfast.model.limits import Limits
 from holdfast.model.messages import Message
-from holdfast.model.requests import StartRequest
 from holdfast.model.status import OrchestrationStatus
 from holdfast.model.work_items import ActivityWorkItem, EntityBatch, Episode, Failed, Outcome
 
 
-class Admission(enum.Enum):
-    """What a start does, if it is not rejected."""
-
-    START = "start"
-    REPLACE = "end the existing instance, then start"
-    RETURN_EXISTING = "leave the existing instance"
-
-
-class Hub(Rewinds):
+class Hub(Requests):
     """All transitions of a node, in one total order.
 
     Each method that returns a `Transition` has numbered it; the caller appends it to the journal at once, so that
     numbers and order agree, and delivers what the transition sent. A method that returns None changed nothing that
     must be stored.
     """
-
-    def __init__(self, lsn: int, node: str, limits: Limits, default_version: str | None = None) -> None:
-        super().__init__(lsn, node, default_version)
-        self.limits = limits
-
-    # Requests of clients
-
-    def admit(self, existing: Instance | None, request: StartRequest) -> Admission:
-        """Say what a start does, given the instance that has its id: its policy, and its request key, decide.
-
-        Raises:
-            InstanceAlreadyExistsError: if the policy rejects.
-        """
-        if existing is None:
-            return Admission.START
-        is_repetition = request.request_key is not None and request.request_key == existing.request_key
-        if not is_repetition and request.id_policy.replaces(existing.status):
-            return Admission.START if existing.is_terminal else Admission.REPLACE
-        if is_repetition or request.id_policy.otherwise == "return":
-            return Admission.RETURN_EXISTING
-        raise InstanceAlreadyExistsError(request.instance_id, existing.status.value)
-
-    def start(self, existing: Instance | None, request: StartRequest, now: datetime) -> tuple[Instance, Transition]:
-        """Start an orchestration under an id that is free, or whose last owner has ended."""
-        transition = self._begin(request.instance_id, now)
-        begins_at = max(now, request.start_at or now)
-        started = ExecutionStarted(
-            timestamp=now,
-            name=request.name,
-            instance_id=request.instance_id,
-            execution_id=self._execution_id(transition.lsn),
-            input=request.input,
-            version=request.version or self._default_version,
-            tags=request.tags,
-            start_at=request.start_at,
-            expires_at=None if request.run_timeout is None else after(begins_at, request.run_timeout),
-        )
-        instance = existing or Instance(request.instance_id, started.execution_id, request.name, now)
-        if not request.is_restart:
-            instance.request_key = request.request_key
-        begin_execution(transition, instance, started)
-        if not waits_for_start(instance):
-            transition.send(request.instance_id, started)
-        return instance, transition
-
-    def make_way(self, existing: Instance, now: datetime) -> Transition:
-        """End an instance that is to be replaced."""
-        transition = self._begin(existing.instance_id, now)
-        event = ExecutionTerminated(timestamp=now, reason='"It was replaced by a new start with its instance id."')
-        apply_control(transition, existing, Message(existing.instance_id, event))
-        return transition
-
-    def post(self, instance: Instance | None, instance_id: str, event: MessageEvent, now: datetime) -> Transition:
-        """Accept a message from a client; what it leads to is decided when it is delivered.
-
-        Raises:
-            OverloadedError: if the inbox is full.
-        """
-        waiting = len(instance.inbox) + len(instance.held) if instance else 0
-        if isinstance(event, EventRaised) and instance and self._is_full_for(instance, event):
-            raise OverloadedError(
-                f"Instance {instance_id!r} has taken in {instance.events_buffered} external events that it has not "
-                "waited for, which is the limit. Try again later."
-            )
-        if isinstance(event, CONTROL):  # a full inbox must not keep anybody from ending what fills it
-            waiting = len(instance.controls) if instance else 0
-        if waiting >= self.limits.inbox_messages_max:
-            raise OverloadedError(
-                f"Instance {instance_id!r} has {waiting} messages waiting, which is the limit. Try again later."
-            )
-        transition = self._begin(instance_id, now)
-        transition.send(instance_id, event)
-        return transition
-
-    def signal(
-        self, instances: Mapping[str, Instance], events: Sequence[EntityOperationSignaled], now: datetime
-    ) -> Transition:
-        """Accept signals from a client, at least one, all of them or none.
-
-        Args:
-            instances: those of the entities that are in memory, by id; for the others nothing waits.
-
-        Raises:
-            OverloadedError: if the queue of an entity would become too long.
-        """
-        for instance_id, added in Counter(event.target_instance_id for event in events).items():
-            instance = instances.get(instance_id)
-            waiting = len(instance.inbox) + len(instance.held) + len(instance.timers) if instance else 0
-            if waiting + added > self.limits.inbox_messages_max:
-                raise OverloadedError(
-                    f"Entity {instance_id} has {waiting} operations waiting, and {added} more would be above the "
-                    "limit. Try again later."
-                )
-        transition = self._begin(events[0].target_instance_id, now)
-        for event in events:
-            transition.send(event.target_instance_id, event)
-        return transition
-
-    def _is_full_for(self, instance: Instance, event: EventRaised) -> bool:
-        """Whether an instance has buffered too many events to take in one more that it does not wait for."""
-        if instance.events_buffered < self.limits.events_buffered_max or instance.events_awaited is None:
-            return False
-        return event.name.casefold() not in instance.events_awaited
 
     # Arrivals
 

@@ -31,7 +31,7 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
     episode_messages_max: int = 1_000
     """How many messages one episode, or one batch of entity operations, takes from the inbox."""
     entity_keys_max: int = 10_000
-    """Keys of signals and calls that an entity remembers, the latest ones, so that a repeated one has no effect."""
+    """Keys of signals and calls that an entity remembers, the latest ones, so that their repetition has no effect."""
     entity_state_bytes_warning: int = 256 * 1024
     """The size of an entity's state, as JSON, from which on a warning is logged, at each doubling."""
     signals_max: int = 10_000
