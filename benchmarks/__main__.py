@@ -18,7 +18,7 @@ from typing import Any, Protocol
 import msgspec
 
 import holdfast
-from benchmarks import recovery, workloads
+from benchmarks import entities, recovery, workloads
 from benchmarks.loop import LOOP_NAME, run
 from benchmarks.machine import measure_machine
 from benchmarks.results import Machine, Result
@@ -37,9 +37,10 @@ WORKLOADS: dict[str, Workload] = {
     "W3": workloads.fan_outs,
     "W4": workloads.chain_of_thousand,
     "W5": workloads.external_events,
-    "W6": workloads.entity_signals,
+    "W6": entities.entity_signals,
     "W7": workloads.timer_lateness,
     "W8": recovery.crash_recovery,
+    "BANK": entities.bank,
 }
 
 

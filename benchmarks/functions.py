@@ -7,7 +7,7 @@ import time
 from dataclasses import dataclass
 from datetime import timedelta
 
-from holdfast import App, Entity, ExternalEvent, OrchestrationContext, when_all
+from holdfast import App, Entity, EntityId, ExternalEvent, OrchestrationContext, when_all
 
 app = App()
 
@@ -99,3 +99,37 @@ class Counter(Entity):
 
     def add(self, amount: int) -> None:
         self.value += amount
+
+
+@dataclass
+class Transfer:
+    source: str
+    target: str
+    amount: int
+
+
+@app.entity
+@dataclass
+class Account(Entity):
+    balance: int = 0
+
+    def add(self, amount: int) -> None:
+        self.balance += amount
+
+    def get(self) -> int:
+        return self.balance
+
+
+@app.orchestrator
+async def transfer(ctx: OrchestrationContext, order: Transfer) -> bool:
+    source, target = EntityId(Account, order.source), EntityId(Account, order.target)
+    async with ctx.lock(source, target):
+        if await ctx.call_entity(source, Account.get) < order.amount:
+            return False
+        await when_all(
+            [
+                ctx.call_entity(source, Account.add, -order.amount),
+                ctx.call_entity(target, Account.add, order.amount),
+            ]
+        )
+        return True

@@ -1,4 +1,4 @@
-"""W1 to W7: each is a coroutine that gets the client of a fresh host and returns what it measured."""
+"""W1 to W5 and W7: each is a coroutine that gets the client of a fresh host and returns what it measured."""
 
 from __future__ import annotations
 
@@ -6,13 +6,11 @@ import asyncio
 import time
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager
-from functools import partial
 from pathlib import Path
 
 from benchmarks.functions import (
     GO,
     STEPS,
-    Counter,
     app,
     chain_of_three,
     fan_out,
@@ -22,7 +20,7 @@ from benchmarks.functions import (
     wait_for_go,
 )
 from benchmarks.results import Machine, Result, fsyncs, percentile, rows
-from holdfast import Client, EntityId, Host, OrchestrationHandle, OrchestrationStatus
+from holdfast import Client, Host, OrchestrationHandle, OrchestrationStatus
 
 
 @asynccontextmanager
@@ -45,7 +43,7 @@ async def _run_chains(client: Client, numbers: Iterator[int]) -> None:
         await _run_chain(client, number)
 
 
-async def _until(condition: Callable[[], Awaitable[bool]]) -> None:
+async def until(condition: Callable[[], Awaitable[bool]]) -> None:
     """Wait for what a client can only ask for, seldom enough not to be in the way."""
     while not await condition():  # noqa: ASYNC110 - nothing tells a client
         await asyncio.sleep(0.02)
@@ -114,7 +112,7 @@ async def external_events(directory: Path, machine: Machine, *, quick: bool) -> 
     count = 100 if quick else 1_000
     async with fresh_host(directory) as host:
         handles = await asyncio.gather(*(host.client.start_new(wait_for_go) for _ in range(count)))
-        await _until(lambda: _all_running(handles))
+        await until(lambda: _all_running(handles))
         begin = time.perf_counter()
         await asyncio.gather(*(handle.raise_event(GO, 1) for handle in handles))
         await asyncio.gather(*(handle.wait_for_completion() for handle in handles))
@@ -129,31 +127,6 @@ async def external_events(directory: Path, machine: Machine, *, quick: bool) -> 
 async def _all_running(handles: list[OrchestrationHandle[int]]) -> bool:
     statuses = await asyncio.gather(*(handle.get_status() for handle in handles))
     return all(status is not None and status.runtime_status is OrchestrationStatus.RUNNING for status in statuses)
-
-
-async def entity_signals(directory: Path, machine: Machine, *, quick: bool) -> list[Result]:
-    """W6: signals to one entity, which run one after the other, and to a hundred, which do not wait for each other."""
-    results: list[Result] = []
-    async with fresh_host(directory) as host:
-        for counters, signals in ((1, 200), (20, 10)) if quick else ((1, 2_000), (100, 20)):
-            ids = [EntityId(Counter, f"{counters}-{number}") for number in range(counters)]
-            begin = time.perf_counter()
-            await asyncio.gather(
-                *(host.client.signal_entity(each, Counter.add, 1) for _ in range(signals) for each in ids)
-            )
-            for each in ids:
-                await _until(partial(_has_value, host.client, each, signals))
-            taken_s = time.perf_counter() - begin
-            per_s = counters * signals / taken_s
-            label = f"{counters} x {signals:,} signals"
-            results.append(Result("W6", f"{label}, all applied", taken_s * 1e3, "ms"))
-            results.append(Result("W6", label, per_s, "/s", rows(per_s, machine)))
-    return results
-
-
-async def _has_value(client: Client, counter: EntityId[Counter], value: int) -> bool:
-    state = await client.read_entity_state(counter)
-    return state is not None and state.value >= value
 
 
 async def timer_lateness(directory: Path, machine: Machine, *, quick: bool) -> list[Result]:
