@@ -118,10 +118,7 @@ class EntityRequests:
             ) from None
         finally:
             waiters.discard(instance_id, stopped)
-            stopped.cancel()
             waiters.discard_request(instance_id, request_id, answered)
-            if not answered.done():
-                answered.cancel()
         answer = answered.result()
         assert not isinstance(answer, UpdateCompleted), "an entity has no updates"
         return answer

@@ -131,9 +131,7 @@ class LocalTaskHub:
             return await wait_for_update(instance_id, request.update_id, answered, stopped, timeout)
         finally:
             waiters.discard(instance_id, stopped)
-            stopped.cancel()
             waiters.discard_request(instance_id, request.update_id, answered)
-            answered.cancel()
 
     async def signal_entities(self, requests: Sequence[OperationRequest]) -> None:
         await self._entities.signal(requests)
@@ -185,7 +183,6 @@ class LocalTaskHub:
             raise WaitTimeoutError(f"Instance {instance_id!r} has not ended within {timeout}.") from None
         finally:
             waiters.discard(instance_id, future)
-            future.cancel()
 
     def _is_going_on(self, instance_id: str) -> bool:
         """Whether memory knows, without asking the store, that the end of an instance is still to be reported."""

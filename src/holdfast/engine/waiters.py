@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 from holdfast.model.history import OperationAnswer, UpdateCompleted
 from holdfast.model.status import OrchestrationState
@@ -23,6 +23,8 @@ class Waiters:
         return future
 
     def discard(self, instance_id: str, future: asyncio.Future[OrchestrationState]) -> None:
+        """Stop waiting; what the future may have been told is not asked for any more."""
+        _give_up(future)
         waiting = self._by_id.get(instance_id, [])
         if future in waiting:
             waiting.remove(future)
@@ -42,6 +44,8 @@ class Waiters:
         return future
 
     def discard_request(self, instance_id: str, request_id: str, future: asyncio.Future[Answer]) -> None:
+        """Stop waiting, as `discard` does."""
+        _give_up(future)
         waiting = self._answers.get((instance_id, request_id), [])
         if future in waiting:
             waiting.remove(future)
@@ -75,3 +79,9 @@ class Waiters:
         self.fail_requests(error)
         for instance_id in self.instance_ids():
             self.fail(instance_id, error)
+
+
+def _give_up(future: asyncio.Future[Any]) -> None:
+    future.cancel()
+    if not future.cancelled():
+        future.exception()  # asked for, so that asyncio does not complain that nobody did

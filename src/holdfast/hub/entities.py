@@ -7,6 +7,7 @@ orchestration's hub turns into unlocks. A call from inside a section names it: i
 
 from __future__ import annotations
 
+import itertools
 from collections import deque
 from datetime import datetime
 
@@ -99,8 +100,8 @@ def _forget_oldest(transition: Transition, instance: Instance, limits: Limits) -
     excess = len(instance.event_keys) - limits.entity_keys_max
     if excess <= 0:
         return
-    oldest = [key for key in instance.event_keys.values() if key is not None][:excess]
-    for key in oldest:
+    consumed = (key for key in instance.event_keys.values() if key is not None)
+    for key in list(itertools.islice(consumed, excess)):
         del instance.event_keys[key.event_key]
         transition.event_keys_removed.append(key.key)
 
@@ -323,4 +324,3 @@ def remove_entity(transition: Transition, instance: Instance) -> None:
     instance.event_keys.clear()
     instance.revision = 0
     instance.version = None
-    instance.created_at = transition.now

@@ -119,7 +119,12 @@ class Hub(Requests):
         if key is not None:
             instance.event_keys[key] = None
         instance.inbox.append(message)
-        return None
+        if instance.revision > 0:
+            return None
+        instance.created_at = now
+        transition = self._begin(instance.instance_id, now)
+        transition.change(instance)  # it needs a row for its deliveries to be counted
+        return transition
 
     def _granted(self, instance: Instance, now: datetime) -> Transition | None:
         section = instance.section
@@ -149,7 +154,7 @@ class Hub(Requests):
         return ended, self._drop(ended, message, now)
 
     def _new_entity(self, message: Message, now: datetime) -> Instance:
-        """Return an entity that is stored with the first thing that happens to it."""
+        """Return an entity that is not stored yet."""
         assert message.message_id is not None, "nobody has a timer yet"
         name = message.instance_id[1:].partition("@")[0]
         return Instance(message.instance_id, self._entity_execution_id(message.message_id), name, now)

@@ -21,7 +21,7 @@ from holdfast.model.work_items import (
     OperationOutcome,
     OperationSucceeded,
 )
-from holdfast.replay.entity_context import RUNNING, EntityContext
+from holdfast.replay.entity_context import RUNNING, EntityContext, OperationRun, entity_context
 
 Wait: TypeAlias = Callable[[Awaitable[Any]], Awaitable[Any]]
 """Waits for an operation that is `async def`; whatever goes wrong comes out as an Exception."""
@@ -74,15 +74,15 @@ class BatchRun:
     def run(self) -> EntityBatch:
         """Run operations none of which is `async def`."""
         for operation in self._work_item.operations:
-            context, token = self._begin(operation)
+            run, token = self._begin(operation)
             try:
-                self._succeed(context, self._call(operation, context))
+                self._succeed(run, self._call(operation))
             except KeyboardInterrupt:
                 raise
             except BaseException as error:
                 self._fail(error)
             finally:
-                _end(context, token)
+                _end(run, token)
             if self._is_full:
                 break
         return self._batch()
@@ -90,14 +90,14 @@ class BatchRun:
     async def run_async(self, wait: Wait) -> EntityBatch:
         """Run operations some of which may be `async def`."""
         for operation in self._work_item.operations:
-            context, token = self._begin(operation)
+            run, token = self._begin(operation)
             try:
-                result = self._call(operation, context)
-                self._succeed(context, await wait(result) if inspect.isawaitable(result) else result)
+                result = self._call(operation)
+                self._succeed(run, await wait(result) if inspect.isawaitable(result) else result)
             except Exception as error:
                 self._fail(error)
             finally:
-                _end(context, token)
+                _end(run, token)
             if self._is_full:
                 break
         return self._batch()
@@ -107,27 +107,25 @@ class BatchRun:
         """Whether the operations so far have asked for so much that the others are left for another batch."""
         return self._actions >= self._limits.actions_max
 
-    def _begin(self, operation: EntityOperation) -> tuple[EntityContext, Token[EntityContext | None]]:
-        context = EntityContext(
-            self._work_item, operation, len(self._outcomes), self._state, self._converter, self._limits
-        )
-        return context, RUNNING.set(context)
+    def _begin(self, operation: EntityOperation) -> tuple[OperationRun, Token[EntityContext | None]]:
+        has_fields = isinstance(self._entity, EntityClass)
+        run = OperationRun(self._work_item, operation, len(self._outcomes), self._state, has_fields=has_fields)
+        return run, RUNNING.set(EntityContext(run, self._converter, self._limits))
 
-    def _call(self, operation: EntityOperation, context: EntityContext) -> Any:
+    def _call(self, operation: EntityOperation) -> Any:
         match self._entity:
             case EntityClass() as entity:
-                return self._call_method(entity, operation, context)
+                return self._call_method(entity, operation)
             case EntityFunction() as entity:
-                arguments: list[Any] = [context]
+                arguments: list[Any] = [entity_context()]
                 if entity.has_input:
                     arguments.append(decode_input(self._converter, entity, operation.input))
                 return entity.function(*arguments)
 
-    def _call_method(self, entity: EntityClass, operation: EntityOperation, context: EntityContext) -> Any:
+    def _call_method(self, entity: EntityClass, operation: EntityOperation) -> Any:
         found = check_operation(entity, operation.operation)
         if found is None:
-            context.delete_state()
-            return None
+            return entity_context().delete_state()
         if self._value is None:
             self._value = entity.new_state()
         arguments: list[Any] = []
@@ -138,17 +136,17 @@ class BatchRun:
                 raise InvalidInputError(f"Operation {found.name!r} of entity {entity.name!r} needs an input.")
         return getattr(self._value, found.name)(*arguments)
 
-    def _succeed(self, context: EntityContext, result: Any) -> None:
+    def _succeed(self, run: OperationRun, result: Any) -> None:
         """Take over what an operation has done, all of it or, if it cannot be encoded, nothing."""
-        text = context.result if result is None else self._converter.encode(result)
+        text = run.result if result is None else self._converter.encode(result)
         if isinstance(self._entity, EntityFunction):
-            state = context.state
-        elif context.is_deleted:
+            state = run.state
+        elif run.is_deleted:
             state = None
         else:
             state = self._converter.encode(self._value)
-        self._outcomes.append(OperationSucceeded(text, tuple(context.actions)))
-        self._actions += len(context.actions)
+        self._outcomes.append(OperationSucceeded(text, tuple(run.actions)))
+        self._actions += len(run.actions)
         self._state = state
         if state is None:
             self._value = None
@@ -164,6 +162,6 @@ class BatchRun:
         return EntityBatch(tuple(self._outcomes), self._state, version)
 
 
-def _end(context: EntityContext, token: Token[EntityContext | None]) -> None:
-    context.end()
+def _end(run: OperationRun, token: Token[EntityContext | None]) -> None:
+    run.is_over = True
     RUNNING.reset(token)

@@ -25,90 +25,112 @@ E = TypeVar("E")
 T = TypeVar("T")
 
 
+class OperationRun:
+    """What one operation has done so far; it counts, all of it, if the operation succeeds."""
+
+    __slots__ = (
+        "actions",
+        "has_fields",
+        "identity",
+        "is_deleted",
+        "is_over",
+        "operation",
+        "result",
+        "state",
+        "work_item",
+    )
+
+    def __init__(
+        self, work_item: EntityWorkItem, operation: EntityOperation, number: int, state: str | None, *, has_fields: bool
+    ) -> None:
+        self.work_item = work_item
+        self.has_fields = has_fields
+        """Whether it is an operation of a class, whose fields are the state."""
+        self.operation = operation
+        self.identity = f"{work_item.identity}.{number:x}"
+        """What the ids of all that it sends are made of."""
+        self.state = state
+        """As JSON; None if the entity does not exist."""
+        self.is_deleted = False
+        self.result = "null"
+        self.actions: list[EntityAction] = []
+        self.is_over = False
+
+
 class EntityContext:
     """One operation of one entity. What it sends leaves when the operation has succeeded, together with its state."""
 
-    def __init__(
-        self,
-        work_item: EntityWorkItem,
-        operation: EntityOperation,
-        number: int,
-        state: str | None,
-        converter: DataConverter,
-        limits: Limits,
-    ) -> None:
-        self._work_item = work_item
-        self._operation = operation
-        self._identity = f"{work_item.identity}.{number:x}"
+    def __init__(self, run: OperationRun, converter: DataConverter, limits: Limits) -> None:
+        self._run = run
         self._converter = converter
         self._limits = limits
-        self._is_over = False
-        self.state = state
-        """As JSON; None if the entity does not exist."""
-        self.result = "null"
-        self.is_deleted = False
-        self.actions: list[EntityAction] = []
 
     @property
     def entity_id(self) -> EntityId[object]:
-        return EntityId(self._work_item.name, self._work_item.key)
+        return EntityId(self._run.work_item.name, self._run.work_item.key)
 
     @property
     def operation_name(self) -> str:
         """The operation as the sender wrote it; for a class, case does not matter."""
-        return self._operation.operation
+        return self._run.operation.operation
 
     @property
     def request_id(self) -> str:
         """Names this operation, also when it runs again after a crash: give it to what an `async def` calls."""
-        return self._operation.request_id
+        return self._run.operation.request_id
 
     @property
     def current_utc_datetime(self) -> datetime:
-        return self._work_item.now
+        return self._run.work_item.now
 
     @property
     def has_state(self) -> bool:
         """Whether the entity exists."""
-        return self.state is not None and not self.is_deleted
+        return self._run.state is not None and not self._run.is_deleted
 
-    def get_input(self, expected_type: type[T] | None = None) -> T:
+    @overload
+    def get_input(self) -> Any: ...
+    @overload
+    def get_input(self, expected_type: type[T]) -> T: ...
+    @overload
+    def get_input(self, expected_type: Any) -> Any: ...
+    def get_input(self, expected_type: Any = Any) -> Any:
         """Return the input as a value of a type, by default as plain JSON values; None if there is none.
 
         Raises:
             PayloadError: if it is of another type.
         """
-        text = "null" if self._operation.input is None else self._operation.input
-        return self._converter.decode(text, Any if expected_type is None else expected_type)
+        text = "null" if self._run.operation.input is None else self._run.operation.input
+        return self._converter.decode(text, expected_type)
 
-    def get_state(self, initializer: Callable[[], T], expected_type: type[T] | None = None) -> T:
+    def get_state(self, initializer: Callable[[], T], expected_type: Any = None) -> T:
         """Return the state of an entity function, or what `initializer` makes if the entity does not exist.
 
         A class as initializer is its type, too: `ctx.get_state(int)` is an int, at first 0. Each call returns a new
         copy; a change counts when it is given to `set_state`.
         """
-        self._check_usable()
-        if self.state is None:
+        self._check_function("get_state")
+        if self._run.state is None:
             return initializer()
         of_type = expected_type or (initializer if isinstance(initializer, type) else Any)
-        return cast(T, self._converter.decode(self.state, of_type))
+        return cast(T, self._converter.decode(self._run.state, of_type))
 
     def set_state(self, state: object) -> None:
-        """Keep a state; any JSON-able value but None, which deletes the entity."""
-        self._check_usable()
-        self.state = None if state is None else self._converter.encode(state)
-        self.is_deleted = state is None
+        """Keep a state of an entity function: any JSON-able value but None, which deletes the entity."""
+        self._check_function("set_state")
+        self._run.state = None if state is None else self._converter.encode(state)
+        self._run.is_deleted = state is None
 
     def delete_state(self) -> None:
         """Let the entity not exist any more, once this operation is over."""
         self._check_usable()
-        self.state = None
-        self.is_deleted = True
+        self._run.state = None
+        self._run.is_deleted = True
 
     def set_result(self, result: object) -> None:
         """Answer whoever called, if the function itself returns nothing."""
         self._check_usable()
-        self.result = self._converter.encode(result)
+        self._run.result = self._converter.encode(result)
 
     @overload
     def signal_entity(
@@ -141,7 +163,7 @@ class EntityContext:
         now = self._check_usable()
         event = EntityOperationSignaled(
             timestamp=now,
-            request_id=f"{self._identity}.{len(self.actions):x}",
+            request_id=f"{self._run.identity}.{len(self._run.actions):x}",
             target_instance_id=address_of(entity),
             operation=operation_name(operation),
             input=encode_input(self._converter, None, input),
@@ -176,7 +198,9 @@ class EntityContext:
         start_at = options.get("start_at")
         typed = isinstance(orchestrator, Orchestrator)
         chosen = options.get("instance_id")
-        instance_id = f"{self._identity}.{len(self.actions):x}" if chosen is None else validate_instance_id(chosen)
+        instance_id = (
+            f"{self._run.identity}.{len(self._run.actions):x}" if chosen is None else validate_instance_id(chosen)
+        )
         self._act(
             CreateSubOrchestration(
                 id=0,
@@ -198,29 +222,33 @@ class EntityContext:
             OrchestratorMisuseError: always.
         """
         raise OrchestratorMisuseError(
-            f"Entity {self._work_item.instance_id} cannot call an entity, itself included: two that wait for each "
+            f"Entity {self._run.work_item.instance_id} cannot call an entity, itself included: two that wait for each "
             "other would block for ever. Signal it, or start an orchestration that calls both."
         )
 
-    def end(self) -> None:
-        """Take nothing more: the operation is over."""
-        self._is_over = True
-
     def _act(self, action: EntityAction) -> None:
-        if len(self.actions) >= self._limits.actions_max:
+        if len(self._run.actions) >= self._limits.actions_max:
             raise InvalidInputError(
-                f"Operation {self.operation_name!r} of entity {self._work_item.instance_id} asked for more than "
+                f"Operation {self.operation_name!r} of entity {self._run.work_item.instance_id} asked for more than "
                 f"{self._limits.actions_max} things at once."
             )
-        self.actions.append(action)
+        self._run.actions.append(action)
+
+    def _check_function(self, what: str) -> None:
+        self._check_usable()
+        if self._run.has_fields:
+            raise OrchestratorMisuseError(
+                f"{what} is for entity functions; the state of {self._run.work_item.instance_id} are the fields of "
+                "its class: read and set self.field."
+            )
 
     def _check_usable(self) -> datetime:
-        if self._is_over:
+        if self._run.is_over:
             raise OrchestratorMisuseError(
-                f"The operation {self.operation_name!r} of entity {self._work_item.instance_id} is over; its context "
-                "is not connected to anything any more."
+                f"The operation {self.operation_name!r} of entity {self._run.work_item.instance_id} is over; its "
+                "context is not connected to anything any more."
             )
-        return self._work_item.now
+        return self._run.work_item.now
 
 
 RUNNING: contextvars.ContextVar[EntityContext | None] = contextvars.ContextVar("RUNNING", default=None)
