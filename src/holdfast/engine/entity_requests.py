@@ -27,7 +27,7 @@ from holdfast.model.history import (
     OperationAnswer,
     UpdateCompleted,
 )
-from holdfast.model.ids import EntityId
+from holdfast.model.ids import name_of
 from holdfast.model.requests import EntityFilter, OperationRequest
 from holdfast.model.status import EntitiesRemoved, EntityState, LockState, OrchestrationStatus
 from holdfast.replay.entity_context import RUNNING
@@ -125,7 +125,7 @@ class EntityRequests:
 
     def _check(self, request: OperationRequest) -> None:
         """Refuse what the entity would refuse, as far as the app can know."""
-        entity = self._engine.registry.entity(EntityId.parse(request.instance_id).name)
+        entity = self._engine.registry.entity(name_of(request.instance_id))
         found = check_operation(entity, request.operation)
         if found is not None:
             self._engine.check_input(found, request.input)

@@ -34,7 +34,7 @@ from holdfast.hub.episodes import (
 from holdfast.hub.instance import Instance, ScheduledActivity
 from holdfast.hub.lifecycle import begin_execution, keep_answers, park, waits_for_start
 from holdfast.hub.requests import Requests
-from holdfast.hub.sections import grant
+from holdfast.hub.sections import begin_section, grant
 from holdfast.hub.transition import Transition
 from holdfast.model.failure import FailureDetails
 from holdfast.model.history import (
@@ -47,7 +47,7 @@ from holdfast.model.history import (
     SubOrchestrationInstanceFailed,
     WorkRemembered,
 )
-from holdfast.model.ids import is_entity
+from holdfast.model.ids import is_entity, name_of
 from holdfast.model.messages import Message
 from holdfast.model.status import OrchestrationStatus
 from holdfast.model.work_items import ActivityWorkItem, EntityBatch, Episode, Failed, Outcome
@@ -101,8 +101,10 @@ class Hub(Requests):
             instance.inbox.appendleft(message)  # a planned start comes after what was sent before it
         else:
             instance.inbox.append(message)
-        if isinstance(message.event, EntityLockGranted):
-            return instance, self._granted(instance, now)
+        if isinstance(message.event, EntityLockGranted) and grant(instance):
+            transition = self._begin(instance.instance_id, now)
+            begin_section(transition, instance)
+            return instance, transition
         return instance, None
 
     def _queue(self, instance: Instance, message: Message, now: datetime) -> Transition | None:
@@ -124,14 +126,6 @@ class Hub(Requests):
         instance.created_at = now
         transition = self._begin(instance.instance_id, now)
         transition.change(instance)  # it needs a row for its deliveries to be counted
-        return transition
-
-    def _granted(self, instance: Instance, now: datetime) -> Transition | None:
-        section = instance.section
-        if section is None or section.is_granted:
-            return None  # it was seen before, and is read from the store again
-        transition = self._begin(instance.instance_id, now)
-        grant(transition, instance)
         return transition
 
     def _deliver_to_nobody(
@@ -156,8 +150,8 @@ class Hub(Requests):
     def _new_entity(self, message: Message, now: datetime) -> Instance:
         """Return an entity that is not stored yet."""
         assert message.message_id is not None, "nobody has a timer yet"
-        name = message.instance_id[1:].partition("@")[0]
-        return Instance(message.instance_id, self._entity_execution_id(message.message_id), name, now)
+        execution_id = self._entity_execution_id(message.message_id)
+        return Instance(message.instance_id, execution_id, name_of(message.instance_id), now)
 
     def _drop(self, instance: Instance | None, message: Message, now: datetime) -> Transition | None:
         """Forget a message. A lock that is granted to nobody is given back."""

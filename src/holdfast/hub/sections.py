@@ -31,14 +31,23 @@ def track_section(transition: Transition, instance: Instance, event: EntityMessa
             pass
 
 
-def grant(transition: Transition, instance: Instance) -> None:
-    """Note that all locks of a section are held now: from here on its lease counts.
+def grant(instance: Instance) -> bool:
+    """Note that all locks of a section are held now; return whether `begin_section` must follow.
 
-    An instance that is parked may not hold any, so it gives them back at once.
+    Until the step that consumes the grant is stored, its message tells the same after a crash.
     """
     section = instance.section
     assert section is not None, "a grant is for the section that is asked for"
+    if section.is_granted:
+        return False
     instance.section = msgspec.structs.replace(section, is_granted=True)
+    return instance.parked is not None or section.lease is not None
+
+
+def begin_section(transition: Transition, instance: Instance) -> None:
+    """Let the lease of a section count. An instance that is parked may not hold locks: it gives them back at once."""
+    section = instance.section
+    assert section is not None, "it was granted"
     transition.change(instance)
     if instance.parked is not None:
         lose_locks(transition, instance)

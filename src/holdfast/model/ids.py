@@ -25,6 +25,8 @@ def _check_text(text: str, what: str) -> None:
         raise InvalidInstanceIdError(
             f"{what} has {len(text)} characters, {text[:40]!r}...; at most {INSTANCE_ID_CHARS_MAX} are allowed."
         )
+    if text.isprintable() and _FORBIDDEN.isdisjoint(text):
+        return
     for char in text:
         if char in _FORBIDDEN or not char.isprintable():
             raise InvalidInstanceIdError(
@@ -133,6 +135,11 @@ def address_of(entity: EntityId[Any]) -> str:
     if not isinstance(entity, EntityId):  # pyright: ignore[reportUnnecessaryIsInstance] - callers may be untyped
         raise InvalidInputError(f"{entity!r:.80} is no entity; write EntityId(Counter, 'key').")
     return entity.instance_id
+
+
+def name_of(instance_id: str) -> str:
+    """Return the name of the entity that an id like `@name@key` addresses."""
+    return instance_id[1:].partition("@")[0]
 
 
 def is_entity(instance_id: str) -> bool:
