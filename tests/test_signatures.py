@@ -39,15 +39,24 @@ class NoDefaults(Entity):
     value: int
 
 
+class NoFields(Entity):
+    value: int = 0
+
+    def add(self) -> None: ...
+
+
+@dataclass
 class YieldingOperation(Entity):
     def each(self) -> Iterator[int]:
         yield 1
 
 
+@dataclass
 class Initialized(Entity):
     def initialize(self, value: int) -> None: ...
 
 
+@dataclass
 class SameOperations(Entity):
     def add(self) -> None: ...
 
@@ -57,6 +66,7 @@ class SameOperations(Entity):
 def two_inputs(ctx: EntityContext, first: int, second: int) -> None: ...
 
 
+@dataclass
 class TwoInputs(Entity):
     def add(self, a: int, b: int) -> None: ...
 
@@ -73,6 +83,7 @@ REFUSED: list[tuple[Callable[[App], Any], str]] = [
     (lambda app: app.orchestrator(stream), "async generator.*await"),  # type: ignore[call-overload]  # that is the point
     (lambda app: app.orchestrator(lambda: None), "needs ctx"),  # type: ignore[call-overload]  # that is the point
     (lambda app: app.entity(NoDefaults), "default"),
+    (lambda app: app.entity(NoFields), "@dataclass below @app.entity"),
     (lambda app: app.entity(YieldingOperation), "yields"),
     (lambda app: app.entity(Initialized), "initialize"),
     (lambda app: app.entity(SameOperations), "case"),

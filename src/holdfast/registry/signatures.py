@@ -6,7 +6,8 @@ import inspect
 from collections.abc import Callable
 from typing import Any
 
-from holdfast.errors import ConfigurationError
+from holdfast.codec.converter import JsonConverter
+from holdfast.errors import ConfigurationError, PayloadError
 from holdfast.model.entities import Entity, EntityClass, EntityFunction, Operation, UpgradeState
 
 _PLAIN = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
@@ -55,11 +56,15 @@ def entity_class(cls: type[Any], name: str, state_version: int, upgrade: Upgrade
     if not issubclass(cls, Entity):
         raise ConfigurationError(f"Entity {name!r} must derive from holdfast.Entity: class {cls.__name__}(Entity).")
     try:
-        cls()
+        JsonConverter().encode(cls())
     except TypeError as error:
         raise ConfigurationError(
             f"Entity {name!r} cannot be made without arguments ({error}); give each field a default: it is the state "
             "of an entity that nobody has used yet."
+        ) from error
+    except PayloadError as error:
+        raise ConfigurationError(
+            f"The fields of entity {name!r} cannot be stored: {error} Write @dataclass below @app.entity."
         ) from error
     operations: dict[str, Operation] = {}
     for attribute, function in inspect.getmembers(cls, inspect.isfunction):
