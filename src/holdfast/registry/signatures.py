@@ -9,6 +9,7 @@ from typing import Any
 from holdfast.codec.converter import JsonConverter
 from holdfast.errors import ConfigurationError, PayloadError
 from holdfast.model.entities import Entity, EntityClass, EntityFunction, Operation, UpgradeState
+from holdfast.model.limits import Limits
 
 _PLAIN = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
 
@@ -56,7 +57,7 @@ def entity_class(cls: type[Any], name: str, state_version: int, upgrade: Upgrade
     if not issubclass(cls, Entity):
         raise ConfigurationError(f"Entity {name!r} must derive from holdfast.Entity: class {cls.__name__}(Entity).")
     try:
-        JsonConverter().encode(cls())
+        JsonConverter(payload_bytes_max=Limits().payload_bytes_max).encode(cls())
     except TypeError as error:
         raise ConfigurationError(
             f"Entity {name!r} cannot be made without arguments ({error}); give each field a default: it is the state "
