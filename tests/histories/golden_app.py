@@ -15,6 +15,7 @@ from holdfast import (
     Entity,
     EntityId,
     ExternalEvent,
+    LockLostError,
     OrchestrationContext,
     RetryPolicy,
     TaskFailedError,
@@ -201,6 +202,37 @@ async def entities(ctx: OrchestrationContext) -> list[Any]:
         seen.append(ctx.is_locked)
         seen.append(await ctx.call_entity(source, Account.add, -50))
         seen.append(await ctx.call_entity(target, Account.add, 50))
+    return seen
+
+
+@app.orchestrator
+async def keeps_a_lock(ctx: OrchestrationContext) -> None:
+    async with ctx.lock(EntityId(Account, "taken")):
+        await ctx.wait_for_external_event("let go")
+
+
+@app.orchestrator
+async def locks(ctx: OrchestrationContext) -> list[Any]:
+    """One whose lease is over, one that is not free in time, and one that is given up."""
+    free, taken = EntityId(Account, "free"), EntityId(Account, "taken")
+    seen: list[Any] = []
+    try:
+        async with ctx.lock(free, timeout=timedelta(minutes=1), lease=timedelta(milliseconds=20)):
+            seen.append(await ctx.call_entity(free, Account.add, 1))
+            ctx.signal_entity(taken, Account.add, 1, due=timedelta(days=1))
+            await ctx.create_timer(timedelta(milliseconds=60))
+            await ctx.call_entity(free, Account.add, 1)
+    except LockLostError as error:
+        seen.append(error.details.error_type)
+    try:
+        async with ctx.lock(free, taken, timeout=timedelta(milliseconds=20)):
+            seen.append("not free")
+    except TimeoutError:
+        seen.append("timed out")
+    request = ctx.lock(taken).acquire()
+    request.cancel()
+    async with ctx.lock(free):
+        seen.append(await ctx.call_entity(free, Account.add, 1))
     return seen
 
 

@@ -11,7 +11,7 @@ from typing import Any
 import golden_app
 from golden_app import app
 
-from holdfast import Client, HostConfig
+from holdfast import Client, EntityId, HostConfig
 from holdfast.model.history import CancelRequested, HistoryEvent, TaskCompleted, UpdateCompleted, UpdateRequested
 
 FOLDER = Path(__file__).parent
@@ -102,6 +102,14 @@ async def updates(client: Client, name: str) -> None:
     await run.raise_event("enough")
 
 
+async def locks(client: Client, name: str) -> None:
+    taken = EntityId(golden_app.Account, "taken")
+    await client.start_new(golden_app.keeps_a_lock)
+    while (found := await client.get_entity(taken)) is None or found.lock is None:
+        await asyncio.sleep(0.01)
+    await client.start_new(golden_app.locks, instance_id=name)
+
+
 SCENARIOS: Mapping[str, Drive] = {
     "chain": start(golden_app.chain, 4),
     "fan_out": start(golden_app.fan_out, 5),
@@ -112,6 +120,7 @@ SCENARIOS: Mapping[str, Drive] = {
     "events": events,
     "continues": continues,
     "entities": start(golden_app.entities),
+    "locks": locks,
     "races": start(golden_app.races),
     "maps": start(golden_app.maps),
     "task_groups": start(golden_app.task_groups),
