@@ -176,7 +176,7 @@ class Node:
 
     def make_runnable(self, instance: Instance) -> None:
         """Let an instance take its next step soon, each in its turn."""
-        if (instance.inbox or instance.controls) and not self._is_abandoned:
+        if instance.has_messages and not self._is_abandoned:
             self._turns.add(instance)
 
     def _take_turn(self, instance: Instance) -> None:

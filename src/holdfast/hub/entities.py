@@ -116,20 +116,24 @@ def next_lock_change(instance: Instance) -> Message | None:
     """
     if instance.is_working or instance.status is OrchestrationStatus.SUSPENDED:
         return None
-    while instance.inbox:
-        message = instance.inbox[0]
-        match message.event:
+    while queue := _queue(instance):
+        match queue[0].event:
             case EntityUnlockSent():
-                return instance.inbox.popleft()
+                return queue.popleft()
             case EntityLockRequested() if instance.lock is None:
-                return instance.inbox.popleft()
+                return queue.popleft()
             case EntityOperationCalled() as event if _has_lost_lock(instance, event):
-                return instance.inbox.popleft()
+                return queue.popleft()
             case EntityOperationCalled() | EntityOperationSignaled() as event if _may_run(instance, event):
                 return None
             case _:
-                instance.held.append(instance.inbox.popleft())
+                instance.held.append(queue.popleft())
     return None
+
+
+def _queue(instance: Instance) -> deque[Message]:
+    """Return where the next message is: what was made to wait by a lock comes first, once that is gone."""
+    return instance.held if instance.held and instance.lock is None else instance.inbox
 
 
 def _has_lost_lock(instance: Instance, event: EntityOperationCalled) -> bool:
@@ -153,8 +157,6 @@ def apply_lock_change(transition: Transition, instance: Instance, message: Messa
             instance.lock is not None and instance.lock.section_id == event.critical_section_id
         ):
             instance.lock = None
-            instance.inbox.extendleft(reversed(instance.held))
-            instance.held.clear()
         case EntityUnlockSent() as event:
             _forget_request(transition, instance, event.critical_section_id)
         case EntityOperationCalled() as event:
@@ -206,13 +208,12 @@ def next_batch(instance: Instance, limits: Limits, now: datetime) -> PendingBatc
         return None
     messages: list[Message] = []
     operations: list[EntityOperation] = []
-    inbox: deque[Message] = instance.inbox
-    while inbox and len(messages) < limits.episode_messages_max:
-        event = inbox[0].event
+    while (queue := _queue(instance)) and len(messages) < limits.episode_messages_max:
+        event = queue[0].event
         if not isinstance(event, EntityOperationCalled | EntityOperationSignaled) or not _may_run(instance, event):
             break
         operations.append(event)
-        messages.append(inbox.popleft())
+        messages.append(queue.popleft())
     if not messages:
         return None
     instance.is_working = True
@@ -233,7 +234,7 @@ def next_batch(instance: Instance, limits: Limits, now: datetime) -> PendingBatc
 def give_back_batch(instance: Instance, pending: PendingBatch, done: int = 0) -> None:
     """Undo `next_batch` for what could not be run of a batch."""
     instance.is_working = False
-    instance.inbox.extendleft(reversed(pending.messages[done:]))
+    _queue(instance).extendleft(reversed(pending.messages[done:]))
 
 
 def complete_batch(

@@ -175,6 +175,7 @@ class Instance:
         self.parked: FailureDetails | None = None
         self.parent: ParentInstance | None = None
         self.version: str | None = None
+        """Of the code that runs an orchestration; of an entity's state."""
         self.tags: dict[str, str] = {}
         self.request_key: str | None = None
         """Names the client request that started this instance, so that its repetition is known."""
@@ -193,7 +194,7 @@ class Instance:
         """Which events are let in although very many are buffered; None if that is not known, and all are."""
         self.inbox: deque[Message] = deque()
         self.held: deque[Message] = deque()
-        """What a locked entity keeps waiting; it comes before the inbox once the lock is released."""
+        """What a lock has made wait; it comes before the inbox once that is released."""
         self.controls: deque[Message] = deque()
         """Messages that terminate, suspend or resume; they do not queue behind the others."""
         self.remembered: dict[_Call, deque[Message]] = {}
@@ -213,6 +214,11 @@ class Instance:
     @property
     def is_terminal(self) -> bool:
         return self.status.is_terminal
+
+    @property
+    def has_messages(self) -> bool:
+        """Whether something has arrived that it may act on."""
+        return bool(self.inbox or self.controls or (self.held and self.lock is None))
 
     def snapshot(self) -> OrchestrationState:
         """Return what a client may see of the instance as it is now."""
