@@ -160,11 +160,13 @@ def _anonymous(path: str) -> str:
 
 def _endpoints() -> Iterator[tuple[str, str]]:
     from holdfast import App
+    from holdfast.http.entities import EntityEndpoints
     from holdfast.http.management import Management
     from holdfast.http.payload import Links
 
     host = App().host("memory://")
-    for route in Management(host, host.client, Links(None)).routes():
+    management = Management(host, host.client, Links(None)).routes()
+    for route in (*management, *EntityEndpoints(host, host.client).routes()):
         path = _anonymous(route.path)
         for method in (route.methods or set()) - {"HEAD"}:
             # The page says in words that starts are served below both bases.

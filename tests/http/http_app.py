@@ -14,7 +14,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 
-from holdfast import App, Client, Entity, Host, HostConfig, OrchestrationContext, OverloadedError
+from holdfast import App, Client, Entity, EntityId, Host, HostConfig, OrchestrationContext, OverloadedError
 from holdfast.http import check_status_response
 
 BASE = "/runtime/webhooks/durabletask"
@@ -71,6 +71,11 @@ def make_app() -> App:
 
         def clear(self) -> None:
             self.value = 0
+
+    @app.orchestrator
+    async def keep_lock(ctx: OrchestrationContext) -> None:
+        async with ctx.lock(EntityId("counter", "shared")):
+            await ctx.wait_for_external_event("LetGo")
 
     add_routes(app)
     return app

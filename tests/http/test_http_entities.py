@@ -87,3 +87,66 @@ def test_an_entity_is_no_orchestration(operation: str) -> None:
         await until_state(served, "x", {"value": 2, "notes": ""})
 
     serve(scenario)
+
+
+def test_lists_go_on_where_the_token_says() -> None:
+    async def scenario(served: Served) -> None:
+        for key in ("a", "b", "ü", "😀"):
+            await served.http.post(f"{BASE}/entities/counter/{key}?op=add", content=b"1", headers=JSON)
+            await until_state(served, key, {"value": 1, "notes": ""})
+        found: list[dict[str, Any]] = []
+        headers: dict[str, str] = {}
+        while True:
+            page = await served.http.get(f"{BASE}/entities/counter?top=3&fetchState=true", headers=headers)
+            found += page.json()
+            token = page.headers.get("x-ms-continuation-token")
+            if token is None:
+                break
+            headers = {"x-ms-continuation-token": token}
+        assert [each["entityId"] for each in found] == [
+            {"name": "counter", "key": key} for key in ("a", "b", "ü", "😀")
+        ]
+        assert [each["state"]["value"] for each in found] == [1, 1, 1, 1]
+        everything = (await served.http.get(f"{BASE}/entities")).json()
+        assert [each["entityId"]["key"] for each in everything] == ["a", "b", "ü", "😀"]
+        assert "state" not in everything[0]
+        later = await served.http.get(f"{BASE}/entities?lastOperationTimeFrom=2100-01-01")
+        assert later.json() == []
+        for bad in ("top=0", "top=-1", "top=x", "top=1001", "lastOperationTimeTo=soon"):
+            assert (await served.http.get(f"{BASE}/entities?{bad}")).status_code == 400
+
+    serve(scenario)
+
+
+def test_a_deleted_entity_is_gone() -> None:
+    async def scenario(served: Served) -> None:
+        await served.http.post(f"{BASE}/entities/counter/x?op=add", content=b"1", headers=JSON)
+        await until_state(served, "x", {"value": 1, "notes": ""})
+        assert (await served.http.delete(f"{BASE}/entities/counter/x")).status_code == 202
+        async with asyncio.timeout(PATIENCE.total_seconds()):
+            while (await served.http.get(f"{BASE}/entities/counter/x")).status_code != 404:
+                await asyncio.sleep(0.005)
+        assert (await served.http.get(f"{BASE}/entities")).json() == []
+
+    serve(scenario)
+
+
+def test_a_lock_is_seen_and_broken() -> None:
+    async def scenario(served: Served) -> None:
+        lock = f"{BASE}/entities/counter/shared/lock"
+        assert (await served.http.get(lock)).status_code == 404
+        assert (await served.http.delete(lock)).json() == {"lockedBy": None}
+        for instance_id in ("first", "second"):
+            await served.http.post(f"{BASE}/orchestrators/keep_lock/{instance_id}")
+            async with asyncio.timeout(PATIENCE.total_seconds()):
+                while instance_id not in (await served.http.get(lock)).text:
+                    await asyncio.sleep(0.005)
+        seen = (await served.http.get(lock)).json()
+        assert seen["lockedBy"]["instanceId"] == "first"
+        assert [each["instanceId"] for each in seen["waiting"]] == ["second"]
+        assert (await served.http.delete(lock)).json()["lockedBy"]["instanceId"] == "first"
+        async with asyncio.timeout(PATIENCE.total_seconds()):
+            while (await served.http.get(lock)).json()["lockedBy"]["instanceId"] != "second":
+                await asyncio.sleep(0.005)
+
+    serve(scenario)

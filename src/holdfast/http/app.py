@@ -10,6 +10,7 @@ from starlette.routing import Mount, Route, Router
 
 from holdfast.client.client import Client
 from holdfast.http.body import BoundedBodies
+from holdfast.http.entities import EntityEndpoints
 from holdfast.http.errors import json_response, not_found_response
 from holdfast.http.functions import function_routes
 from holdfast.http.management import HostView, Management
@@ -39,7 +40,12 @@ def make_http_app(
     links = Links(key)
     # The app's own functions come first: they may replace the built-in start below /api.
     inside = Router(
-        [*function_routes(host, client, routes), *Management(host, client, links).routes()], redirect_slashes=False
+        [
+            *function_routes(host, client, routes),
+            *Management(host, client, links).routes(),
+            *EntityEndpoints(host, client).routes(),
+        ],
+        redirect_slashes=False,
     )
     bounded = BoundedBodies(inside, host.config.limits.payload_bytes_max)
     guarded = Guard(bounded, key=key, loopback_only=loopback_only)

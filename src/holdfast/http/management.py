@@ -1,4 +1,4 @@
-"""The management API: start, watch and steer orchestrations, read and signal entities."""
+"""The management API: start, watch and steer orchestrations."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import math
 from datetime import timedelta
 from typing import Protocol
 
-import msgspec
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
@@ -14,11 +13,11 @@ from starlette.routing import Route
 from holdfast.client.client import Client
 from holdfast.engine.config import HostConfig
 from holdfast.errors import HostStoppedError, InstanceNotFoundError, WaitTimeoutError
-from holdfast.http.body import NoBody, media_type, read_json, read_text
-from holdfast.http.errors import BadRequestError, answering, error_response, json_response
-from holdfast.http.payload import BASE_PATH, Links, StatusView, status_object
+from holdfast.http.body import NoBody, media_type, read_json
+from holdfast.http.errors import BadRequestError, answering, json_response
+from holdfast.http.payload import BASE_PATH, Links, StatusView, flag, status_object
 from holdfast.model.history import HistoryEvent
-from holdfast.model.ids import EntityId, is_entity
+from holdfast.model.ids import is_entity
 from holdfast.model.status import OrchestrationState, OrchestrationStatus
 
 _STATUS_RETRY_AFTER_S = "5"
@@ -36,7 +35,7 @@ class HostView(Protocol):
 
 
 class Management:
-    """The endpoints, over one client."""
+    """The endpoints about orchestrations, over one client."""
 
     def __init__(self, host: HostView, client: Client, links: Links) -> None:
         self._host = host
@@ -53,15 +52,12 @@ class Management:
             for suffix in ("", "/{instance_id:path}")
         ]
         instance = f"{BASE_PATH}/instances/{{instance_id}}"
-        entity = f"{BASE_PATH}/entities/{{entity_name}}/{{entity_key}}"
         others = [
             (instance, "GET", self.status),
             (f"{instance}/raiseEvent/{{event_name}}", "POST", self.raise_event),
             (f"{instance}/terminate", "POST", self.terminate),
             (f"{instance}/suspend", "POST", self.suspend),
             (f"{instance}/resume", "POST", self.resume),
-            (entity, "GET", self.read_entity),
-            (entity, "POST", self.signal_entity),
         ]
         return starts + [
             Route(path, answering(self._host, endpoint), methods=[method]) for path, method, endpoint in others
@@ -77,14 +73,14 @@ class Management:
             handle = await self._client.start_new(name, instance_id=instance_id)
         else:
             handle = await self._client.start_new(name, body, instance_id=instance_id)
-        flag = _flag(request, "returnInternalServerErrorOnFailure", False)
+        error_on_failure = flag(request, "returnInternalServerErrorOnFailure", False)
         if timeout is not None:
             state = await self._stopped(handle.instance_id, timeout)
             if state is not None and state.runtime_status is OrchestrationStatus.COMPLETED:
                 return Response(state.output or "null", media_type="application/json")
             if state is not None and state.runtime_status.is_terminal:
                 return self._status_response(request, state, None)
-        return self._links.accepted(request, handle.instance_id, error_on_failure=flag)
+        return self._links.accepted(request, handle.instance_id, error_on_failure=error_on_failure)
 
     async def _stopped(self, instance_id: str, timeout: timedelta) -> OrchestrationState | None:
         try:
@@ -99,7 +95,7 @@ class Management:
         if found is None:
             raise InstanceNotFoundError(instance_id)
         history: list[HistoryEvent] | None = None
-        if _flag(request, "showHistory", False) and found.runtime_status is not OrchestrationStatus.PENDING:
+        if flag(request, "showHistory", False) and found.runtime_status is not OrchestrationStatus.PENDING:
             history = list(await self._client.get_history(instance_id))
         return self._status_response(request, found.state, history)
 
@@ -107,14 +103,14 @@ class Management:
         self, request: Request, state: OrchestrationState, history: list[HistoryEvent] | None
     ) -> Response:
         view = StatusView(
-            show_input=_flag(request, "showInput", True), show_history_output=_flag(request, "showHistoryOutput", False)
+            show_input=flag(request, "showInput", True), show_history_output=flag(request, "showHistoryOutput", False)
         )
         body = status_object(state, view, history)
         if not state.runtime_status.is_terminal:
             query = request.url.query
             location = self._links.instance_url(request, state.instance_id) + (f"?{query}" if query else "")
             return json_response(body, 202, {"Location": location, "Retry-After": _STATUS_RETRY_AFTER_S})
-        is_error = state.runtime_status is OrchestrationStatus.FAILED and _flag(
+        is_error = state.runtime_status is OrchestrationStatus.FAILED and flag(
             request, "returnInternalServerErrorOnFailure", False
         )
         return json_response(body, 500 if is_error else 200)
@@ -140,27 +136,6 @@ class Management:
         await self._client.resume(request.path_params["instance_id"], request.query_params.get("reason"))
         return Response(status_code=202)
 
-    async def read_entity(self, request: Request) -> Response:
-        """Return the bare state of an entity."""
-        entity_id = _entity_id(request)
-        state = await self._client.read_entity_state(entity_id)
-        if state is None:
-            return error_response(404, f"There is no entity {entity_id.instance_id!r}")
-        return Response(msgspec.json.encode(state), media_type="application/json")
-
-    async def signal_entity(self, request: Request) -> Response:
-        """Signal the operation `op`; a body that is not declared as JSON is its input as a text."""
-        if media_type(request) == "application/json":
-            body = await read_json(request, "Could not parse JSON content")
-        else:
-            body = await read_text(request)
-        entity_id, operation = _entity_id(request), request.query_params.get("op", "")
-        if isinstance(body, NoBody):
-            await self._client.signal_entity(entity_id, operation)
-        else:
-            await self._client.signal_entity(entity_id, operation, body)
-        return Response(status_code=202)
-
 
 def _orchestration_id(request: Request) -> str:
     """Return the id, if it may be an orchestration's: an entity has no events, and nothing ends it but `delete`."""
@@ -168,16 +143,6 @@ def _orchestration_id(request: Request) -> str:
     if is_entity(instance_id):
         raise InstanceNotFoundError(instance_id)
     return instance_id
-
-
-def _entity_id(request: Request) -> EntityId[object]:
-    key = request.path_params["entity_key"]
-    return EntityId(request.path_params["entity_name"], "" if key == "$" else key)
-
-
-def _flag(request: Request, name: str, default: bool) -> bool:
-    """Read a boolean of the query; what is neither true nor false counts as absent, as the protocol has it."""
-    return {"true": True, "false": False}.get(request.query_params.get(name, "").strip().lower(), default)
 
 
 def _wait_timeout(request: Request) -> timedelta | None:

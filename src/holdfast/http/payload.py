@@ -85,8 +85,8 @@ def status_object(state: OrchestrationState, view: StatusView, history: list[His
         "input": raw(state.input) if view.show_input else None,
         "customStatus": raw(state.custom_status),
         "output": _output(state),
-        "createdTime": _time(state.created_at),
-        "lastUpdatedTime": _time(state.last_updated_at),
+        "createdTime": whole_seconds(state.created_at),
+        "lastUpdatedTime": whole_seconds(state.last_updated_at),
     }
     if history is not None:
         status["historyEvents"] = project_history(
@@ -103,5 +103,10 @@ def _output(state: OrchestrationState) -> object:
     return raw(state.output)
 
 
-def _time(moment: datetime) -> str:
+def whole_seconds(moment: datetime) -> str:
     return moment.strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def flag(request: Request, name: str, default: bool) -> bool:
+    """Read a boolean of the query; what is neither true nor false counts as absent, as the protocol has it."""
+    return {"true": True, "false": False}.get(request.query_params.get(name, "").strip().lower(), default)
