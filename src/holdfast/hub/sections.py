@@ -54,7 +54,7 @@ def lose_locks(transition: Transition, instance: Instance) -> None:
     section = instance.section
     if section is None or not section.is_granted or section.is_lost:
         return
-    _unlock_all(transition, section)
+    unlock_all(transition, section.section_id, section.lock_set)
     _end(transition, instance)
     instance.section = msgspec.structs.replace(section, is_lost=True)
 
@@ -63,7 +63,7 @@ def release_locks(transition: Transition, instance: Instance) -> None:
     """Give back what an orchestration has locked, and take back what it waits to lock."""
     section = instance.section
     if section is not None:
-        _unlock_all(transition, section)
+        unlock_all(transition, section.section_id, section.lock_set)
         _end(transition, instance)
 
 
@@ -77,9 +77,8 @@ def _end(transition: Transition, instance: Instance) -> None:
             instance.controls.remove(message)
 
 
-def _unlock_all(transition: Transition, section: CriticalSectionState) -> None:
-    for target in section.lock_set:
-        event = EntityUnlockSent(
-            timestamp=transition.now, critical_section_id=section.section_id, target_instance_id=target
-        )
+def unlock_all(transition: Transition, section_id: str, targets: tuple[str, ...]) -> None:
+    """Tell entities that a section does not have, or does not want, their locks any more; that may be no news."""
+    for target in targets:
+        event = EntityUnlockSent(timestamp=transition.now, critical_section_id=section_id, target_instance_id=target)
         transition.send(target, event)
