@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import msgspec
 
-from holdfast.hub.instance import LOCK_LEASE, CriticalSectionState, Instance
+from holdfast.hub.instance import CriticalSectionState, Instance
 from holdfast.hub.transition import Transition
 from holdfast.model.actions import EntityMessage
 from holdfast.model.history import EntityLockRequested, EntityUnlockSent
@@ -20,7 +20,9 @@ def track_section(transition: Transition, instance: Instance, event: EntityMessa
     section = instance.section
     match event:
         case EntityLockRequested():
-            instance.section = CriticalSectionState(event.critical_section_id, event.lock_set, event.lease)
+            instance.section = CriticalSectionState(
+                event.critical_section_id, event.lock_set, event.event_id, event.lease
+            )
         case EntityUnlockSent() if section is not None and section.section_id == event.critical_section_id:
             left = tuple(target for target in section.lock_set if target != event.target_instance_id)
             if left:
@@ -43,7 +45,13 @@ def grant(transition: Transition, instance: Instance) -> None:
     if instance.parked is not None:
         lose_locks(transition, instance)
     elif section.lease is not None:
-        transition.add_timer(instance, LOCK_LEASE, after(transition.now, section.lease))
+        transition.add_timer(instance, section.number, after(transition.now, section.lease))
+
+
+def is_lease(instance: Instance, timer_id: int) -> bool:
+    """Whether a timer is that of the lease of the section in which an orchestration is."""
+    section = instance.section
+    return section is not None and section.lease is not None and section.number == timer_id
 
 
 def lose_locks(transition: Transition, instance: Instance) -> None:
@@ -69,10 +77,10 @@ def release_locks(transition: Transition, instance: Instance) -> None:
 
 def _end(transition: Transition, instance: Instance) -> None:
     """Forget the section, and its lease, also if that is over and waits to be acted on."""
-    instance.section = None
-    lease = instance.timers.get(LOCK_LEASE)
+    section, instance.section = instance.section, None
+    lease = None if section is None or section.lease is None else instance.timers.get(section.number)
     if lease is not None:
-        transition.remove_timer(instance, LOCK_LEASE)
+        transition.remove_timer(instance, lease.sequence)
         for message in [message for message in instance.controls if message.timer == lease.key]:
             instance.controls.remove(message)
 
