@@ -16,6 +16,7 @@ import msgspec
 from holdfast.hub.asking import NewExecutions, start_child
 from holdfast.hub.instance import DurableTimer, EventKey, Instance, LockHolder
 from holdfast.hub.lifecycle import Trigger, move
+from holdfast.hub.sections import unlock_all
 from holdfast.hub.transition import OperationAnswered, StateWarning, Transition
 from holdfast.model.actions import CreateSubOrchestration, EntityAction, SendEntityMessage
 from holdfast.model.failure import FailureDetails
@@ -190,13 +191,17 @@ def _refuse(transition: Transition, instance: Instance, event: EntityOperationCa
 
 
 def _forget_request(transition: Transition, instance: Instance, section_id: str) -> None:
-    """An orchestration that ended while its request was waiting here takes the request back."""
+    """An orchestration takes its request back, which waits here.
+
+    The entities before this one are unlocked once more: where the request was late, the unlock came before it.
+    """
     for queue in (instance.held, instance.inbox):
         for message in list(queue):
             event = message.event
             if isinstance(event, EntityLockRequested) and event.critical_section_id == section_id:
                 queue.remove(message)
                 transition.consume(instance, (message,))
+                unlock_all(transition, section_id, event.lock_set[: event.position])
 
 
 # Operations

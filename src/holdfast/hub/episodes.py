@@ -6,7 +6,7 @@ import msgspec
 
 from holdfast.hub.asking import NewExecutions, ask_for_activity, ask_for_child
 from holdfast.hub.carrying import Carrying
-from holdfast.hub.instance import LOCK_LEASE, RUN_TIMEOUT, SCHEDULED_START, Instance
+from holdfast.hub.instance import RUN_TIMEOUT, SCHEDULED_START, Instance
 from holdfast.hub.lifecycle import (
     Trigger,
     continue_as_new,
@@ -19,7 +19,7 @@ from holdfast.hub.lifecycle import (
     tell_children,
     waits_for_start,
 )
-from holdfast.hub.sections import lose_locks, track_section
+from holdfast.hub.sections import is_lease, lose_locks, track_section
 from holdfast.hub.transition import HistoryWarning, Transition, UpdateAnswered
 from holdfast.model.actions import (
     CancelTask,
@@ -73,7 +73,7 @@ def apply_control(transition: Transition, instance: Instance, message: Message) 
     match message.event:
         case TimerFired(timer_id=timer_id) if timer_id == SCHEDULED_START:
             transition.send(instance.instance_id, first_event(instance, transition.now), instance.execution_id)
-        case TimerFired(timer_id=timer_id) if timer_id == LOCK_LEASE:
+        case TimerFired(timer_id=timer_id) if is_lease(instance, timer_id):
             lose_locks(transition, instance)
         case TimerFired() as event:
             _expire(transition, instance, event)
@@ -105,7 +105,7 @@ def is_control(instance: Instance, message: Message) -> bool:
     if isinstance(event, CONTROL):
         return True
     if isinstance(event, TimerFired):
-        return event.timer_id in (RUN_TIMEOUT, SCHEDULED_START, LOCK_LEASE)
+        return event.timer_id in (RUN_TIMEOUT, SCHEDULED_START) or is_lease(instance, event.timer_id)
     return isinstance(event, CancelRequested) and waits_for_start(instance)
 
 

@@ -34,7 +34,7 @@ from holdfast.hub.episodes import (
 from holdfast.hub.instance import Instance, ScheduledActivity
 from holdfast.hub.lifecycle import begin_execution, keep_answers, park, waits_for_start
 from holdfast.hub.requests import Requests
-from holdfast.hub.sections import begin_section, grant
+from holdfast.hub.sections import begin_section, grant, unlock_all
 from holdfast.hub.transition import Transition
 from holdfast.model.failure import FailureDetails
 from holdfast.model.history import (
@@ -162,11 +162,7 @@ class Hub(Requests):
             transition.touch(instance)
         transition.consumed.append(message.message_id)
         if isinstance(message.event, EntityLockGranted):
-            for target in message.event.lock_set:
-                unlock = EntityUnlockSent(
-                    timestamp=now, critical_section_id=message.event.critical_section_id, target_instance_id=target
-                )
-                transition.send(target, unlock)
+            unlock_all(transition, message.event.critical_section_id, message.event.lock_set)
         return transition
 
     def _refuse_start(

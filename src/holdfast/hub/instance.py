@@ -23,7 +23,6 @@ from holdfast.model.status import OrchestrationState, OrchestrationStatus
 
 RUN_TIMEOUT: Final = -1
 SCHEDULED_START: Final = -2
-LOCK_LEASE: Final = -3
 """The sequence numbers of the timers that belong to the instance, not to its code."""
 
 
@@ -87,10 +86,14 @@ class OpenChild(msgspec.Struct, frozen=True):
 
 
 class CriticalSectionState(msgspec.Struct, frozen=True):
-    """The section that an orchestration has asked for. Once `is_lost`, it holds no locks, and gets none any more."""
+    """The section that an orchestration has asked for. Once `is_lost`, it holds no locks, and gets none any more.
+
+    `number` is the sequence number of the request. The timer of the lease has it too: a key of a timer is used once.
+    """
 
     section_id: str
     lock_set: tuple[str, ...]
+    number: int
     lease: timedelta | None = None
     is_granted: bool = False
     is_lost: bool = False

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import msgspec
 
-from holdfast.hub.instance import LOCK_LEASE, CriticalSectionState, Instance
+from holdfast.hub.instance import CriticalSectionState, Instance
 from holdfast.hub.transition import Transition
 from holdfast.model.actions import EntityMessage
 from holdfast.model.history import EntityLockRequested, EntityUnlockSent
@@ -20,7 +20,9 @@ def track_section(transition: Transition, instance: Instance, event: EntityMessa
     section = instance.section
     match event:
         case EntityLockRequested():
-            instance.section = CriticalSectionState(event.critical_section_id, event.lock_set, event.lease)
+            instance.section = CriticalSectionState(
+                event.critical_section_id, event.lock_set, event.event_id, event.lease
+            )
         case EntityUnlockSent() if section is not None and section.section_id == event.critical_section_id:
             left = tuple(target for target in section.lock_set if target != event.target_instance_id)
             if left:
@@ -52,7 +54,13 @@ def begin_section(transition: Transition, instance: Instance) -> None:
     if instance.parked is not None:
         lose_locks(transition, instance)
     elif section.lease is not None:
-        transition.add_timer(instance, LOCK_LEASE, after(transition.now, section.lease))
+        transition.add_timer(instance, section.number, after(transition.now, section.lease))
+
+
+def is_lease(instance: Instance, timer_id: int) -> bool:
+    """Whether a timer is that of the lease of the section in which an orchestration is."""
+    section = instance.section
+    return section is not None and section.lease is not None and section.number == timer_id
 
 
 def lose_locks(transition: Transition, instance: Instance) -> None:
@@ -63,7 +71,7 @@ def lose_locks(transition: Transition, instance: Instance) -> None:
     section = instance.section
     if section is None or not section.is_granted or section.is_lost:
         return
-    _unlock_all(transition, section)
+    unlock_all(transition, section.section_id, section.lock_set)
     _end(transition, instance)
     instance.section = msgspec.structs.replace(section, is_lost=True)
 
@@ -72,23 +80,22 @@ def release_locks(transition: Transition, instance: Instance) -> None:
     """Give back what an orchestration has locked, and take back what it waits to lock."""
     section = instance.section
     if section is not None:
-        _unlock_all(transition, section)
+        unlock_all(transition, section.section_id, section.lock_set)
         _end(transition, instance)
 
 
 def _end(transition: Transition, instance: Instance) -> None:
     """Forget the section, and its lease, also if that is over and waits to be acted on."""
-    instance.section = None
-    lease = instance.timers.get(LOCK_LEASE)
+    section, instance.section = instance.section, None
+    lease = None if section is None or section.lease is None else instance.timers.get(section.number)
     if lease is not None:
-        transition.remove_timer(instance, LOCK_LEASE)
+        transition.remove_timer(instance, lease.sequence)
         for message in [message for message in instance.controls if message.timer == lease.key]:
             instance.controls.remove(message)
 
 
-def _unlock_all(transition: Transition, section: CriticalSectionState) -> None:
-    for target in section.lock_set:
-        event = EntityUnlockSent(
-            timestamp=transition.now, critical_section_id=section.section_id, target_instance_id=target
-        )
+def unlock_all(transition: Transition, section_id: str, targets: tuple[str, ...]) -> None:
+    """Tell entities that a section does not have, or does not want, their locks any more; that may be no news."""
+    for target in targets:
+        event = EntityUnlockSent(timestamp=transition.now, critical_section_id=section_id, target_instance_id=target)
         transition.send(target, event)
