@@ -30,7 +30,7 @@ from holdfast.model.history import (
 from holdfast.model.ids import EntityId
 from holdfast.model.requests import EntityFilter, OperationRequest
 from holdfast.model.status import EntitiesRemoved, EntityState, LockState, OrchestrationStatus
-from holdfast.replay.entity_context import RUNNING
+from holdfast.replay.entity_context import running_operation
 from holdfast.storage.port import EntityRow, StoredInstance
 
 logger = logging.getLogger("holdfast.engine")
@@ -79,7 +79,7 @@ class EntityRequests:
 
     async def call(self, request: OperationRequest, timeout: timedelta | None) -> OperationAnswer:
         """Send an operation and return what came of it, once that is durable."""
-        running = RUNNING.get()
+        running = running_operation()
         if running is not None:
             running.call_entity()
         self._check(request)

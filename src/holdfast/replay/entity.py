@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Awaitable, Callable
 from contextvars import Token
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, TypeVar
 
 from holdfast.errors import InvalidInputError
 from holdfast.model.converter import DataConverter
@@ -22,6 +22,8 @@ from holdfast.model.work_items import (
     OperationSucceeded,
 )
 from holdfast.replay.entity_context import RUNNING, EntityContext
+
+T = TypeVar("T")
 
 Wait: TypeAlias = Callable[[Awaitable[Any]], Awaitable[Any]]
 """Waits for an operation that is `async def`; whatever goes wrong comes out as an Exception."""
@@ -76,10 +78,9 @@ class BatchRun:
         for operation in self._work_item.operations:
             context, token = self._begin(operation)
             try:
-                self._succeed(context, self._call(operation, context))
-            except KeyboardInterrupt:
-                raise
-            except BaseException as error:
+                result = _as_exception(lambda: self._call(operation, context))  # noqa: B023 - it is called at once
+                _as_exception(lambda: self._succeed(context, result))  # noqa: B023 - as above
+            except Exception as error:
                 self._fail(error)
             finally:
                 _end(context, token)
@@ -92,8 +93,9 @@ class BatchRun:
         for operation in self._work_item.operations:
             context, token = self._begin(operation)
             try:
-                result = self._call(operation, context)
-                self._succeed(context, await wait(result) if inspect.isawaitable(result) else result)
+                result = _as_exception(lambda: self._call(operation, context))  # noqa: B023 - it is called at once
+                result = await wait(result) if inspect.isawaitable(result) else result
+                _as_exception(lambda: self._succeed(context, result))  # noqa: B023 - as above
             except Exception as error:
                 self._fail(error)
             finally:
@@ -153,7 +155,7 @@ class BatchRun:
         if state is None:
             self._value = None
 
-    def _fail(self, error: BaseException) -> None:
+    def _fail(self, error: Exception) -> None:
         self._outcomes.append(Failed(failure_from_exception(error)))
         self._value = None
         if isinstance(self._entity, EntityClass) and self._state is not None:
@@ -162,6 +164,16 @@ class BatchRun:
     def _batch(self) -> EntityBatch:
         version = None if self._state is None else str(self._entity.state_version)
         return EntityBatch(tuple(self._outcomes), self._state, version)
+
+
+def _as_exception(work: Callable[[], T]) -> T:
+    """Do something; what it raises that is no Exception, such as SystemExit, comes out as one."""
+    try:
+        return work()
+    except (Exception, KeyboardInterrupt):
+        raise
+    except BaseException as error:
+        raise RuntimeError(f"The operation raised {error!r}.") from error
 
 
 def _end(context: EntityContext, token: Token[EntityContext | None]) -> None:

@@ -42,7 +42,7 @@ class EntityContext:
         self._identity = f"{work_item.identity}.{number:x}"
         self._converter = converter
         self._limits = limits
-        self._is_over = False
+        self.is_over = False
         self.state = state
         """As JSON; None if the entity does not exist."""
         self.result = "null"
@@ -204,7 +204,7 @@ class EntityContext:
 
     def end(self) -> None:
         """Take nothing more: the operation is over."""
-        self._is_over = True
+        self.is_over = True
 
     def _act(self, action: EntityAction) -> None:
         if len(self.actions) >= self._limits.actions_max:
@@ -215,7 +215,7 @@ class EntityContext:
         self.actions.append(action)
 
     def _check_usable(self) -> datetime:
-        if self._is_over:
+        if self.is_over:
             raise OrchestratorMisuseError(
                 f"The operation {self.operation_name!r} of entity {self._work_item.instance_id} is over; its context "
                 "is not connected to anything any more."
@@ -226,13 +226,19 @@ class EntityContext:
 RUNNING: contextvars.ContextVar[EntityContext | None] = contextvars.ContextVar("RUNNING", default=None)
 
 
+def running_operation() -> EntityContext | None:
+    """Return the context of the operation that is running; None outside of one, and in what it has left behind."""
+    context = RUNNING.get()
+    return None if context is None or context.is_over else context
+
+
 def entity_context() -> EntityContext:
     """Return the context of the operation that is running.
 
     Raises:
         OrchestratorMisuseError: outside of an operation of an entity.
     """
-    context = RUNNING.get()
+    context = running_operation()
     if context is None:
         raise OrchestratorMisuseError("entity_context() is for the operations of entities; none is running here.")
     return context
