@@ -73,8 +73,8 @@ async def has_entries(run: Run, key: str, expected: list[Any]) -> None:
     assert await entries(run, key) == expected
 
 
-def note(key: str, what: Any, **options: Any) -> EntitySignal:
-    return EntitySignal(ledger(key), "note", what, **options)
+def note(to: str, what: Any, **options: Any) -> EntitySignal:
+    return EntitySignal(ledger(to), "note", what, **options)
 
 
 def make_entities(outside: Outside | None = None) -> App:
