@@ -17,6 +17,7 @@ from holdfast import (
     EntitySignal,
     HostConfig,
     OrchestrationContext,
+    TaskFailedError,
     entity_context,
 )
 from holdfast.engine.clock import Clock
@@ -128,3 +129,74 @@ def make_entities(outside: Outside | None = None) -> App:
 
     _ = (Ledger, cell, notes)
     return app
+
+
+class OutOfStockError(Exception):
+    """An error of the user's own."""
+
+
+def shop() -> App:
+    app = App()
+
+    @app.entity
+    @dataclass
+    class Shelf(Entity):
+        """Its operations do what operations should not."""
+
+        owner: str = ""
+        items: Any = field(default_factory=list)
+
+        def initialize(self) -> None:
+            self.owner = entity_context().entity_id.key
+
+        def add(self, count: int, /) -> str:
+            self.items.append(count)
+            return f"{self.owner}: {self.items}"
+
+        def maybe(self, count: int = 7) -> str:
+            return self.add(count)
+
+        def take(self) -> None:
+            self.items.clear()
+            raise OutOfStockError("no pears left")
+
+        def return_what_is_no_json(self) -> Any:
+            self.items.append("lost")
+            return object()
+
+        def become_what_is_no_json(self) -> None:
+            self.items = object()
+
+        def become_too_large(self) -> None:
+            self.items.append("x" * 2_000)
+
+        def call(self, other: str) -> None:
+            entity_context().call_entity(EntityId(Shelf, other), Shelf.add, 1)
+
+        def _hidden(self) -> None: ...
+
+    @app.entity
+    def plain(ctx: EntityContext, amount: int) -> int:
+        total = ctx.get_state(int) + amount
+        ctx.set_state(total)
+        return total
+
+    @app.entity
+    def counter(ctx: EntityContext, amount: int = 1) -> int:
+        return plain(ctx, amount)
+
+    @app.orchestrator
+    async def shopping(ctx: OrchestrationContext) -> list[str]:
+        shelf, said = EntityId("shelf", "a"), list[str]()
+        for operation in ("take", "return_what_is_no_json", "nothing of the kind"):
+            try:
+                await ctx.call_entity(shelf, operation)
+            except TaskFailedError as error:
+                said.append(type(error).__name__)
+        return said
+
+    _ = (Shelf, counter, shopping)
+    return app
+
+
+SHELF: EntityId[Any] = EntityId("shelf", "a")

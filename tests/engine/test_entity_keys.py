@@ -31,7 +31,7 @@ def test_requests_with_one_key_have_one_effect_and_equal_answers(make_store: Mak
 
 
 def test_a_repetition_while_the_first_request_waits_gets_its_answer(make_store: MakeStore) -> None:
-    """Whether it comes while the first one runs, or behind it, or was itself stored before the host was started again."""
+    """Whether it comes while the first one runs, or before; and also on the next host."""
     outside = Outside()
 
     async def gives_up(run: Run) -> None:

@@ -17,7 +17,7 @@ from holdfast.engine.residents import Resident
 from holdfast.engine.rows import decode_instance_lock, decode_section
 from holdfast.errors import CorruptRecordError, InstanceParkedError, WaitTimeoutError
 from holdfast.hub.instance import LockHolder
-from holdfast.model.entities import check_operation
+from holdfast.model.entities import EntityFunction, check_operation
 from holdfast.model.failure import FailureDetails
 from holdfast.model.history import (
     EntityLockRequested,
@@ -132,6 +132,8 @@ class EntityRequests:
         found = check_operation(entity, request.operation)
         if found is not None:
             self._engine.check_input(found, request.input)
+        elif isinstance(entity, EntityFunction) and entity.has_input:
+            self._engine.check_input(entity, request.input)
 
     # Reading
 

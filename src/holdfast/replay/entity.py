@@ -121,7 +121,7 @@ class BatchRun:
                 return self._call_method(entity, operation, context)
             case EntityFunction() as entity:
                 arguments: list[Any] = [context]
-                if entity.has_input:
+                if entity.input_required or (entity.has_input and operation.input is not None):
                     arguments.append(decode_input(self._converter, entity, operation.input))
                 return entity.function(*arguments)
 
