@@ -38,7 +38,7 @@ async def running(
     engine = Engine(app.registry, store, converter, config, clock)
     await engine.start()
     try:
-        yield Run(engine, Client(LocalTaskHub(engine), converter), store)
+        yield Run(engine, Client(LocalTaskHub(engine), converter, config.limits), store)
     finally:
         await engine.stop()
 

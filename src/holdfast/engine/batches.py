@@ -67,25 +67,37 @@ class Batches:
         self._node.complete(resident, pending, result)
 
     async def _wait(self, operation: Awaitable[Any]) -> Any:
-        """Wait for an operation for as long as it may take; what it raises is an Exception, or the end of this job."""
+        """Wait for an operation for as long as it may take; what it raises is an Exception, or the end of this job.
+
+        It is a job of its own, so that code which cancels the one that it is in ends nothing but the operation.
+        """
         limit_s = self._node.config.operation_timeout_s
-        deadline = asyncio.timeout(limit_s)
+        job = asyncio.get_running_loop().create_task(_awaited(operation))
         try:
-            async with deadline:
-                return await operation
-        except TimeoutError:
-            if deadline.expired():
-                raise TimeoutError(f"The operation took longer than operation_timeout_s, {limit_s} s.") from None
-            raise
+            in_time, _ = await asyncio.wait((job,), timeout=limit_s)
+            if not in_time:
+                job.cancel()
+                await asyncio.wait((job,))
         except asyncio.CancelledError:
-            job = asyncio.current_task()
-            if job is not None and job.cancelling():
-                raise
-            raise RuntimeError("The operation cancelled itself.") from None
-        except (Exception, KeyboardInterrupt):
+            job.cancel()
             raise
-        except BaseException as error:
-            raise RuntimeError(f"The operation raised {error!r}.") from error
+        error = asyncio.CancelledError() if job.cancelled() else job.exception()
+        if not in_time:
+            raise TimeoutError(f"The operation took longer than operation_timeout_s, {limit_s} s.") from (
+                error if isinstance(error, Exception) else None
+            )
+        if job.cancelled():
+            raise RuntimeError("The operation cancelled itself.")
+        return job.result()
+
+
+async def _awaited(operation: Awaitable[Any]) -> Any:
+    try:
+        return await operation
+    except (Exception, KeyboardInterrupt, asyncio.CancelledError):
+        raise
+    except BaseException as error:  # SystemExit would end the loop
+        raise RuntimeError(f"The operation raised {error!r}.") from error
 
 
 def _run(begun: BatchRun) -> EntityBatch | Blocked:

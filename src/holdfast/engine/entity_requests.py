@@ -17,7 +17,7 @@ from holdfast.engine.residents import Resident
 from holdfast.engine.rows import decode_instance_lock, decode_section
 from holdfast.errors import CorruptRecordError, InstanceParkedError, WaitTimeoutError
 from holdfast.hub.instance import LockHolder
-from holdfast.model.entities import check_operation
+from holdfast.model.entities import EntityFunction, check_operation
 from holdfast.model.failure import FailureDetails
 from holdfast.model.history import (
     EntityLockRequested,
@@ -30,7 +30,7 @@ from holdfast.model.history import (
 from holdfast.model.ids import name_of
 from holdfast.model.requests import EntityFilter, OperationRequest
 from holdfast.model.status import EntitiesRemoved, EntityState, LockState, OrchestrationStatus
-from holdfast.replay.entity_context import RUNNING
+from holdfast.replay.entity_context import running_operation
 from holdfast.storage.port import EntityRow, StoredInstance
 
 logger = logging.getLogger("holdfast.engine")
@@ -79,7 +79,7 @@ class EntityRequests:
 
     async def call(self, request: OperationRequest, timeout: timedelta | None) -> OperationAnswer:
         """Send an operation and return what came of it, once that is durable."""
-        running = RUNNING.get()
+        running = running_operation()
         if running is not None:
             running.call_entity()
         self._check(request)
@@ -129,6 +129,8 @@ class EntityRequests:
         found = check_operation(entity, request.operation)
         if found is not None:
             self._engine.check_input(found, request.input)
+        elif isinstance(entity, EntityFunction) and entity.has_input:
+            self._engine.check_input(entity, request.input)
 
     # Reading
 

@@ -54,7 +54,7 @@ def is_early(message: Message, now: datetime) -> bool:
     return not is_due and message.timer is None
 
 
-def schedule(transition: Transition, instance: Instance, message: Message) -> None:
+def schedule(transition: Transition, instance: Instance, message: Message, limits: Limits) -> None:
     """Keep a signal with a timer until it is due. The number of its message, which is unique, names the timer."""
     event = message.event
     assert isinstance(event, EntityOperationSignaled), "only signals are scheduled"
@@ -71,6 +71,7 @@ def schedule(transition: Transition, instance: Instance, message: Message) -> No
     )
     if event.key is not None:
         _remember(transition, instance, EventKey(instance.instance_id, event.key, message.message_id))
+        _forget_oldest(transition, instance, limits)
 
 
 def key_of(message: Message) -> str | None:
@@ -101,10 +102,14 @@ def _forget_oldest(transition: Transition, instance: Instance, limits: Limits) -
     excess = len(instance.event_keys) - limits.entity_keys_max
     if excess <= 0:
         return
-    consumed = (key for key in instance.event_keys.values() if key is not None)
-    for key in list(itertools.islice(consumed, excess)):
+    added = {key.event_key for key in transition.event_keys_added}
+    oldest = list(itertools.islice((key for key in instance.event_keys.values() if key is not None), excess))
+    for key in oldest:
         del instance.event_keys[key.event_key]
-        transition.event_keys_removed.append(key.key)
+    # This very transition may have more of them than are remembered.
+    transition.event_keys_removed.extend(key.key for key in oldest if key.event_key not in added)
+    kept = [key for key in transition.event_keys_added if key.event_key in instance.event_keys]
+    transition.event_keys_added[:] = kept
 
 
 # Locks
@@ -287,15 +292,18 @@ def _act(transition: Transition, instance: Instance, action: EntityAction, start
 def _answer(
     transition: Transition, instance: Instance, operation: EntityOperation, outcome: OperationOutcome
 ) -> OperationAnswer | None:
-    """Tell whoever called what came of it: an orchestration by a message, a client by an output."""
-    if not isinstance(operation, EntityOperationCalled):
+    """Tell whoever called what came of it: an orchestration by a message, a client by an output.
+
+    That of a signal with a key is for calls with the same key.
+    """
+    if isinstance(operation, EntityOperationSignaled) and operation.key is None:
         return None
     answer = (
         EntityOperationFailed(timestamp=transition.now, request_id=operation.request_id, failure=outcome.details)
         if isinstance(outcome, Failed)
         else EntityOperationCompleted(timestamp=transition.now, request_id=operation.request_id, output=outcome.result)
     )
-    if operation.parent_instance_id is not None:
+    if isinstance(operation, EntityOperationCalled) and operation.parent_instance_id is not None:
         transition.send(operation.parent_instance_id, answer, operation.parent_execution_id)
     else:
         transition.outputs.append(OperationAnswered(instance.instance_id, operation.request_id, answer))

@@ -73,10 +73,12 @@ class EntityFunction(FunctionReference):
         function: Callable[..., Any],
         input_parameter: str | None,
         *,
+        input_required: bool = True,
         state_version: int = FIRST_VERSION,
         upgrade_state: UpgradeState | None = None,
     ) -> None:
         super().__init__(name, function, input_parameter)
+        self.input_required = self.has_input and input_required
         self.state_version = state_version
         self.upgrade_state = upgrade_state
 

@@ -89,10 +89,14 @@ def _operation(attribute: str, function: Callable[..., Any], subject: str) -> Op
     if inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function):
         raise ConfigurationError(f"{subject} yields; an operation is a `def` or an `async def` that returns.")
     parameter = _input_parameter(function, subject, leading=1)
-    required = parameter is not None and (
-        inspect.signature(function).parameters[parameter].default is inspect.Parameter.empty
-    )
-    return Operation(attribute, function, parameter, required)
+    return Operation(attribute, function, parameter, _is_required(function, parameter))
+
+
+def _is_required(function: Callable[..., Any], parameter: str | None) -> bool:
+    """Whether a function has an input that has no default."""
+    if parameter is None:
+        return False
+    return inspect.signature(function).parameters[parameter].default is inspect.Parameter.empty
 
 
 def entity_function(
@@ -106,7 +110,14 @@ def entity_function(
     if inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function):
         raise ConfigurationError(f"Entity {name!r} yields; it is a `def` or an `async def` that returns.")
     parameter = _input_parameter(function, f"Entity {name!r}", leading=1)
-    return EntityFunction(name, function, parameter, state_version=state_version, upgrade_state=upgrade)
+    return EntityFunction(
+        name,
+        function,
+        parameter,
+        input_required=_is_required(function, parameter),
+        state_version=state_version,
+        upgrade_state=upgrade,
+    )
 
 
 def check_state_version(state_version: object, upgrade: object, name: str) -> None:

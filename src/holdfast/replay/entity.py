@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Awaitable, Callable
 from contextvars import Token
-from typing import Any, TypeAlias
+from typing import Any, ParamSpec, TypeAlias, TypeVar
 
 from holdfast.errors import InvalidInputError
 from holdfast.model.converter import DataConverter
@@ -22,6 +22,9 @@ from holdfast.model.work_items import (
     OperationSucceeded,
 )
 from holdfast.replay.entity_context import RUNNING, EntityContext, OperationRun, entity_context
+
+P = ParamSpec("P")
+T = TypeVar("T")
 
 Wait: TypeAlias = Callable[[Awaitable[Any]], Awaitable[Any]]
 """Waits for an operation that is `async def`; whatever goes wrong comes out as an Exception."""
@@ -76,10 +79,9 @@ class BatchRun:
         for operation in self._work_item.operations:
             run, token = self._begin(operation)
             try:
-                self._succeed(run, self._call(operation))
-            except KeyboardInterrupt:
-                raise
-            except BaseException as error:
+                result = _as_exception(self._call, operation)
+                _as_exception(self._succeed, run, result)
+            except Exception as error:
                 self._fail(error)
             finally:
                 _end(run, token)
@@ -92,8 +94,9 @@ class BatchRun:
         for operation in self._work_item.operations:
             run, token = self._begin(operation)
             try:
-                result = self._call(operation)
-                self._succeed(run, await wait(result) if inspect.isawaitable(result) else result)
+                result = _as_exception(self._call, operation)
+                result = await wait(result) if inspect.isawaitable(result) else result
+                _as_exception(self._succeed, run, result)
             except Exception as error:
                 self._fail(error)
             finally:
@@ -118,7 +121,7 @@ class BatchRun:
                 return self._call_method(entity, operation)
             case EntityFunction() as entity:
                 arguments: list[Any] = [entity_context()]
-                if entity.has_input:
+                if entity.input_required or (entity.has_input and operation.input is not None):
                     arguments.append(decode_input(self._converter, entity, operation.input))
                 return entity.function(*arguments)
 
@@ -151,7 +154,7 @@ class BatchRun:
         if state is None:
             self._value = None
 
-    def _fail(self, error: BaseException) -> None:
+    def _fail(self, error: Exception) -> None:
         self._outcomes.append(Failed(failure_from_exception(error)))
         self._value = None
         if isinstance(self._entity, EntityClass) and self._state is not None:
@@ -160,6 +163,16 @@ class BatchRun:
     def _batch(self) -> EntityBatch:
         version = None if self._state is None else str(self._entity.state_version)
         return EntityBatch(tuple(self._outcomes), self._state, version)
+
+
+def _as_exception(work: Callable[P, T], *args: P.args, **options: P.kwargs) -> T:
+    """Do something; what it raises that is no Exception, such as SystemExit, comes out as one."""
+    try:
+        return work(*args, **options)
+    except (Exception, KeyboardInterrupt):
+        raise
+    except BaseException as error:
+        raise RuntimeError(f"The operation raised {error!r}.") from error
 
 
 def _end(run: OperationRun, token: Token[EntityContext | None]) -> None:

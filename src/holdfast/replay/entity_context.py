@@ -66,6 +66,11 @@ class EntityContext:
         self._limits = limits
 
     @property
+    def is_over(self) -> bool:
+        """Whether the operation has ended, and its context is not connected to anything any more."""
+        return self._run.is_over
+
+    @property
     def entity_id(self) -> EntityId[object]:
         return EntityId(self._run.work_item.name, self._run.work_item.key)
 
@@ -254,13 +259,19 @@ class EntityContext:
 RUNNING: contextvars.ContextVar[EntityContext | None] = contextvars.ContextVar("RUNNING", default=None)
 
 
+def running_operation() -> EntityContext | None:
+    """Return the context of the operation that is running; None outside of one, and in what it has left behind."""
+    context = RUNNING.get()
+    return None if context is None or context.is_over else context
+
+
 def entity_context() -> EntityContext:
     """Return the context of the operation that is running.
 
     Raises:
         OrchestratorMisuseError: outside of an operation of an entity.
     """
-    context = RUNNING.get()
+    context = running_operation()
     if context is None:
         raise OrchestratorMisuseError("entity_context() is for the operations of entities; none is running here.")
     return context
