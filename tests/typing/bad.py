@@ -1,7 +1,7 @@
 """Planted mistakes. Both checkers must report every line that ends in a mark, and no other line.
 
-`# E: what` is for both. `# E(mypy): what; why` and `# E(pyright): what; why` would be for one of them, with the reason
-why the other cannot see it; there is none at present. What no type can tell is at the end, without marks.
+`# E: what` is for both. `# E(mypy): what; why` and `# E(pyright): what; why` are for one of them, with the reason why
+the other cannot see it. What no type can tell is at the end, without marks.
 """
 
 from __future__ import annotations
@@ -17,7 +17,9 @@ from holdfast import (
     Client,
     DurableTask,
     Entity,
+    EntityContext,
     EntityId,
+    EntitySignal,
     ExternalEvent,
     OrchestrationContext,
     Orchestrator,
@@ -74,6 +76,25 @@ class Account(Entity):
 
     def rename(self, owner: str) -> None:
         self.owner = owner
+
+    async def pay(self, amount: int) -> int:
+        return amount
+
+    async def audit(self) -> list[str]:
+        return []
+
+
+@app.entity
+def tally(ctx: EntityContext) -> int:
+    text: str = ctx.get_state(int)  # E: wrong type of a state
+    number: int = ctx.get_input(str)  # E: wrong type of an input
+    ctx.signal_entity(EntityId(Counter, text), Counter.add, "five")  # E: wrong argument of a signal from an entity
+    ctx.signal_entity(EntityId(Counter, text), Counter.add)  # E: missing argument of a signal from an entity
+    ctx.signal_entity(EntityId(Counter, text), Counter.reset, due=5)  # E: seconds are no timedelta
+    ctx.start_orchestration(purchase, "seven")  # E: wrong input of an orchestration started by an entity
+    ctx.start_orchestration(purchase)  # E: missing input of an orchestration started by an entity
+    ctx.start_orchestration(purchase, 7, retry=3)  # E: unknown option
+    return number
 
 
 @app.orchestrator
@@ -162,6 +183,21 @@ async def entity_mistakes(ctx: OrchestrationContext) -> None:
     ctx.signal_entity(counter, Counter.add, "five")  # E: wrong argument of a signal
     async with ctx.lock("counter"):  # E: a lock takes entity ids
         print(text)
+    account = EntityId(Account, "ann")
+    await ctx.call_entity(account, Account.pay, "five")  # E: wrong argument of an async operation
+    await ctx.call_entity(account, Account.pay)  # E: missing argument of an async operation
+    await ctx.call_entity(account, Account.audit, 5)  # E: extra argument of an async operation
+    await ctx.call_entity(counter, Account.pay, 5)  # E: async operation of another entity
+    paid: str = await ctx.call_entity(account, Account.pay, 5)  # E: wrong result of an async operation
+    ctx.signal_entity(account, Account.pay, "five")  # E: wrong argument of a signal
+    ctx.signal_entity(counter, Counter.reset, due=5)  # E: seconds are no timedelta
+    ctx.signal_entity(counter, Counter.add, 5, key="e-1")  # E: only what a client sends has a key
+    ctx.lock(counter, lease=5)  # E: seconds are no timedelta
+    await ctx.call_entity(EntityId(tally, "a"), 5)  # E: neither an operation nor a name
+    EntityId(5, "a")  # E: neither a class nor a function nor a name
+    EntityId(purchase, "a")  # E: an orchestrator is no entity
+    EntityId(Counter)  # E: no key
+    print(paid)
 
 
 async def client_mistakes(client: Client) -> None:
@@ -181,6 +217,34 @@ async def client_mistakes(client: Client) -> None:
     print(number, state)
 
 
+async def client_mistakes_with_entities(client: Client) -> None:
+    counter, account = EntityId(Counter, "clicks"), EntityId(Account, "ann")
+    await client.call_entity(counter, Counter.add, "five")  # E: wrong argument of a client's call
+    await client.call_entity(counter, Counter.add)  # E: missing argument of a client's call
+    await client.call_entity(counter, Counter.reset, 5)  # E: extra argument of a client's call
+    await client.call_entity(counter, Account.rename, "Ann")  # E: operation of another entity
+    text: str = await client.call_entity(counter, Counter.add, 5)  # E: wrong result of a client's call
+    await client.call_entity(account, Account.pay, "five")  # E: wrong argument of an async operation
+    await client.call_entity(account, Account.pay)  # E: missing argument of an async operation
+    paid: str = await client.call_entity(account, Account.pay, 5)  # E: wrong result of an async operation
+    await client.call_entity(counter, Counter.add, 5, due=timedelta(1))  # E: a call is not scheduled
+    await client.call_entity(counter, Counter.add, 5, timeout=5)  # E: seconds are no timedelta
+    await client.signal_entity(counter, Counter.add)  # E: missing argument of a signal
+    await client.signal_entity(counter, Counter.add, 5, due=5)  # E: seconds are no timedelta
+    await client.signal_entity(counter, Counter.add, 5, key=5)  # E: a key is a str
+    await client.signal_many([(counter, Counter.add, 5)])  # E: no EntitySignal
+    EntitySignal(counter, Counter.add, "five")  # E: wrong argument of one of many signals
+    EntitySignal(counter, Counter.add)  # E: missing argument of one of many signals
+    EntitySignal(counter, Account.rename, "Ann")  # E: operation of another entity, of one of many signals
+    EntitySignal(account, Account.pay, "five")  # E: wrong argument of an async operation, of one of many signals
+    await client.list_entities(Counter)  # E: a class is no query
+    await client.break_lock("@counter@clicks")  # E: a text is no EntityId
+    await client.clean_entities(idle_for=5)  # E: seconds are no timedelta
+    status = await client.get_entity(counter)
+    wrong: Account | None = status.state if status else None  # E: state of another entity
+    print(text, paid, wrong)
+
+
 @app.orchestrator
 def generator_mistakes(ctx: OrchestrationContext) -> Generator[DurableTask[Any], Any, int]:
     yield 5  # E: not a durable task
@@ -196,6 +260,8 @@ NAMELESS = ExternalEvent(5, int)  # E: a name is a str
 POLICY = RetryPolicy(attempts=3)  # E: unknown field
 REFERENCE: Activity[str, int] = say_hello  # E: wrong type of a reference
 REGISTERED = app.entity(NotAnEntity)  # E: not an entity
+VERSIONED = app.entity(state_version="2")  # E: a version is a number
+UPGRADED = app.entity(state_version=2, upgrade_state=5)  # E: an upgrade is a function
 STARTER: Orchestrator[None, str] = nothing_in  # E: wrong type of a reference
 
 
@@ -224,6 +290,26 @@ async def no_context() -> int:
     return 1
 
 
+@app.entity  # E: a function needs a context
+def no_entity_context() -> int:
+    return 1
+
+
+@app.entity  # E: the context of an orchestrator
+def wrong_context(ctx: OrchestrationContext) -> int:
+    return 1
+
+
+@app.entity(name="other")  # E: the context of an orchestrator, with options
+def wrong_context_with_options(ctx: OrchestrationContext) -> int:
+    return 1
+
+
+@app.entity(name="third")  # E(pyright): not an entity; mypy reports the line of the class
+class NotAnEntityEither:  # E(mypy): not an entity; pyright reports the line of the decorator
+    pass
+
+
 @app.route("/orders", methods=["POST"])  # E: a handler takes the request and the client
 async def handler() -> str:
     return ""
@@ -233,5 +319,6 @@ async def handler() -> str:
 async def beyond_types(ctx: OrchestrationContext) -> None:
     """Mistakes that no checker sees; each is caught when it runs, or documented."""
     ctx.call_activity(say_hello, "Oslo")  # never awaited: a task is no coroutine, so nobody misses the `await`
+    ctx.signal_entity(EntityId(tally, "a"), "typo", "anything")  # an entity function takes what it is sent
     ctx.continue_as_new("seven")  # the context does not know which input its own orchestrator takes
     await when_all(ctx.call_activity(say_hello, "Oslo"))  # `yield from` makes a task an iterable of tasks

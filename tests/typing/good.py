@@ -19,14 +19,22 @@ from holdfast import (
     Client,
     CompensationFailedError,
     DurableTask,
+    EntitiesRemoved,
     Entity,
+    EntityContext,
+    EntityFunction,
     EntityId,
+    EntityPage,
+    EntityQuery,
+    EntitySignal,
+    EntityStatus,
     ExternalEvent,
     FailureDetails,
     Host,
     HostConfig,
     InstanceStatus,
     Limits,
+    LockState,
     OrchestrationContext,
     OrchestrationFailedError,
     OrchestrationHandle,
@@ -39,6 +47,7 @@ from holdfast import (
     TaskGroup,
     TimerTask,
     activity_context,
+    entity_context,
     race,
     select,
     when_all,
@@ -391,6 +400,98 @@ def count_in_generator(ctx: OrchestrationContext) -> Generator[DurableTask[Any],
     return value
 
 
+# Entities: async operations, functions, contexts, versions of states
+
+
+def upgrade(state: Any, version: int) -> Any:
+    return {"text": state["body"]} if version == 1 else state
+
+
+@app.entity(name="mailbox", state_version=2, upgrade_state=upgrade)
+@dataclass
+class Mailbox(Entity):
+    text: str = ""
+
+    def initialize(self) -> None:
+        self.text = entity_context().entity_id.key
+
+    async def send(self, text: str) -> int:
+        context = entity_context()
+        assert_type(context, EntityContext)
+        assert_type(context.request_id, str)
+        context.signal_entity(EntityId(Counter, "mails"), Counter.add, 1)
+        context.signal_entity(EntityId(Counter, "mails"), Counter.reset, due=timedelta(days=1))
+        context.signal_entity(EntityId(Mailbox, "archive"), Mailbox.send, text)
+        context.signal_entity(context.entity_id, "send", text)
+        assert_type(context.start_orchestration(purchase, Order("tea"), instance_id="order-8"), str)
+        assert_type(context.start_orchestration(hello_cities, start_at=timedelta(hours=1)), str)
+        context.start_orchestration("Purchase", {"item": "tea"})
+        return len(text)
+
+    async def fetch(self) -> list[str]:
+        return [self.text]
+
+    def leave(self) -> None:
+        entity_context().delete_state()
+
+
+@app.entity
+def tally(ctx: EntityContext) -> int:
+    value = ctx.get_state(int)
+    assert_type(value, int)
+    assert_type(ctx.get_state(dict[str, int]), dict[str, int])
+    assert_type(ctx.get_state(lambda: Order("tea"), Order), Order)
+    assert_type(ctx.get_input(int), int)
+    assert_type(ctx.operation_name, str)
+    assert_type(ctx.has_state, bool)
+    assert_type(ctx.current_utc_datetime, datetime)
+    anything: object = ctx.get_input()
+    ctx.set_result(anything)
+    ctx.set_state(value + 1)
+    ctx.set_state(None)
+    return value
+
+
+@app.entity
+async def waits(ctx: EntityContext, amount: int | None) -> None:
+    ctx.set_state(amount)
+
+
+@app.entity(name="last", state_version=2, upgrade_state=lambda state, version: [state, version])
+def last_with_options(ctx: EntityContext, amount: float) -> float:
+    return amount
+
+
+@app.entity()
+def without_result(ctx: EntityContext) -> None: ...
+
+
+assert_type(tally, EntityFunction)
+assert_type(waits, EntityFunction)
+assert_type(last_with_options, EntityFunction)
+assert_type(EntityId(tally, "a"), EntityId[Any])
+assert_type(EntityId("tally", "a"), EntityId[Any])
+assert_type(EntityId(Mailbox, "ann"), EntityId[Mailbox])
+assert_type(EntityId.parse("@tally@a"), EntityId[object])
+
+
+@app.orchestrator
+async def mails(ctx: OrchestrationContext) -> int:
+    ann = EntityId(Mailbox, "ann")
+    assert_type(ctx.call_entity(ann, Mailbox.send, "Hello"), DurableTask[int])
+    assert_type(await ctx.call_entity(ann, Mailbox.send, "Hello"), int)
+    assert_type(await ctx.call_entity(ann, Mailbox.fetch), list[str])
+    assert_type(await ctx.call_entity(ann, Mailbox.leave), None)
+    by_name: str = await ctx.call_entity(EntityId(tally, "a"), "add", 5)
+    ctx.signal_entity(ann, Mailbox.send, "Hello", due=timedelta(days=1))
+    ctx.signal_entity(ann, Mailbox.fetch, due=ctx.current_utc_datetime)
+    ctx.signal_entity(EntityId(tally, "a"), "add")
+    async with ctx.lock(ann, EntityId(tally, "a"), timeout=timedelta(minutes=1), lease=timedelta(hours=1)) as section:
+        assert_type(section.is_held, bool)
+    assert_type(await race(ctx.lock(ann).acquire(), ctx.call_entity(ann, Mailbox.send, by_name)), int | None)
+    return await ctx.call_entity(ann, Mailbox.send, "Bye")
+
+
 # The client and the host
 
 
@@ -432,6 +533,41 @@ async def use_client(client: Client) -> None:
     print(anything, EntityId.parse("@counter@clicks") == by_name)
     state = await client.read_entity_state(counter)
     assert_type(state, Counter | None)
+
+
+async def use_entities(client: Client) -> None:
+    counter, ann, by_name = EntityId(Counter, "clicks"), EntityId(Mailbox, "ann"), EntityId(tally, "a")
+    assert_type(await client.call_entity(counter, Counter.add, 1), int)
+    assert_type(await client.call_entity(counter, Counter.get, timeout=timedelta(seconds=5)), int)
+    assert_type(await client.call_entity(counter, Counter.reset), None)
+    assert_type(await client.call_entity(ann, Mailbox.send, "Hello", key="mail-7"), int)
+    assert_type(await client.call_entity(ann, Mailbox.fetch), list[str])
+    untyped: dict[str, int] = await client.call_entity(by_name, "get")
+    await client.call_entity(counter, "delete")
+    await client.signal_entity(ann, Mailbox.send, "Hello", due=timedelta(days=1), key="mail-8")
+    await client.signal_entity(by_name, "add", untyped)
+    signals = [
+        EntitySignal(counter, Counter.add, 1, key="e-1"),
+        EntitySignal(counter, Counter.reset),
+        EntitySignal(ann, Mailbox.send, "Hello", due=timedelta(days=1)),
+        EntitySignal(by_name, "add", 5),
+    ]
+    await client.signal_many(signals)
+    await client.signal_many(EntitySignal(counter, Counter.add, number) for number in range(5))
+
+    status = await client.get_entity(counter)
+    assert_type(status, EntityStatus[Counter] | None)
+    if status is not None:
+        assert_type(status.state, Counter | None)
+        assert_type(status.lock, LockState | None)
+        assert_type(status.lock_requests, tuple[LockState, ...])
+        assert_type(status.parked, FailureDetails | None)
+    page = await client.list_entities(EntityQuery(entity=Counter, key_prefix="c"), limit=10)
+    assert_type(page, EntityPage)
+    await client.list_entities(EntityQuery(entity=tally), continuation_token=page.continuation_token)
+    assert_type([each.entity_id.key async for each in client.iterate_entities()], list[str])
+    assert_type(await client.break_lock(by_name), LockState | None)
+    assert_type(await client.clean_entities(idle_for=timedelta(days=1)), EntitiesRemoved)
 
 
 @app.route("/orders", methods=["POST"])

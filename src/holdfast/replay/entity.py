@@ -90,18 +90,25 @@ class BatchRun:
         return self._batch()
 
     async def run_async(self, wait: Wait) -> EntityBatch:
-        """Run operations some of which may be `async def`."""
+        """Run operations up to the first that is `async def`.
+
+        What follows is left for another batch, so that its outcome is stored at once: the caller does not wait for
+        others, and after a crash no operation runs again but the one that was running.
+        """
         for operation in self._work_item.operations:
+            has_waited = False
             run, token = self._begin(operation)
             try:
                 result = _as_exception(self._call, operation)
-                result = await wait(result) if inspect.isawaitable(result) else result
+                if inspect.isawaitable(result):
+                    has_waited = True
+                    result = await wait(result)
                 _as_exception(self._succeed, run, result)
             except Exception as error:
                 self._fail(error)
             finally:
                 _end(run, token)
-            if self._is_full:
+            if has_waited or self._is_full:
                 break
         return self._batch()
 
