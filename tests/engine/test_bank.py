@@ -65,7 +65,7 @@ def make_bank() -> App:
                     seen = await ctx.call_entity(source, Account.add, -amount)
                     is_taken = True
                     if how == "slow":
-                        await ctx.create_timer(BRIEF)
+                        await ctx.create_timer(BRIEF * (amount % 4) / 4)
                     if await ctx.call_entity(source, Account.add, 0) != seen:
                         raise AssertionError("somebody else was here")
                     await ctx.call_entity(target, Account.add, amount)
