@@ -22,6 +22,7 @@ from holdfast import (
     Host,
     HostConfig,
     Limits,
+    LockLostError,
     OrchestrationContext,
     activity_context,
     when_all,
@@ -91,6 +92,42 @@ async def transfer(ctx: OrchestrationContext, amount: int) -> int:
     return amount
 
 
+ACCOUNTS = [EntityId(Tally, key) for key in ("ann", "bob", "cyd", "dan")]
+
+
+def two_accounts(number: int) -> tuple[EntityId[Tally], EntityId[Tally]]:
+    source = number % 4
+    return ACCOUNTS[source], ACCOUNTS[(source + 1 + number // 4 % 3) % 4]
+
+
+@app.orchestrator
+async def payment(ctx: OrchestrationContext, number: int) -> list[object]:
+    """Move money, whose locks may come late, or be over in between; return from where to where, and how much."""
+    source, target = two_accounts(number)
+    is_taken = False
+    while True:
+        try:
+            async with ctx.lock(source, target, timeout=timedelta(milliseconds=50), lease=timedelta(milliseconds=20)):
+                await ctx.call_entity(source, Tally.add, -number)
+                is_taken = True
+                await ctx.call_activity(increment, number)
+                await ctx.call_entity(target, Tally.add, number)
+            return [source.key, target.key, number]
+        except TimeoutError:
+            continue
+        except LockLostError:
+            if is_taken:
+                await ctx.call_entity(source, Tally.add, number)
+            return [source.key, target.key, 0]
+
+
+@app.orchestrator
+async def doomed(ctx: OrchestrationContext, number: int) -> None:
+    """Hold locks, some for too long, until it is terminated."""
+    async with ctx.lock(*two_accounts(number), lease=timedelta(milliseconds=number % 40)):
+        await ctx.wait_for_external_event("never")
+
+
 WORK = [(chain, 4), (fan, 6), (family, 3), (transfer, 1)]
 EXPECTED = {"chain": 4, "fan": 21, "family": [0, 1, 2], "transfer": 1, "race": "now"}
 
@@ -117,21 +154,66 @@ async def load(client: Client, round_name: str) -> None:
             await client.raise_event(instance_id, "go", "now")
             say("ack", instance_id)
 
+    async def pay() -> None:
+        for number in itertools.count(1):
+            instance_id = f"payment-{round_name}-{number}"
+            say("try", instance_id)
+            await client.start_new(payment, number, instance_id=instance_id)
+            say("ack", instance_id)
+            await asyncio.sleep(0.005)
+
+    async def lock_and_end() -> None:
+        for number in itertools.count(1):
+            instance_id = f"doomed-{round_name}-{number}"
+            say("try", instance_id)
+            await client.start_new(doomed, number, instance_id=instance_id)
+            await asyncio.sleep(0.003 * (number % 5))
+            await client.terminate(instance_id)
+            say("ack", instance_id)
+
     async def signal() -> None:
         while True:
             say("try", "signal")
             await client.signal_entity(EntityId(Tally, "signals"), Tally.add, 1)
             say("ack", "signal")
 
-    await asyncio.gather(*(start_orchestrations(worker) for worker in range(4)), raise_events(), signal())
+    await asyncio.gather(
+        *(start_orchestrations(worker) for worker in range(4)), raise_events(), pay(), lock_and_end(), signal()
+    )
+
+
+async def end_doomed(client: Client, asked: list[tuple[str, bool]]) -> dict[str, object]:
+    """Terminate those that nobody came to terminate; return how those have ended that somebody did."""
+    ended: dict[str, object] = {}
+    for instance_id, must_have_ended in asked:
+        status = await client.get_status(instance_id)
+        if not instance_id.startswith("doomed") or status is None:
+            continue
+        if not status.runtime_status.is_terminal:
+            await client.terminate(instance_id)
+        ended[instance_id] = status.runtime_status.value if must_have_ended else "Terminated"
+    return ended
+
+
+async def still_locked(client: Client) -> list[str]:
+    """Wait until no entity is locked; return those that still are, for ever it seems."""
+    for _ in range(1_000):
+        locked = [str(each.entity_id) async for each in client.iterate_entities() if each.lock is not None]
+        if not locked:
+            return []
+        await asyncio.sleep(0.01)
+    return locked
 
 
 async def finish(host: Host) -> None:
     """Read ids from standard input; print the result of each, the entities, and every scheduled activity."""
     client = host.client
-    results: dict[str, object] = {}
+    asked = json.loads(sys.stdin.readline())
+    results = await end_doomed(client, asked)
     scheduled: list[tuple[str, str, int]] = []
-    for instance_id, must_end in json.loads(sys.stdin.readline()):
+    for instance_id, must_end in asked:
+        if instance_id.startswith("doomed"):
+            continue
         status = await client.get_status(instance_id)
         if status is None:
             continue
@@ -148,10 +230,12 @@ async def finish(host: Host) -> None:
             history = await client.get_history(owner)
             scheduled += [(owner, execution, event.event_id) for event in history if isinstance(event, TaskScheduled)]
     totals: dict[str, int] = {}
-    for key in ("signals", "source", "target"):
+    for key in ("signals", "source", "target", *(account.key for account in ACCOUNTS)):
         tally = await client.read_entity_state(EntityId(Tally, key))
         totals[key] = tally.total if tally else 0
-    say(json.dumps({"results": results, "totals": totals, "scheduled": scheduled}))
+    say(
+        json.dumps({"results": results, "totals": totals, "scheduled": scheduled, "locked": await still_locked(client)})
+    )
 
 
 async def main() -> None:

@@ -11,13 +11,14 @@ import random
 import subprocess
 import sys
 import time
+from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
 
 import pytest
 
 APP = Path(__file__).with_name("crash_app.py")
-EXPECTED = {"chain": 4, "fan": 21, "family": [0, 1, 2], "transfer": 1, "race": "now"}
+EXPECTED = {"chain": 4, "fan": 21, "family": [0, 1, 2], "transfer": 1, "race": "now", "doomed": "Terminated"}
 
 
 def host(store: Path, log: Path, *arguments: str) -> subprocess.Popen[str]:
@@ -70,11 +71,17 @@ def check(store: Path, log: Path, said: Iterable[list[str]]) -> None:
     found = json.loads(output)
     results = found["results"]
     assert acknowledged <= results.keys(), "acknowledged starts were lost"
+    paid = Counter[str]()
+    for name in [key for key in results if key.startswith("payment")]:
+        source, target, amount = results.pop(name)
+        paid.update({source: -amount, target: amount})
     wrong = {key: value for key, value in results.items() if value != EXPECTED[key.partition("-")[0]]}
     assert wrong == {}
     assert signals["ack"] <= found["totals"]["signals"] <= signals["try"]
     transfers = sum(each.startswith("transfer") for each in results)
     assert (found["totals"]["source"], found["totals"]["target"]) == (-transfers, transfers)
+    assert {key: found["totals"][key] - paid[key] for key in paid} == dict.fromkeys(paid, 0)
+    assert found["locked"] == []
     started = {tuple(json.loads(line)) for line in log.read_text().splitlines()}
     scheduled = {tuple(each) for each in found["scheduled"]}
     assert started <= scheduled, "activities ran that nobody had durably asked for"
