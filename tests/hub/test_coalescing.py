@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+from collections import Counter
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -26,13 +27,17 @@ from holdfast.model.actions import (
     CompleteOrchestration,
     CreateSubOrchestration,
     CreateTimer,
+    EntityAction,
     OrchestratorAction,
     ScheduleTask,
+    SendEntityMessage,
     SendEvent,
 )
 from holdfast.model.failure import FailureDetails
 from holdfast.model.history import (
     CancelRequested,
+    EntityOperationCalled,
+    EntityOperationSignaled,
     EventRaised,
     ExecutionResumed,
     ExecutionSuspended,
@@ -44,12 +49,21 @@ from holdfast.model.history import (
     TimerFired,
     WorkRemembered,
 )
+from holdfast.model.ids import is_entity
 from holdfast.model.limits import Limits
 from holdfast.model.messages import Message
 from holdfast.model.requests import IdPolicy, StartRequest
 from holdfast.model.retry import RetryPolicy
 from holdfast.model.status import OrchestrationStatus
-from holdfast.model.work_items import ActivityWorkItem, Episode, Failed, Succeeded
+from holdfast.model.work_items import (
+    ActivityWorkItem,
+    EntityBatch,
+    Episode,
+    Failed,
+    OperationOutcome,
+    OperationSucceeded,
+    Succeeded,
+)
 from holdfast.storage.memory import MemoryData, MemoryStore
 
 NOW = datetime(2026, 11, 22, tzinfo=UTC)
@@ -62,10 +76,11 @@ class Walk:
 
     def __init__(self, seed: int) -> None:
         self.dice = random.Random(seed)
-        self.hub = Hub(0, "n", Limits(episode_messages_max=2))
+        self.hub = Hub(0, "n", Limits(episode_messages_max=2, entity_keys_max=3))
         self.instances: dict[str, Instance] = {}
         self.encoded: list[EncodedTransition] = []
         self.histories: dict[str, list[tuple[HistoryEvent, ...]]] = {}
+        self.identities: set[str] = set()
         self.next_id = 0
 
     def keep(self, transition: Transition | None) -> None:
@@ -97,7 +112,7 @@ class Walk:
         dice, actions = self.dice, list[OrchestratorAction]()
         for _ in range(dice.randrange(4)):
             self.next_id += 1
-            kind = dice.randrange(7)
+            kind = dice.randrange(8)
             if kind == 0:
                 actions.append(ScheduleTask(self.next_id, "a", "1", RETRY if dice.random() < 0.3 else None))
             elif kind == 1:
@@ -114,6 +129,8 @@ class Walk:
                 actions.append(
                     CreateSubOrchestration(self.next_id, "o", child, None, detached=detached, start_at=start_at)
                 )
+            elif kind == 7:
+                actions.append(SendEntityMessage(self.call_of_entity(instance)))
             else:
                 actions.append(SendEvent(self.next_id, f"i{dice.randrange(4)}", "e", "null"))
         end = dice.random()
@@ -134,6 +151,72 @@ class Walk:
                 )
             )
         return tuple(actions)
+
+    def call_of_entity(self, caller: Instance) -> EntityOperationCalled:
+        return EntityOperationCalled(
+            timestamp=NOW,
+            event_id=self.next_id,
+            request_id=f"{caller.execution_id}:{self.next_id}",
+            target_instance_id=f"@e@{self.dice.randrange(4)}",
+            operation="o",
+            parent_instance_id=caller.instance_id,
+            parent_execution_id=caller.execution_id,
+        )
+
+    def signal_of_entity(self, target: str | None = None) -> EntityOperationSignaled:
+        """One of few keys, so that there are repetitions; some are to be delivered later."""
+        dice = self.dice
+        self.next_id += 1
+        return EntityOperationSignaled(
+            timestamp=NOW,
+            request_id=f"r{self.next_id}",
+            target_instance_id=target or f"@e@{dice.randrange(4)}",
+            operation="o",
+            due_at=NOW + LATER if dice.random() < 0.3 else None,
+            key=f"k{dice.randrange(8)}" if dice.random() < 0.5 else None,
+        )
+
+    def batch(self, pending: PendingBatch) -> EntityBatch:
+        """Let some operations of a batch run, at least one."""
+        dice, outcomes = self.dice, list[OperationOutcome]()
+        operations = pending.work_item.operations
+        for _ in operations[: dice.randint(1, len(operations))]:
+            actions = list[EntityAction]()
+            if dice.random() < 0.2:
+                self.next_id += 1
+                child = f"i{dice.randrange(4, 8)}"
+                actions.append(CreateSubOrchestration(self.next_id, "o", child, None, detached=True))
+            if dice.random() < 0.2:
+                actions.append(SendEntityMessage(self.signal_of_entity()))
+            failed = dice.random() < 0.2
+            outcomes.append(Failed(FailureDetails("x", "y")) if failed else OperationSucceeded("1", tuple(actions)))
+        state = dice.choice([None, None, "1", "2"])
+        return EntityBatch(tuple(outcomes), state, None if state is None else dice.choice("12"))
+
+    def poke_entity(self) -> None:
+        """Let one thing happen to one entity."""
+        dice = self.dice
+        name = f"@e@{dice.randrange(4)}"
+        instance = self.instances.get(name)
+        choice = dice.randrange(10)
+        if instance is not None and choice < 2 and instance.timers:
+            timer = instance.timers[dice.choice(sorted(instance.timers))]
+            assert timer.event is not None, "an entity has no other timers"
+            self.deliver(Message(name, timer.event, timer.execution_id, timer=timer.key))
+        elif instance is not None and choice < 5:
+            self.keep(self.hub.remove_entity(instance, NOW))
+        elif instance is not None and choice == 5:
+            self.keep(self.hub.post(instance, name, ExecutionResumed(timestamp=NOW), NOW))
+        elif choice == 6:
+            request = f"r{self.next_id}" if dice.random() < 0.5 else f"k{dice.randrange(8)}"
+            key = request if request.startswith("k") else None
+            called = EntityOperationCalled(
+                timestamp=NOW, request_id=request, target_instance_id=name, operation="o", key=key
+            )
+            self.keep(self.hub.post(instance, name, called, NOW))
+        else:
+            events = [self.signal_of_entity() for _ in range(dice.randint(1, 3))]
+            self.keep(self.hub.signal(self.instances, events, NOW))
 
     def go_back(self, instance: Instance) -> None:
         """Let a sub-orchestration rewind that its parent has asked to."""
@@ -160,7 +243,15 @@ class Walk:
                     failed = any(isinstance(each, TaskFailed | SubOrchestrationInstanceFailed) for each in events)
                     episode = Episode(self.actions(instance, failed))
                     self.keep(self.hub.complete_episode(instance, pending, episode, NOW))
-            case PendingBatch() | None:
+            case PendingBatch() as pending:
+                identity = pending.work_item.identity
+                assert identity not in self.identities, "what the batch sends has the ids of something else"
+                self.identities.add(identity)
+                if self.dice.random() < 0.05:
+                    self.keep(self.hub.park(instance, pending, FailureDetails("x", "parked"), NOW))
+                else:
+                    self.keep(self.hub.complete_batch(instance, pending, self.batch(pending), NOW))
+            case None:
                 pass
 
     def fork(self, source: Instance) -> None:
@@ -173,7 +264,8 @@ class Walk:
     def poke(self) -> None:
         """Let one thing happen to one instance."""
         dice = self.dice
-        name = f"i{dice.randrange(8)}" if dice.random() < 0.8 or not self.instances else dice.choice([*self.instances])
+        known = [name for name, instance in self.instances.items() if not instance.is_entity]
+        name = f"i{dice.randrange(8)}" if dice.random() < 0.8 or not known else dice.choice(known)
         instance = self.instances.get(name)
         if instance is not None and instance.is_terminal and instance.is_working:
             return
@@ -232,6 +324,8 @@ def walk(seed: int) -> list[EncodedTransition]:
     walk = Walk(seed)
     for _ in range(120):
         walk.poke()
+        if walk.dice.random() < 0.6:
+            walk.poke_entity()
         for instance in list(walk.instances.values()):
             if walk.dice.random() < 0.5:
                 walk.run(instance)
@@ -262,14 +356,17 @@ def test_groups_do_what_their_transitions_do(seed: int) -> None:
     one_by_one = asyncio.run(store_in_groups(transitions, dice, 1))
     for largest in (3, 20, 1_000):
         grouped = asyncio.run(store_in_groups(transitions, dice, largest))
-        for table in ("instances", "history", "messages", "activities", "timers", "children"):
+        for table in ("instances", "history", "messages", "activities", "timers", "children", "event_keys"):
             left, right = getattr(one_by_one, table), getattr(grouped, table)
             assert left == right or {k: v for k, v in left.items() if v} == {k: v for k, v in right.items() if v}, table
 
 
 @pytest.mark.parametrize("seed", range(30))
 def test_every_waiting_instance_has_a_reason_to_go_on(seed: int) -> None:
-    """Of an instance that has ended only its row and history are left; no row is of an execution that is over."""
+    """Of an instance that has ended only its row and history are left; no row is of an execution that is over.
+
+    Only entities that are stored remember keys, and no more than they may.
+    """
     data = asyncio.run(store_in_groups(walk(seed), random.Random(seed), 10))
     current = {row.execution_id: row for row in data.instances.values()}
     for row in (*data.activities.values(), *data.timers.values(), *data.children.values()):
@@ -278,7 +375,12 @@ def test_every_waiting_instance_has_a_reason_to_go_on(seed: int) -> None:
         assert not OrchestrationStatus(owner.status).is_terminal
     for message in data.messages.values():
         owner_row = data.instances.get(message.instance_id)
+        if owner_row is None and is_entity(message.instance_id):
+            continue  # it comes into being with its first operation
         assert owner_row is not None
         assert not OrchestrationStatus(owner_row.status).is_terminal
         assert message.execution_id in (None, owner_row.execution_id)
     assert set(data.history) <= current.keys() | {key for key, value in data.history.items() if not value}
+    remembered = Counter(instance_id for instance_id, _ in data.event_keys)
+    assert remembered.keys() <= data.instances.keys()
+    assert max(remembered.values(), default=0) <= 3 + len(data.timers)

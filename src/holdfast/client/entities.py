@@ -245,7 +245,7 @@ class EntityRequests:
         check_instant("updated_from", query.updated_from)
         check_instant("updated_until", query.updated_until)
         after = continuation_token or ""
-        if not isinstance(after, str) or (after and not after.startswith("@")):  # pyright: ignore[reportUnnecessaryIsInstance] - as above
+        if not isinstance(after, str) or (after and not (after.startswith("@") and after.isprintable())):  # pyright: ignore[reportUnnecessaryIsInstance] - as above
             raise InvalidInputError(f"continuation_token={after!r:.60} does not come from a page of entities.")
         prefix, definition, state_type = _selection(query)
         wanted = EntityFilter(
@@ -303,6 +303,8 @@ def _selection(query: EntityQuery) -> tuple[str, EntityDefinition | None, Any]:
         if query.key_prefix:
             raise InvalidInputError("A key_prefix needs an entity: EntityQuery(entity=Counter, key_prefix=...).")
         return "@", None, Any
+    if not isinstance(query.key_prefix, str) or not query.key_prefix.isprintable():  # pyright: ignore[reportUnnecessaryIsInstance] - callers may be untyped
+        raise InvalidInputError(f"key_prefix={query.key_prefix!r:.80} is not how the key of an entity can begin.")
     if not isinstance(query.entity, str | type | EntityFunction):
         raise InvalidInputError(f"entity={query.entity!r:.80} is no entity class, entity function or name.")
     # A key of one character: an entity cannot have an empty one, but its prefix can be.

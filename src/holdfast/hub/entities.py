@@ -312,13 +312,17 @@ def _answer(
 
 def _warn_of_size(transition: Transition, instance: Instance, state: str | None, limits: Limits) -> None:
     """Warn when the state reaches a size, and again at each doubling of it."""
-    size, before = len(state or ""), len(instance.state or "")
+    size, before = _bytes(state or ""), _bytes(instance.state or "")
     if size < limits.entity_state_bytes_warning:
         return
     if (size // limits.entity_state_bytes_warning).bit_length() > (
         before // limits.entity_state_bytes_warning
     ).bit_length():
         transition.outputs.append(StateWarning(instance.instance_id, size))
+
+
+def _bytes(text: str) -> int:
+    return len(text) if text.isascii() else len(text.encode())
 
 
 # The end
@@ -330,11 +334,16 @@ def is_empty(instance: Instance) -> bool:
     return not has_work and instance.state is None and instance.lock is None and instance.parked is None
 
 
-def remove_entity(transition: Transition, instance: Instance) -> None:
-    """Remove the row of an empty entity; what is left in memory is as if it had never been stored."""
+def remove_entity(transition: Transition, instance: Instance, execution_id: str) -> None:
+    """Remove the row of an empty entity; what is left in memory is as if it had never been stored.
+
+    Args:
+        execution_id: for what comes after that, since revisions, by which it names what it sends, begin again.
+    """
     transition.touch(instance)
     transition.instance_removed = (instance.instance_id, instance.revision)
     transition.event_keys_removed.extend(key.key for key in instance.event_keys.values() if key is not None)
     instance.event_keys.clear()
+    instance.execution_id = execution_id
     instance.revision = 0
     instance.version = None

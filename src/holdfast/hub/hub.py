@@ -284,7 +284,7 @@ class Hub(Requests):
         if instance.revision == 0 or not is_empty(instance):
             return None
         transition = self._begin(instance.instance_id, now)
-        remove_entity(transition, instance)
+        remove_entity(transition, instance, self._execution_id(transition.lsn))
         return transition
 
     def park(

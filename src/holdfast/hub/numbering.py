@@ -24,5 +24,5 @@ class Numbering:
         return f"{lsn:013x}-{self._node}"
 
     def _entity_execution_id(self, message_id: int) -> str:
-        """An entity has one for as long as it is stored; only the rows of its timers go by it."""
+        """An entity has one for as long as it is stored; its timers, and the ids of what it sends, go by it."""
         return f"e{message_id:x}-{self._node}"

@@ -110,7 +110,7 @@ def current_state(entity: EntityDefinition, state: str, stored_version: str | No
     """Return a stored state as JSON that the entity's code of today can read.
 
     Raises:
-        VersionMismatchError: if the state is of a version that the code does not know.
+        VersionMismatchError: if the state is of a version that the code does not know, or its upgrade fails.
     """
     version = FIRST_VERSION if stored_version is None else int(stored_version)
     if version == entity.state_version:
@@ -121,7 +121,13 @@ def current_state(entity: EntityDefinition, state: str, stored_version: str | No
             f"{entity.state_version}"
             + (" and no upgrade_state function." if version < entity.state_version else ", which is older.")
         )
-    return converter.encode(entity.upgrade_state(converter.decode(state, Any), version))
+    try:
+        return converter.encode(entity.upgrade_state(converter.decode(state, Any), version))
+    except Exception as error:
+        raise VersionMismatchError(
+            f"The state of an entity {entity.name!r}, stored in version {version}, cannot be upgraded to version "
+            f"{entity.state_version}: {error!r}"
+        ) from error
 
 
 def check_operation(entity: EntityDefinition, operation: str) -> Operation | None:
