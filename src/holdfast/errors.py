@@ -124,10 +124,11 @@ class InstanceParkedError(InstanceError):
     """The instance was set aside, unharmed, until an operator mends the cause and resumes it."""
 
     def __init__(self, instance_id: str, details: FailureDetails) -> None:
+        is_entity = instance_id.startswith("@")
         super().__init__(
             instance_id,
             f"Instance {instance_id!r} is parked: {details.error_message} "
-            "Nothing of it is lost: mend the cause, then resume or terminate it.",
+            "Nothing of it is lost: mend the cause, then resume it" + ("." if is_entity else " or terminate it."),
         )
         self.details = details
 

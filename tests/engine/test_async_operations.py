@@ -94,10 +94,7 @@ def test_a_failed_commit_makes_a_running_operation_run_again() -> None:
     on(failing, make_entities(outside), scenario)
 
 
-def test_an_operation_that_runs_while_the_host_stops_runs_again_on_the_next(
-    make_store: MakeStore, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("holdfast.engine.engine._LEAVE_S", 0.05)
+def test_an_operation_that_runs_while_the_host_stops_runs_again_on_the_next(make_store: MakeStore) -> None:
     seen: list[Any] = []
 
     async def stops(run: Run) -> None:

@@ -49,9 +49,7 @@ def test_a_repetition_while_the_first_request_waits_gets_its_answer(make_store: 
             assert await asyncio.gather(*calls) == [1, 1, 1]
         assert await entries(run, "a") == [1]
 
-    with pytest.MonkeyPatch.context() as patched:
-        patched.setattr("holdfast.engine.engine._LEAVE_S", 0.05)
-        on(make_store(), make_entities(Outside()), gives_up)
+    on(make_store(), make_entities(Outside()), gives_up)
     on(make_store(), make_entities(outside), asks_again)
 
 
@@ -69,6 +67,16 @@ def test_a_call_whose_key_a_waiting_signal_has_is_answered_once_that_has_run() -
         assert await entries(run, "a") == [1]
 
     on(MemoryStore(), make_entities(outside), scenario)
+
+
+def test_a_call_whose_key_a_scheduled_signal_has_is_answered_once_that_has_run(make_store: MakeStore) -> None:
+    async def scenario(run: Run) -> None:
+        await run.client.signal_entity(ledger("a"), "note", "later", key="k", due=timedelta(milliseconds=100))
+        assert await run.client.call_entity(ledger("a"), "note", "now", key="k", timeout=SOON) == 1
+        assert await run.client.call_entity(ledger("a"), "note", "again", key="k", timeout=SOON) == 1
+        assert await entries(run, "a") == ["later"]
+
+    on(make_store(), make_entities(), scenario)
 
 
 def test_scheduled_signals_with_one_key_are_one(make_store: MakeStore) -> None:
@@ -111,13 +119,16 @@ def test_the_oldest_keys_are_forgotten(together: bool) -> None:
     on(MemoryStore(data), make_entities(), again, config)
 
 
-def test_keys_of_scheduled_signals_are_bounded_too() -> None:
+def test_keys_of_scheduled_signals_are_bounded_once_they_have_run() -> None:
     data, config = MemoryData(), HostConfig(limits=Limits(entity_keys_max=2))
 
     async def scenario(run: Run) -> None:
         for n in range(5):
-            await run.client.signal_entity(ledger("a"), "note", n, key=f"k{n}", due=timedelta(hours=1))
+            await run.client.signal_entity(ledger("a"), "note", n, key=f"k{n}", due=timedelta(milliseconds=200))
         await until(lambda: len(data.timers) == 5)
+        assert len(data.event_keys) == 5
+        await until(lambda: not data.timers)
+        await run.client.call_entity(ledger("a"), "note", 5)
         assert sorted(key for _, key in data.event_keys) == ["k3", "k4"]
 
     on(MemoryStore(data), make_entities(), scenario, config)

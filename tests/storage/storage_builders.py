@@ -157,6 +157,7 @@ def entity_row(instance_id: str, state: str | None = "0", messages: int = 0, **f
         "has_state": state is not None,
         "lock": None,
         "parked": None,
+        "timers": 0,
     }
     return EntityRow(instance_id=instance_id, state=state, messages=messages, **(defaults | fields))
 

@@ -603,13 +603,23 @@ async def test_an_entity_is_listed_with_what_waits_for_it(hub: Hub) -> None:
     )
     await owner.commit(
         instances_inserted=[full],
+        timers_inserted=[timer(1, "@c@full"), timer(2, "@c@bare")],
         messages_inserted=[message(1, "@c@full"), message(2, "@c@full"), message(3, "@c@unborn")],
     )
     shown = entity_row(
-        "@c@full", '{"é":1}', 2, created_at=5, updated_at=7, status="Suspended", version="2", lock='"l"', parked='"p"'
+        "@c@full",
+        '{"é":1}',
+        2,
+        created_at=5,
+        updated_at=7,
+        status="Suspended",
+        version="2",
+        lock='"l"',
+        parked='"p"',
+        timers=1,
     )
     rows = await owner.store.entities("@c@", "", 10)
-    assert rows == [entity_row("@c@bare"), shown]
+    assert rows == [entity_row("@c@bare", timers=1), shown]
     assert rows[0].has_state is True
     without = [msgspec.structs.replace(row, state=None) for row in rows]
     assert await owner.store.entities("@", "", 10, with_state=False) == without

@@ -368,6 +368,8 @@ def test_entities_are_a_range_of_the_index_read_in_its_order(tmp_path: Path, nam
         "SEARCH instance USING INDEX instance_by_id (partition=? AND instance_id>? AND instance_id<?)",
         "CORRELATED SCALAR SUBQUERY 1",
         "SEARCH inbox USING COVERING INDEX inbox_by_instance (instance_id=?)",
+        "CORRELATED SCALAR SUBQUERY 2",
+        "SEARCH timer USING PRIMARY KEY (partition=? AND execution_id=?)",
     ]
 
 

@@ -106,7 +106,7 @@ class EntityStatus(Generic[E]):
         self._converter = converter
 
     @property
-    def entity_id(self) -> EntityId[object]:
+    def entity_id(self) -> EntityId[Any]:
         return EntityId.parse(self.found.instance_id)
 
     @property
@@ -148,8 +148,13 @@ class EntityStatus(Generic[E]):
 
     @property
     def messages(self) -> int:
-        """How many operations and lock requests wait for it."""
+        """How many operations and lock requests wait for it now."""
         return self.found.messages
+
+    @property
+    def scheduled_signals(self) -> int:
+        """How many signals wait for their time."""
+        return self.found.scheduled_signals
 
     @property
     def parked(self) -> FailureDetails | None:

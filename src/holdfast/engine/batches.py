@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from holdfast.engine.residents import Resident
 from holdfast.engine.worker import Worker
 from holdfast.errors import StorageError
-from holdfast.hub.entities import PendingBatch
+from holdfast.hub.entities import PendingBatch, give_back_batch
 from holdfast.model.failure import failure_from_exception
 from holdfast.model.work_items import Blocked, EntityBatch
 from holdfast.replay.entity import BatchRun
@@ -25,10 +25,18 @@ class Batches:
         self._worker = worker
         self._places = asyncio.Semaphore(node.config.entity_batches_max)
         self._jobs: set[asyncio.Task[None]] = set()
+        self._is_draining = False
 
     @property
     def is_idle(self) -> bool:
         return not self._jobs
+
+    async def drain(self, limit_s: float) -> None:
+        """Begin no more operations that may wait, and let those that run finish, for so long; then stop them."""
+        self._is_draining = True
+        if self._jobs:
+            await asyncio.wait(self._jobs, timeout=limit_s)
+        self.close()
 
     def close(self) -> None:
         """Give up what runs: its operations run again when the entities are loaded next."""
@@ -41,6 +49,9 @@ class Batches:
         if not isinstance(begun, BatchRun):
             self._node.complete(resident, pending, begun)
         elif self._worker.may_wait(pending.work_item):
+            if self._is_draining:
+                give_back_batch(resident.instance, pending)
+                return
             job = asyncio.get_running_loop().create_task(self._run_async(resident, pending, begun))
             self._jobs.add(job)
             job.add_done_callback(self._jobs.discard)

@@ -41,7 +41,7 @@ class HostConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     timer_horizon_s: int = 600
     """Timers due later than this are not kept in memory."""
     drain_s: float = 30.0
-    """How long running activities may take to finish when the host stops."""
+    """How long running activities, and `async def` operations, may take to finish when the host stops."""
     default_version: str | None = None
     """The version of this host's orchestrators, and of the orchestrations that are started without one."""
     version_match: VersionMatch = "current_or_older"

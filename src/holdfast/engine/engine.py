@@ -151,7 +151,10 @@ class Engine:
         if self._is_stopping or self._stopped is None:
             return
         self._is_stopping = True
-        await self._runner.drain(self.config.drain_s)
+        await asyncio.gather(
+            self._runner.drain(self.config.drain_s),
+            *([] if self._node is None else [self._node.batches.drain(self.config.drain_s)]),
+        )
         await self._builtins.close()
         self._progress.close()
         node, self._node = self._node, None

@@ -51,6 +51,7 @@ class EntityRequests:
         """Accept signals, all in one transition; return once they are durable."""
         for request in requests:
             self._check(request)
+        await self._know_schedules({request.instance_id for request in requests if request.due_at is not None})
         node = self._admitting_node()
         for request in requests:
             if request.instance_id in node.left_alone:
@@ -112,9 +113,9 @@ class EntityRequests:
                 state = stopped.result()
                 raise InstanceParkedError(instance_id, state.parked or FailureDetails("", "It is parked."))
         except TimeoutError:
+            again = "; ask again with its key for the result" if request.key else ""
             raise WaitTimeoutError(
-                f"Entity {instance_id} has not answered within {timeout}. The operation may still run: ask again with "
-                "the same key for its result."
+                f"Entity {instance_id} has not answered within {timeout}. The operation may still run{again}."
             ) from None
         finally:
             waiters.discard(instance_id, stopped)
@@ -122,6 +123,12 @@ class EntityRequests:
         answer = answered.result()
         assert not isinstance(answer, UpdateCompleted), "an entity has no updates"
         return answer
+
+    async def _know_schedules(self, instance_ids: set[str]) -> None:
+        """Bring entities into memory: one that is not there has no messages, but may have many scheduled signals."""
+        node = self._admitting_node()
+        absent = [each for each in instance_ids if each not in node.residents]
+        await asyncio.gather(*(change_instance(node, each, lambda _: 0) for each in absent))
 
     def _check(self, request: OperationRequest) -> None:
         """Refuse what the entity would refuse, as far as the app can know."""
@@ -264,6 +271,7 @@ def _entity_state(row: EntityRow, lock_requests: tuple[LockState, ...]) -> Entit
         lock=None if holder is None else _lock_state(holder),
         lock_requests=lock_requests,
         messages=row.messages,
+        scheduled_signals=row.timers,
         parked=None if row.parked is None else decode_record(row.parked, FailureDetails),
     )
 

@@ -99,12 +99,12 @@ class Node:
         self._dropped = Dropped()
         self._to_park: dict[str, FailureDetails] = {}
         self._rewinds = ChildRewinds(self)
-        self._batches = Batches(self, worker)
+        self.batches = Batches(self, worker)
 
     @property
     def is_quiet(self) -> bool:
         """Whether nothing is being read, stepped or stored at this moment."""
-        return self.loader.is_idle and self._turns.is_idle and self._batches.is_idle and self.journal.is_settled
+        return self.loader.is_idle and self._turns.is_idle and self.batches.is_idle and self.journal.is_settled
 
     def pause(self) -> None:
         """Take no more steps; what was begun can still become durable."""
@@ -117,7 +117,7 @@ class Node:
         self.timers.clear()
         self.loader.close(CommitFailedError("The host had to start again; nothing of this request was stored."))
         self.suspects.close()
-        self._batches.close()
+        self.batches.close()
         self.starts.abandon(self.journal.durable_lsn)
         self.residents.clear()
 
@@ -212,7 +212,7 @@ class Node:
                 case None:
                     self.suspects.has_worked(instance)
                 case PendingBatch() as work:
-                    self._batches.run(resident, work)
+                    self.batches.run(resident, work)
                 case PendingEpisode() as work:
                     self._run_episode(resident, work)
 

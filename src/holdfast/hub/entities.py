@@ -54,7 +54,7 @@ def is_early(message: Message, now: datetime) -> bool:
     return not is_due and message.timer is None
 
 
-def schedule(transition: Transition, instance: Instance, message: Message, limits: Limits) -> None:
+def schedule(transition: Transition, instance: Instance, message: Message) -> None:
     """Keep a signal with a timer until it is due. The number of its message, which is unique, names the timer."""
     event = message.event
     assert isinstance(event, EntityOperationSignaled), "only signals are scheduled"
@@ -71,7 +71,6 @@ def schedule(transition: Transition, instance: Instance, message: Message, limit
     )
     if event.key is not None:
         _remember(transition, instance, EventKey(instance.instance_id, event.key, message.message_id))
-        _forget_oldest(transition, instance, limits)
 
 
 def key_of(message: Message) -> str | None:
@@ -87,13 +86,13 @@ def answer_again(transition: Transition, instance: Instance, message: Message, k
     transition.touch(instance)
     transition.consume(instance, (message,))
     known = instance.event_keys[key]
-    event = message.event
-    if isinstance(event, EntityOperationCalled) and known is not None:
-        answer = known.answer or EntityOperationCompleted(timestamp=transition.now, request_id=key)
-        transition.outputs.append(OperationAnswered(instance.instance_id, event.request_id, answer))
+    if isinstance(message.event, EntityOperationCalled) and known is not None and known.answer is not None:
+        transition.outputs.append(OperationAnswered(instance.instance_id, message.event.request_id, known.answer))
 
 
 def _remember(transition: Transition, instance: Instance, key: EventKey) -> None:
+    if instance.event_keys.get(key.event_key) is not None:  # kept since its signal was scheduled, without an answer
+        transition.event_keys_removed.append(key.key)
     instance.event_keys[key.event_key] = key
     transition.event_keys_added.append(key)
 
@@ -103,7 +102,8 @@ def _forget_oldest(transition: Transition, instance: Instance, limits: Limits) -
     if excess <= 0:
         return
     added = {key.event_key for key in transition.event_keys_added}
-    oldest = list(itertools.islice((key for key in instance.event_keys.values() if key is not None), excess))
+    answered = (key for key in instance.event_keys.values() if key is not None and key.answer is not None)
+    oldest = list(itertools.islice(answered, excess))
     for key in oldest:
         del instance.event_keys[key.event_key]
     # This very transition may have more of them than are remembered.
@@ -275,9 +275,9 @@ def complete_batch(
                 _act(transition, instance, action, started, new)
                 started += isinstance(action, CreateSubOrchestration)
         answer = _answer(transition, instance, operation, outcome)
-        if operation.key is not None and message.message_id is not None:
-            key = EventKey(instance.instance_id, operation.key, message.message_id, answer)
-            _remember(transition, instance, key)
+        position = message.message_id if message.timer is None else message.timer[1]
+        if operation.key is not None and position is not None:
+            _remember(transition, instance, EventKey(instance.instance_id, operation.key, position, answer))
     _forget_oldest(transition, instance, limits)
 
 
@@ -312,9 +312,9 @@ def _answer(
 
 def _warn_of_size(transition: Transition, instance: Instance, state: str | None, limits: Limits) -> None:
     """Warn when the state reaches a size, and again at each doubling of it."""
-    size, before = _bytes(state or ""), _bytes(instance.state or "")
-    if size < limits.entity_state_bytes_warning:
+    if state is None or 4 * len(state) < limits.entity_state_bytes_warning:
         return
+    size, before = _bytes(state), _bytes(instance.state or "")
     if (size // limits.entity_state_bytes_warning).bit_length() > (
         before // limits.entity_state_bytes_warning
     ).bit_length():

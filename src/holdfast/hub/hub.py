@@ -116,7 +116,7 @@ class Hub(Requests):
             return transition
         if is_early(message, now):
             transition = self._begin(instance.instance_id, now)
-            schedule(transition, instance, message, self.limits)
+            schedule(transition, instance, message)
             return transition
         if key is not None:
             instance.event_keys[key] = None

@@ -109,7 +109,10 @@ class LockHolder(msgspec.Struct, frozen=True):
 
 
 class EventKey(msgspec.Struct, frozen=True):
-    """An idempotency key that an entity remembers, with the answer that was given, if somebody called for one."""
+    """An idempotency key that an entity remembers, with what came of its operation.
+
+    There is no answer yet for a signal that is scheduled.
+    """
 
     instance_id: str
     event_key: str

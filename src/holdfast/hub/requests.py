@@ -92,7 +92,7 @@ class Requests(Rewinds):
         Raises:
             OverloadedError: if the inbox is full.
         """
-        waiting = len(instance.inbox) + len(instance.held) if instance else 0
+        waiting = _waiting(instance) if instance else 0
         if isinstance(event, EventRaised) and instance and self._is_full_for(instance, event):
             raise OverloadedError(
                 f"Instance {instance_id!r} has taken in {instance.events_buffered} external events that it has not "
@@ -121,7 +121,7 @@ class Requests(Rewinds):
         """
         for instance_id, added in Counter(event.target_instance_id for event in events).items():
             instance = instances.get(instance_id)
-            waiting = len(instance.inbox) + len(instance.held) + len(instance.timers) if instance else 0
+            waiting = _waiting(instance) if instance else 0
             if waiting + added > self.limits.inbox_messages_max:
                 raise OverloadedError(
                     f"Entity {instance_id} has {waiting} operations waiting, and {added} more would be above the "
@@ -137,3 +137,9 @@ class Requests(Rewinds):
         if instance.events_buffered < self.limits.events_buffered_max or instance.events_awaited is None:
             return False
         return event.name.casefold() not in instance.events_awaited
+
+
+def _waiting(instance: Instance) -> int:
+    """How much an instance has taken in and not consumed; the timers of an entity are signals that are scheduled."""
+    scheduled = len(instance.timers) if instance.is_entity else 0
+    return len(instance.inbox) + len(instance.held) + scheduled

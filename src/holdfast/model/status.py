@@ -83,6 +83,8 @@ class EntityState(msgspec.Struct, frozen=True, kw_only=True):
     """Who waits for the lock, in order; looked up for a single entity only."""
     messages: int = 0
     """How many operations and lock requests wait."""
+    scheduled_signals: int = 0
+    """How many signals wait for their time."""
     parked: FailureDetails | None = None
     """Why it needs an operator, if it does; it runs nothing meanwhile."""
 

@@ -71,7 +71,7 @@ class EntityContext:
         return self._run.is_over
 
     @property
-    def entity_id(self) -> EntityId[object]:
+    def entity_id(self) -> EntityId[Any]:
         return EntityId(self._run.work_item.name, self._run.work_item.key)
 
     @property
@@ -81,8 +81,14 @@ class EntityContext:
 
     @property
     def request_id(self) -> str:
-        """Names this operation, also when it runs again after a crash: give it to what an `async def` calls."""
-        return self._run.operation.request_id
+        """Names this operation, also when it runs again after a crash: give it to what an `async def` calls.
+
+        If the client chose a key, it is made of that and the entity's id.
+        """
+        operation = self._run.operation
+        if operation.key is None:
+            return operation.request_id
+        return f"{self._run.work_item.instance_id}:{operation.key}"
 
     @property
     def current_utc_datetime(self) -> datetime:

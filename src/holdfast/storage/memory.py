@@ -243,6 +243,7 @@ class MemoryStore:
             lock=row.lock,
             parked=row.parked,
             messages=sum(message.instance_id == row.instance_id for message in self._data.messages.values()),
+            timers=sum(timer.execution_id == row.execution_id for timer in self._data.timers.values()),
         )
 
     async def instances_with_messages(self, after: str, limit: int) -> list[str]:

@@ -138,6 +138,8 @@ class EntityRow(msgspec.Struct, frozen=True, kw_only=True):
     parked: str | None
     messages: int
     """How many inbox rows wait for it."""
+    timers: int
+    """How many timers it has."""
 
 
 class Fence(msgspec.Struct, frozen=True):

@@ -170,7 +170,8 @@ SELECT * FROM instance WHERE partition = 0 AND instance_id > ? ORDER BY instance
 -- A page of the entities whose ids begin with a prefix. One lower bound, so that nothing before the prefix is visited;
 -- the upper one ends in a character that no id contains.
 SELECT instance_id, created_at, updated_at, status, version, state IS NOT NULL, CASE WHEN :with_state THEN state END,
-    lock, parked, (SELECT count(*) FROM inbox WHERE inbox.instance_id = instance.instance_id)
+    lock, parked, (SELECT count(*) FROM inbox WHERE inbox.instance_id = instance.instance_id),
+    (SELECT count(*) FROM timer WHERE timer.partition = 0 AND timer.execution_id = instance.execution_id)
 FROM instance
 WHERE partition = 0 AND instance_id >= max(:prefix, :after) AND instance_id < :prefix || char(0x10FFFF)
   AND instance_id <> :after
@@ -181,7 +182,8 @@ ORDER BY instance_id LIMIT :limit;
 -- name: entities_locked
 -- A page of the entities that are locked, without state; bounded as above.
 SELECT instance_id, created_at, updated_at, status, version, state IS NOT NULL, NULL,
-    lock, parked, (SELECT count(*) FROM inbox WHERE inbox.instance_id = instance.instance_id)
+    lock, parked, (SELECT count(*) FROM inbox WHERE inbox.instance_id = instance.instance_id),
+    (SELECT count(*) FROM timer WHERE timer.partition = 0 AND timer.execution_id = instance.execution_id)
 FROM instance
 WHERE partition = 0 AND instance_id >= max('@', ?1) AND instance_id < '@' || char(0x10FFFF)
   AND instance_id <> ?1 AND lock IS NOT NULL
