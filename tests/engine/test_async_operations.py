@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import dataclass, field
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -19,6 +20,7 @@ from holdfast import (
     HostConfig,
     OrchestratorMisuseError,
     TaskFailedError,
+    WaitTimeoutError,
     entity_context,
 )
 from holdfast.storage.memory import MemoryStore
@@ -43,6 +45,20 @@ def test_an_operation_starts_only_once_its_cause_is_durable() -> None:
         assert [what for what, _ in outside.seen] == [1]
 
     on(slow, make_entities(outside), scenario)
+
+
+def test_a_call_waits_no_longer_than_it_is_asked_to_whatever_the_store_does() -> None:
+    slow = SlowStore(MemoryStore())
+
+    async def scenario(run: Run) -> None:
+        slow.before["commit"] = held = asyncio.Event()
+        with pytest.raises(WaitTimeoutError):
+            await run.client.call_entity(ledger("a"), "note", 1, key="k", timeout=timedelta(milliseconds=20))
+        assert not held.is_set()
+        held.set()
+        assert await run.client.call_entity(ledger("a"), "note", 1, key="k", timeout=SOON) == 1
+
+    on(slow, make_entities(), scenario)
 
 
 def test_an_entity_runs_one_operation_at_a_time_and_the_others_wait() -> None:

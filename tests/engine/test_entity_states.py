@@ -73,6 +73,10 @@ def broken(state: Any, version: int) -> Any:
     raise KeyError("amount")
 
 
+def exits(state: Any, version: int) -> Any:
+    raise SystemExit(3)
+
+
 async def add(run: Run, ids: Sequence[EntityId[Any]], number: int) -> None:
     for entity in ids:
         await run.client.signal_entity(entity, "add", number)
@@ -118,7 +122,7 @@ def test_older_states_are_upgraded_when_they_are_read_or_used_next(make_store: M
     assert on(make_store(), app, lambda run: sums(run, ids)) == [8, 8]
 
 
-@pytest.mark.parametrize("stored", ["newer", "not to be upgraded"])
+@pytest.mark.parametrize("stored", ["newer", "not to be upgraded", "its upgrade exits"])
 def test_states_that_the_code_cannot_read_wait_for_code_that_can(make_store: MakeStore, stored: str) -> None:
     """With all their messages; an operator lets them go on."""
 
@@ -145,7 +149,7 @@ def test_states_that_the_code_cannot_read_wait_for_code_that_can(make_store: Mak
     right_app, *right_ids = counters(2, to_second)
     first_app, *first_ids = (right_app, *right_ids) if stored == "newer" else counters(1)
     on(make_store(), first_app, lambda run: add(run, first_ids, 1))
-    wrong_app, *wrong_ids = counters(1) if stored == "newer" else counters(2, broken)
+    wrong_app, *wrong_ids = counters(1) if stored == "newer" else counters(2, exits if "exits" in stored else broken)
     on(make_store(), wrong_app, wrong)
     on(make_store(), right_app, right)
 
