@@ -122,8 +122,18 @@ def test_older_states_are_upgraded_when_they_are_read_or_used_next(make_store: M
     assert on(make_store(), app, lambda run: sums(run, ids)) == [8, 8]
 
 
-@pytest.mark.parametrize("stored", ["newer", "not to be upgraded", "its upgrade exits"])
-def test_states_that_the_code_cannot_read_wait_for_code_that_can(make_store: MakeStore, stored: str) -> None:
+def keeps(state: Any, version: int) -> Any:
+    return state
+
+
+@pytest.mark.parametrize(
+    ("stored", "version", "upgrade"),
+    [(3, 1, None), (3, 2, keeps), (1, 3, broken), (1, 3, exits)],
+    ids=["older code", "older upgrade", "broken upgrade", "upgrade that exits"],
+)
+def test_states_that_the_code_cannot_read_wait_for_code_that_can(
+    make_store: MakeStore, stored: int, version: int, upgrade: Any
+) -> None:
     """With all their messages; an operator lets them go on."""
 
     async def wrong(run: Run) -> None:
@@ -146,10 +156,10 @@ def test_states_that_the_code_cannot_read_wait_for_code_that_can(make_store: Mak
 
         await eventually(done)
 
-    right_app, *right_ids = counters(2, to_second)
-    first_app, *first_ids = (right_app, *right_ids) if stored == "newer" else counters(1)
+    right_app, *right_ids = counters(3, to_second)
+    first_app, *first_ids = (right_app, *right_ids) if stored == 3 else counters(1)
     on(make_store(), first_app, lambda run: add(run, first_ids, 1))
-    wrong_app, *wrong_ids = counters(1) if stored == "newer" else counters(2, exits if "exits" in stored else broken)
+    wrong_app, *wrong_ids = counters(version, upgrade)
     on(make_store(), wrong_app, wrong)
     on(make_store(), right_app, right)
 
