@@ -113,7 +113,7 @@ def test_what_does_not_fit_into_one_batch_is_left_for_the_next() -> None:
             ctx.signal_entity(ledger("b"), "note", "too much")
 
     _ = greedy
-    on(MemoryStore(), app, scenario, HostConfig(drain_s=0.2, limits=Limits(actions_max=2)))
+    on(MemoryStore(), app, scenario, HostConfig(drain_s=0.2, limits=Limits(actions_max=2, episode_messages_max=3)))
 
 
 def test_errors_keep_their_class_on_the_way_to_the_caller() -> None:

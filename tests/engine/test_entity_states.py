@@ -10,7 +10,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
-from engine_kit import SOON, Run, eventually
+from engine_kit import SOON, Run, SlowStore, eventually
 from entity_kit import MakeStore, cell, entries, has_entries, ledger, make_entities, note, on
 
 from holdfast import (
@@ -211,6 +211,25 @@ def test_entities_that_leave_memory_keep_their_states(make_store: MakeStore) -> 
 
     config = HostConfig(cache_bytes_max=10_000, drain_s=0.2)
     on(make_store(), make_entities(), scenario, config)
+
+
+def test_an_entity_stays_in_memory_until_the_store_knows_all_of_it() -> None:
+    slow, held = SlowStore(MemoryStore()), asyncio.Event()
+
+    async def scenario(run: Run) -> None:
+        await run.client.call_entity(ledger("a"), "note", 0)
+        slow.before["commit"] = held
+        calls: list[asyncio.Task[Any]] = []
+        try:
+            for number in range(1, 4):
+                calls.append(asyncio.create_task(run.client.call_entity(ledger("a"), "note", number)))
+                for _ in range(20):
+                    await asyncio.sleep(0)
+        finally:
+            held.set()
+        assert await asyncio.gather(*calls) == [2, 3, 4]
+
+    on(slow, make_entities(), scenario, HostConfig(cache_bytes_max=1, drain_s=0.2))
 
 
 def test_lists_of_entities(make_store: MakeStore) -> None:
