@@ -45,6 +45,7 @@ class Outside:
     """The world outside of the entities: what their async operations did, and may do next."""
 
     seen: list[Any] = field(default_factory=list)
+    cancelled: list[Any] = field(default_factory=list)
     gate: asyncio.Event = field(default_factory=asyncio.Event)
 
 
@@ -107,7 +108,11 @@ def make_entities(outside: Outside | None = None) -> App:
         async def wait(self, what: Any) -> int:
             world.seen.append((what, entity_context().request_id))
             self.entries.append(what)
-            await world.gate.wait()
+            try:
+                await world.gate.wait()
+            except asyncio.CancelledError:
+                world.cancelled.append(what)
+                raise
             return len(self.entries)
 
     @app.entity

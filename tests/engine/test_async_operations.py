@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import dataclass, field
+from datetime import timedelta
 from typing import Any
 
 import pytest
-from engine_kit import SOON, FailingStore, Run, SlowStore, until
+from engine_kit import SOON, FailingStore, Run, SlowStore, eventually, until
 from entity_kit import MakeStore, Outside, entries, has_entries, ledger, make_entities, note, on
 
 from holdfast import (
@@ -19,30 +20,53 @@ from holdfast import (
     HostConfig,
     OrchestratorMisuseError,
     TaskFailedError,
+    WaitTimeoutError,
     entity_context,
 )
+from holdfast.model.failure import FailureDetails
 from holdfast.storage.memory import MemoryStore
 
 
 def test_an_operation_starts_only_once_its_cause_is_durable() -> None:
-    outside = Outside()
+    outside, held = Outside(), asyncio.Event()
     outside.gate.set()
     slow = SlowStore(MemoryStore())
 
     async def scenario(run: Run) -> None:
         await run.client.call_entity(ledger("a"), "note", 0)
-        slow.before["commit"] = held = asyncio.Event()
-        call = asyncio.create_task(run.client.call_entity(ledger("a"), "wait", 1))
+        slow.before["commit"] = held
         commits = slow.calls["commit"]
-        await until(lambda: slow.calls["commit"] > commits)
-        for _ in range(20):
-            await asyncio.sleep(0)
-        assert outside.seen == []
-        held.set()
+        call = asyncio.create_task(run.client.call_entity(ledger("a"), "wait", 1))
+        try:
+            await until(lambda: slow.calls["commit"] > commits)
+            for _ in range(20):
+                await asyncio.sleep(0)
+            assert outside.seen == []
+        finally:
+            held.set()
         assert await call == 2
         assert [what for what, _ in outside.seen] == [1]
 
     on(slow, make_entities(outside), scenario)
+
+
+def test_a_call_waits_no_longer_than_it_is_asked_to_whatever_the_store_does() -> None:
+    slow, held = SlowStore(MemoryStore()), asyncio.Event()
+    slow.before["commit"] = held
+
+    async def scenario(run: Run) -> None:
+        call = run.client.call_entity(ledger("a"), "note", 1, key="k", timeout=timedelta(milliseconds=20))
+        waiting = asyncio.create_task(call)
+        try:
+            async with asyncio.timeout(SOON.total_seconds()):
+                await asyncio.wait((waiting,))
+        finally:
+            held.set()
+        with pytest.raises(WaitTimeoutError):
+            await waiting
+        assert await run.client.call_entity(ledger("a"), "note", 1, key="k", timeout=SOON) == 1
+
+    on(slow, make_entities(), scenario)
 
 
 def test_an_entity_runs_one_operation_at_a_time_and_the_others_wait() -> None:
@@ -67,6 +91,7 @@ def test_the_timeout_fails_and_takes_back_the_operation() -> None:
     async def scenario(run: Run) -> None:
         with pytest.raises(TimeoutError, match="operation_timeout_s") as failed:
             await run.client.call_entity(ledger("a"), "wait", "too long", timeout=SOON)
+        assert outside.cancelled == ["too long"]
         assert isinstance(failed.value, TaskFailedError)
         assert await run.client.call_entity(ledger("a"), "note", 1, timeout=SOON) == 1
         assert await entries(run, "a") == [1]
@@ -87,6 +112,7 @@ def test_a_failed_commit_makes_a_running_operation_run_again() -> None:
             await run.client.signal_entity(ledger("b"), "note", "lost")
         await until(lambda: len(outside.seen) == 2)
         assert outside.seen[0] == outside.seen[1]
+        assert outside.cancelled == [1]
         outside.gate.set()
         await has_entries(run, "a", [0, 1, 2])
         assert await entries(run, "b") == []
@@ -111,6 +137,29 @@ def test_an_operation_that_runs_while_the_host_stops_runs_again_on_the_next(make
     on(make_store(), make_entities(outside), starts)
     assert len(seen) == 2
     assert seen[0] == seen[1]
+
+
+def test_an_operation_that_runs_while_its_entity_is_parked_runs_again_once_that_goes_on() -> None:
+    """What it has changed in memory does not count."""
+    outside = Outside()
+
+    async def scenario(run: Run) -> None:
+        await run.client.call_entity(ledger("a"), "note", 0)
+        await run.client.signal_entity(ledger("a"), "wait", 1)
+        await until(lambda: len(outside.seen) == 1)
+        run.engine.node.park_by_id("@ledger@a", FailureDetails("x", "planted"))
+        outside.gate.set()
+
+        async def parked() -> bool:
+            found = await run.client.get_entity(ledger("a"))
+            return found is not None and found.parked is not None
+
+        await eventually(parked)
+        await run.client.resume("@ledger@a")
+        await has_entries(run, "a", [0, 1])
+        assert outside.seen[0] == outside.seen[1]
+
+    on(MemoryStore(), make_entities(outside), scenario)
 
 
 def rough_app() -> App:

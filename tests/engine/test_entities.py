@@ -27,6 +27,7 @@ from entity_kit import (
 from holdfast import (
     App,
     Entity,
+    EntityContext,
     EntityId,
     EntitySignal,
     HostConfig,
@@ -90,6 +91,29 @@ def test_what_cannot_be_encoded_fails_its_operation_only(make_store: MakeStore) 
 
     config = HostConfig(drain_s=0.2, limits=Limits(payload_bytes_max=1_000))
     on(make_store(), shop(), scenario, config)
+
+
+def test_what_does_not_fit_into_one_batch_is_left_for_the_next() -> None:
+    """And an operation that asks for too much by itself fails."""
+
+    async def scenario(run: Run) -> None:
+        def passes(what: str) -> EntitySignal:
+            return EntitySignal(ledger("a"), "pass_on", ["b", what, False])
+
+        await run.client.signal_many([passes("1"), passes("2"), note("a", "3"), passes("4"), note("a", "5")])
+        await has_entries(run, "a", ["1", "2", "3", "4", "5"])
+        with pytest.raises(InvalidInputError, match="more than 2"):
+            await run.client.call_entity(EntityId("greedy", "a"), "any", timeout=SOON)
+
+    app = make_entities()
+
+    @app.entity
+    def greedy(ctx: EntityContext) -> None:
+        for _ in range(3):
+            ctx.signal_entity(ledger("b"), "note", "too much")
+
+    _ = greedy
+    on(MemoryStore(), app, scenario, HostConfig(drain_s=0.2, limits=Limits(actions_max=2, episode_messages_max=3)))
 
 
 def test_errors_keep_their_class_on_the_way_to_the_caller() -> None:

@@ -99,11 +99,11 @@ def test_each_commit_of_entities_fails_once(how: str) -> None:
         assert not data.messages, "something was left behind"
         assert not data.timers
         commit += 1
-    assert commit > 20, "the workload has become too small to test anything"
+    assert commit > 15, "the workload has become too small to test anything"
 
 
 @pytest.mark.parametrize("how", ["before", "unknown, applied"])
 def test_commits_of_entities_fail_on_sqlite(how: str, tmp_path: Path) -> None:
-    for commit in range(1, 25, 4):
+    for commit in range(1, 16, 3):
         store = open_store(f"sqlite:///{tmp_path / f'{commit}.db'}")
         assert asyncio.run(run_with_failure(store, commit, how))

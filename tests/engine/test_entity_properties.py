@@ -224,9 +224,10 @@ AMOUNTS = st.lists(
     amounts=AMOUNTS,
     failing_commits=st.dictionaries(st.integers(1, 60), st.sampled_from(MODES), max_size=12),
     group=st.sampled_from([1, 3, 1_000]),
+    cache=st.sampled_from([1, 1_000_000]),
 )
 def test_the_sum_is_what_was_acknowledged_whatever_commits_fail(
-    amounts: list[tuple[str, int, int, int]], failing_commits: dict[int, str], group: int
+    amounts: list[tuple[str, int, int, int]], failing_commits: dict[int, str], group: int, cache: int
 ) -> None:
     app, data = App(), MemoryData()
 
@@ -282,4 +283,4 @@ def test_the_sum_is_what_was_acknowledged_whatever_commits_fail(
         await eventually(settled)
         assert await sums() == expected
 
-    on(failing, app, scenario, HostConfig(group_transitions_max=group, drain_s=0.2))
+    on(failing, app, scenario, HostConfig(group_transitions_max=group, cache_bytes_max=cache, drain_s=0.2))

@@ -10,7 +10,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
-from engine_kit import SOON, Run, eventually
+from engine_kit import SOON, Run, SlowStore, eventually
 from entity_kit import MakeStore, cell, entries, has_entries, ledger, make_entities, note, on
 
 from holdfast import (
@@ -73,6 +73,10 @@ def broken(state: Any, version: int) -> Any:
     raise KeyError("amount")
 
 
+def exits(state: Any, version: int) -> Any:
+    raise SystemExit(3)
+
+
 async def add(run: Run, ids: Sequence[EntityId[Any]], number: int) -> None:
     for entity in ids:
         await run.client.signal_entity(entity, "add", number)
@@ -118,8 +122,18 @@ def test_older_states_are_upgraded_when_they_are_read_or_used_next(make_store: M
     assert on(make_store(), app, lambda run: sums(run, ids)) == [8, 8]
 
 
-@pytest.mark.parametrize("stored", ["newer", "not to be upgraded"])
-def test_states_that_the_code_cannot_read_wait_for_code_that_can(make_store: MakeStore, stored: str) -> None:
+def keeps(state: Any, version: int) -> Any:
+    return state
+
+
+@pytest.mark.parametrize(
+    ("stored", "version", "upgrade"),
+    [(3, 1, None), (3, 2, keeps), (1, 3, broken), (1, 3, exits)],
+    ids=["older code", "older upgrade", "broken upgrade", "upgrade that exits"],
+)
+def test_states_that_the_code_cannot_read_wait_for_code_that_can(
+    make_store: MakeStore, stored: int, version: int, upgrade: Any
+) -> None:
     """With all their messages; an operator lets them go on."""
 
     async def wrong(run: Run) -> None:
@@ -142,10 +156,10 @@ def test_states_that_the_code_cannot_read_wait_for_code_that_can(make_store: Mak
 
         await eventually(done)
 
-    right_app, *right_ids = counters(2, to_second)
-    first_app, *first_ids = (right_app, *right_ids) if stored == "newer" else counters(1)
+    right_app, *right_ids = counters(3, to_second)
+    first_app, *first_ids = (right_app, *right_ids) if stored == 3 else counters(1)
     on(make_store(), first_app, lambda run: add(run, first_ids, 1))
-    wrong_app, *wrong_ids = counters(1) if stored == "newer" else counters(2, broken)
+    wrong_app, *wrong_ids = counters(version, upgrade)
     on(make_store(), wrong_app, wrong)
     on(make_store(), right_app, right)
 
@@ -197,6 +211,25 @@ def test_entities_that_leave_memory_keep_their_states(make_store: MakeStore) -> 
 
     config = HostConfig(cache_bytes_max=10_000, drain_s=0.2)
     on(make_store(), make_entities(), scenario, config)
+
+
+def test_an_entity_stays_in_memory_until_the_store_knows_all_of_it() -> None:
+    slow, held = SlowStore(MemoryStore()), asyncio.Event()
+
+    async def scenario(run: Run) -> None:
+        await run.client.call_entity(ledger("a"), "note", 0)
+        slow.before["commit"] = held
+        calls: list[asyncio.Task[Any]] = []
+        try:
+            for number in range(1, 4):
+                calls.append(asyncio.create_task(run.client.call_entity(ledger("a"), "note", number)))
+                for _ in range(20):
+                    await asyncio.sleep(0)
+        finally:
+            held.set()
+        assert await asyncio.gather(*calls) == [2, 3, 4]
+
+    on(slow, make_entities(), scenario, HostConfig(cache_bytes_max=1, drain_s=0.2))
 
 
 def test_lists_of_entities(make_store: MakeStore) -> None:

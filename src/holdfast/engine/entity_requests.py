@@ -106,8 +106,8 @@ class EntityRequests:
         answered = waiters.add_request(instance_id, request_id)
         stopped = waiters.add(instance_id)  # before it is sent: both may become durable together
         try:
-            await change_instance(node, instance_id, send)
             async with asyncio.timeout(None if timeout is None else timeout.total_seconds()):
+                await change_instance(node, instance_id, send)
                 await asyncio.wait((answered, stopped), return_when=asyncio.FIRST_COMPLETED)
             if not answered.done():
                 state = stopped.result()

@@ -123,7 +123,9 @@ def current_state(entity: EntityDefinition, state: str, stored_version: str | No
         )
     try:
         return converter.encode(entity.upgrade_state(converter.decode(state, Any), version))
-    except Exception as error:
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:
         raise VersionMismatchError(
             f"The state of an entity {entity.name!r}, stored in version {version}, cannot be upgraded to version "
             f"{entity.state_version}: {error!r}"
