@@ -204,12 +204,14 @@ class EntityRequests:
         key: str | None,
     ) -> OperationRequest:
         check_key("key", key)
+        if due is not None:
+            instant(datetime.now(UTC), due)  # refused here if it cannot be; what it comes to is for the host to say
         return OperationRequest(
             instance_id=address_of(entity),
             operation=operation_name(operation),
             input=encode_input(self._converter, None, input),
             key=key,
-            due_at=None if due is None else instant(datetime.now(UTC), due),
+            due=due,
         )
 
     async def read_entity_state(self, entity: EntityId[E]) -> E | None:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from holdfast.engine.residents import Resident
 from holdfast.engine.worker import Worker
-from holdfast.errors import StorageError
+from holdfast.errors import HostStoppedError, StorageError
 from holdfast.hub.entities import PendingBatch, give_back_batch
 from holdfast.model.failure import failure_from_exception
 from holdfast.model.work_items import Blocked, EntityBatch
@@ -17,6 +17,9 @@ from holdfast.replay.entity import BatchRun
 
 if TYPE_CHECKING:
     from holdfast.engine.node import Node
+
+
+_BATCH_S = 0.05  # the loop has others to serve
 
 
 class Batches:
@@ -43,6 +46,11 @@ class Batches:
         for job in self._jobs:
             job.cancel()
 
+    async def closed(self, limit_s: float) -> None:
+        """Wait until what was given up has ended; code that swallows its cancellation is not waited for much longer."""
+        if self._jobs:
+            await asyncio.wait(self._jobs, timeout=limit_s)
+
     def run(self, resident: Resident, pending: PendingBatch) -> None:
         """Run a batch, and complete it now or later."""
         begun = self._worker.begin_batch(pending.work_item, resident.state)
@@ -67,6 +75,8 @@ class Batches:
         async with self._places:
             try:
                 result: EntityBatch | Blocked = await begun.run_async(self._wait)
+            except _HasStoppedError:
+                return
             except Exception as error:  # the state that an operation has left behind cannot be read
                 result = Blocked(failure_from_exception(error))
         node.guarded(resident.instance.instance_id, lambda: self._finish(resident, pending, begun, result))
@@ -91,6 +101,7 @@ class Batches:
                 await asyncio.wait((job,))
         except asyncio.CancelledError:
             job.cancel()
+            await asyncio.wait((job,))
             raise
         error = asyncio.CancelledError() if job.cancelled() else job.exception()
         if not in_time:
@@ -99,6 +110,8 @@ class Batches:
             )
         if job.cancelled():
             raise RuntimeError("The operation cancelled itself.")
+        if self._is_draining and isinstance(error, HostStoppedError):
+            raise _HasStoppedError
         return job.result()
 
 
@@ -111,8 +124,14 @@ async def _awaited(operation: Awaitable[Any]) -> Any:
         raise RuntimeError(f"The operation raised {error!r}.") from error
 
 
+class _HasStoppedError(BaseException):
+    """The operation could not do its work because the host is stopping: it has not run, and runs again."""
+
+
 def _run(begun: BatchRun) -> EntityBatch | Blocked:
+    clock = asyncio.get_running_loop().time
+    until = clock() + _BATCH_S
     try:
-        return begun.run()
+        return begun.run(lambda: clock() < until)
     except Exception as error:  # the state that an operation has left behind cannot be read
         return Blocked(failure_from_exception(error))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
@@ -40,7 +41,8 @@ async def change_instance(
         if not changed.done():
             changed.set_exception(error)
 
-    node.guarded(instance_id, lambda: node.loader.with_resident(instance_id, arrived, refused, is_new=is_new))
+    find = functools.partial(node.loader.with_resident, instance_id, arrived, refused, is_new=is_new)
+    node.context.run(node.guarded, instance_id, find)
     lsn, refusal = await changed
     await node.journal.durable(lsn)
     if refusal is not None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import contextvars
 import logging
 from collections.abc import Awaitable, Callable, Mapping
 from types import MappingProxyType
@@ -36,10 +37,10 @@ from holdfast.errors import (
     StoreInUseError,
 )
 from holdfast.model.converter import DataConverter
-from holdfast.model.failure import failure_from_exception
+from holdfast.model.failure import failure_from_exception, qualified_name
 from holdfast.model.ids import is_entity
 from holdfast.model.refs import FunctionReference, decode_input
-from holdfast.model.work_items import ActivityWorkItem, Outcome
+from holdfast.model.work_items import ActivityWorkItem, Failed, Outcome
 from holdfast.registry.registry import Registry
 from holdfast.storage.port import Store
 
@@ -48,6 +49,7 @@ logger = logging.getLogger("holdfast.engine")
 _BACK_OFF_S = (0.0, 0.1, 1.0, 5.0)
 _ISOLATION_S = 0.5
 _LEAVE_S = 5.0
+_HOST_STOPPED = qualified_name(HostStoppedError)
 _LOOK_AGAIN_S = 0.001
 
 
@@ -87,6 +89,7 @@ class Engine:
         self._culprits = Culprits()
         self._is_stopping = False
         self._stopped: asyncio.Future[None] | None = None
+        self._context = contextvars.copy_context()
 
     @property
     def is_ready(self) -> bool:
@@ -130,6 +133,7 @@ class Engine:
         if self._stopped is not None or self._is_stopping:
             raise ConfigurationError("A host runs once; make a new one with app.host(...).")
         self._stopped = asyncio.get_running_loop().create_future()
+        self._context = contextvars.copy_context()
         try:
             await self._begin(after_crash=None)
         except BaseException:
@@ -288,15 +292,16 @@ class Engine:
         node.abandon()
         # A store that another process took is not taken back: the two would fight for ever.
         lost = isinstance(error, OwnershipLostError)
-        then = self._end(error) if lost else self._begin_again(list(self._jobs))
-        job = asyncio.get_running_loop().create_task(then)
+        then = self._end(error) if lost else self._begin_again(node, list(self._jobs))
+        job = asyncio.get_running_loop().create_task(then, context=self._context)
         self._jobs.add(job)
         job.add_done_callback(self._jobs.discard)
 
-    async def _begin_again(self, old_jobs: list[asyncio.Task[None]]) -> None:
+    async def _begin_again(self, old: Node, old_jobs: list[asyncio.Task[None]]) -> None:
         for job in old_jobs:
             job.cancel()
         await asyncio.gather(*old_jobs, return_exceptions=True)
+        await old.batches.closed(_LEAVE_S)
         while not self._is_stopping:
             await asyncio.sleep(_BACK_OFF_S[min(self._culprits.failures_in_a_row, len(_BACK_OFF_S) - 1)])
             try:
@@ -317,6 +322,8 @@ class Engine:
 
     def _activity_finished(self, work_item: ActivityWorkItem, outcome: Outcome) -> None:
         self._progress.ended(work_item)
+        if self._is_stopping and isinstance(outcome, Failed) and outcome.details.error_type == _HOST_STOPPED:
+            return  # it could not do its work because this host is stopping; it runs again on the next
         self._answers.add(work_item, outcome)
         if self._node is not None:
             self._node.reports.finished(work_item, outcome)

@@ -18,7 +18,7 @@ from holdfast.engine.rows import decode_instance_lock, decode_section
 from holdfast.errors import CorruptRecordError, InstanceParkedError, WaitTimeoutError
 from holdfast.hub.instance import LockHolder
 from holdfast.model.entities import EntityFunction, check_operation
-from holdfast.model.failure import FailureDetails
+from holdfast.model.failure import FailureDetails, failure_from_exception
 from holdfast.model.history import (
     EntityLockRequested,
     EntityOperationCalled,
@@ -28,6 +28,7 @@ from holdfast.model.history import (
     UpdateCompleted,
 )
 from holdfast.model.ids import name_of
+from holdfast.model.instants import instant
 from holdfast.model.requests import EntityFilter, OperationRequest
 from holdfast.model.status import EntitiesRemoved, EntityState, LockState, OrchestrationStatus
 from holdfast.replay.entity_context import running_operation
@@ -51,7 +52,7 @@ class EntityRequests:
         """Accept signals, all in one transition; return once they are durable."""
         for request in requests:
             self._check(request)
-        await self._know_schedules({request.instance_id for request in requests if request.due_at is not None})
+        await self._know_schedules({request.instance_id for request in requests if request.due is not None})
         node = self._admitting_node()
         for request in requests:
             if request.instance_id in node.left_alone:
@@ -64,7 +65,7 @@ class EntityRequests:
                 target_instance_id=request.instance_id,
                 operation=request.operation,
                 input=request.input,
-                due_at=request.due_at,
+                due_at=None if request.due is None else instant(now, request.due),
                 key=request.key,
             )
             for request in requests
@@ -75,7 +76,7 @@ class EntityRequests:
             if (resident := node.residents.get(request.instance_id)) is not None
         }
         transition = node.hub.signal(instances, events, now)
-        node.append(transition)
+        node.context.run(node.append, transition)
         await node.journal.durable(transition.lsn)
 
     async def call(self, request: OperationRequest, timeout: timedelta | None) -> OperationAnswer:
@@ -234,7 +235,7 @@ class EntityRequests:
         while True:
             rows = await self._engine.store.entities_locked(after, _ENTITIES_PER_READ)
             for row in rows:
-                holder = decode_instance_lock(row)
+                holder = _readable_lock(row)
                 if holder is not None and await self._is_orphaned(holder):
                     node = self._admitting_node()
                     await node.journal.durable(_send_unlock(node, row.instance_id, holder))
@@ -251,6 +252,14 @@ class EntityRequests:
         return section is None or section.section_id != holder.section_id or section.is_lost
 
 
+def _readable_lock(row: EntityRow) -> LockHolder | None:
+    try:
+        return decode_instance_lock(row)
+    except CorruptRecordError as error:
+        logger.error("The lock of entity %s cannot be read, and is left alone: %s", row.instance_id, error)  # noqa: TRY400
+        return None
+
+
 def _send_unlock(node: Node, instance_id: str, holder: LockHolder) -> int:
     now = node.clock.now()
     event = EntityUnlockSent(timestamp=now, critical_section_id=holder.section_id, target_instance_id=instance_id)
@@ -260,7 +269,11 @@ def _send_unlock(node: Node, instance_id: str, holder: LockHolder) -> int:
 
 
 def _entity_state(row: EntityRow, lock_requests: tuple[LockState, ...]) -> EntityState:
-    holder = decode_instance_lock(row)
+    try:
+        holder = decode_instance_lock(row)
+        parked = None if row.parked is None else decode_record(row.parked, FailureDetails)
+    except CorruptRecordError as error:  # one damaged record must not hide the others
+        holder, parked = None, failure_from_exception(error)
     return EntityState(
         instance_id=row.instance_id,
         created_at=from_microseconds(row.created_at),
@@ -272,7 +285,7 @@ def _entity_state(row: EntityRow, lock_requests: tuple[LockState, ...]) -> Entit
         lock_requests=lock_requests,
         messages=row.messages,
         scheduled_signals=row.timers,
-        parked=None if row.parked is None else decode_record(row.parked, FailureDetails),
+        parked=parked,
     )
 
 

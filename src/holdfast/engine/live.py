@@ -160,7 +160,7 @@ async def _resident(node: Node, instance_id: str) -> Resident:
         if not found.done():
             found.set_exception(error)
 
-    node.guarded(instance_id, lambda: node.loader.with_resident(instance_id, arrived, refused))
+    node.context.run(node.guarded, instance_id, lambda: node.loader.with_resident(instance_id, arrived, refused))
     resident = await found
     if resident is None:
         raise InstanceNotFoundError(instance_id)

@@ -137,8 +137,8 @@ class Loader:
 
     def _arrive_all(self, instance_ids: list[str], found: dict[str, StoredInstance]) -> None:
         for instance_id in instance_ids:
-            self._reading.discard(instance_id)
-            waiting = self._wanted.pop(instance_id, [])
+            # What those who wait send to this very instance gets into line behind them; it is not read once more.
+            waiting = self._wanted.get(instance_id, [])
             try:
                 self._arrive(instance_id, found.get(instance_id), waiting)
             except CorruptRecordError as error:
@@ -152,6 +152,9 @@ class Loader:
                     if refused is not None:
                         refused(CommitFailedError(f"An internal error; it is not known what was stored: {error!r}"))
                 return
+            finally:
+                self._wanted.pop(instance_id, None)
+                self._reading.discard(instance_id)
 
     def _arrive(
         self, instance_id: str, stored: StoredInstance | None, waiting: list[tuple[Arrived, Refused | None, int | None]]

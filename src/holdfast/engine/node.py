@@ -6,6 +6,7 @@ transition that changes it, so every transition sees the effects of all earlier 
 
 from __future__ import annotations
 
+import contextvars
 import logging
 from collections import deque
 from collections.abc import Callable
@@ -76,6 +77,8 @@ class Node:
         failed: Callable[[Exception, str | None], None],
     ) -> None:
         self.fence = fence = ownership.fence
+        self.context = contextvars.copy_context()
+        """For what clients make the node do: nothing of theirs is to be seen by the code that runs because of it."""
         self.clock = clock
         self.config = config
         self.hub = Hub(ownership.lsn, f"{fence.node_id}.{fence.incarnation:x}", config.limits, config.default_version)

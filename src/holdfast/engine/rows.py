@@ -108,6 +108,8 @@ def encode_transition(transition: Transition, partition_count: int) -> EncodedTr
     if instance is not None and transition.history:
         history = HistoryRow(partition, instance.execution_id, instance.episodes - 1, encode_events(transition.history))
         size += len(history.events)
+    if instance is not None:
+        size += len(instance.state or "") + len(instance.output or "") + len(instance.custom_status or "")
     sent = [_inbox_row(message, partition_count) for message in transition.sent] if transition.sent else _NOTHING
     for row in sent:
         size += len(row.event)

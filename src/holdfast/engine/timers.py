@@ -37,8 +37,9 @@ class DueTimes(Generic[T]):
         if due_at > self.horizon():
             self._items.pop(key, None)
             return
-        self._items[key] = (due_at, item)
-        heapq.heappush(self._heap, (due_at, key))
+        known, self._items[key] = self._items.get(key), (due_at, item)
+        if known is None or known[0] != due_at:
+            heapq.heappush(self._heap, (due_at, key))
         if self._sleeping_until is None or due_at < self._sleeping_until:
             self._arm()
 

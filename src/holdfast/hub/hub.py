@@ -142,7 +142,8 @@ class Hub(Requests):
             else:
                 instance.inbox.append(message)
             return instance, transition
-        if ended is None and is_entity(message.instance_id) and not isinstance(event, EntityUnlockSent):
+        is_for_entity = is_entity(message.instance_id) and not isinstance(event, EntityUnlockSent)
+        if ended is None and is_for_entity and message.message_id is not None:
             instance = self._new_entity(message, now)
             return instance, self._queue(instance, message, now)
         return ended, self._drop(ended, message, now)

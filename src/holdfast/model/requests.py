@@ -68,7 +68,8 @@ class OperationRequest(msgspec.Struct, frozen=True, kw_only=True):
     operation: str
     input: str | None = None
     key: str | None = None
-    due_at: datetime | None = None
+    due: timedelta | datetime | None = None
+    """A time counts from when the host accepts the request, by its clock."""
 
 
 class EntityFilter(msgspec.Struct, frozen=True, kw_only=True):

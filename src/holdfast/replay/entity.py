@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable
 from contextvars import Token
 from typing import Any, ParamSpec, TypeAlias, TypeVar
 
-from holdfast.errors import InvalidInputError
+from holdfast.errors import InvalidInputError, OrchestratorMisuseError, PayloadError
 from holdfast.model.converter import DataConverter
 from holdfast.model.entities import EntityClass, EntityDefinition, EntityFunction, check_operation, current_state
 from holdfast.model.failure import failure_from_exception
@@ -31,7 +31,10 @@ Wait: TypeAlias = Callable[[Awaitable[Any]], Awaitable[Any]]
 
 
 class LiveState:
-    """The state of an entity class as an object, kept between batches; `text` is the JSON that it stands for."""
+    """The state of an entity class as an object, kept between batches; `text` is the JSON that it stands for.
+
+    It is made from that text, and no user code has seen it yet.
+    """
 
     __slots__ = ("text", "value")
 
@@ -62,10 +65,9 @@ class BatchRun:
         self._state = None
         if work_item.state is not None:
             self._state = current_state(entity, work_item.state, work_item.state_version, converter)
-        self._value: Any = None
-        if isinstance(entity, EntityClass) and self._state is not None:
-            is_live = live is not None and live.text == self._state
-            self._value = live.value if live and is_live else converter.decode(self._state, entity.cls)
+        self._state_before = self._state
+        is_live = live is not None and live.text == self._state
+        self._value: Any = live.value if live and is_live else self._read()
         self._outcomes: list[OperationOutcome] = []
         self._actions = 0
 
@@ -74,20 +76,31 @@ class BatchRun:
         """The state after the batch, to be given to the next one."""
         return None if self._value is None or self._state is None else LiveState(self._state, self._value)
 
-    def run(self) -> EntityBatch:
-        """Run operations none of which is `async def`."""
+    def run(self, may_go_on: Callable[[], bool]) -> EntityBatch:
+        """Run operations none of which is `async def`: at least one, and others for as long as `may_go_on`."""
+        self._run_all(may_go_on, is_careful=False)
+        try:
+            self._value = self._read()
+        except PayloadError:
+            # Which of them has left behind what its class cannot be made of, only a look after each can tell.
+            self._outcomes.clear()
+            self._actions, self._state = 0, self._state_before
+            self._value = self._read()
+            self._run_all(may_go_on, is_careful=True)
+        return self._batch()
+
+    def _run_all(self, may_go_on: Callable[[], bool], *, is_careful: bool) -> None:
         for operation in self._work_item.operations:
             run, token = self._begin(operation)
             try:
                 result = _as_exception(self._call, operation)
-                _as_exception(self._succeed, run, result)
+                _as_exception(self._succeed, run, _plain(operation, result), is_careful=is_careful)
             except Exception as error:
                 self._fail(error)
             finally:
                 _end(run, token)
-            if self._is_full:
+            if self._is_full or not may_go_on():
                 break
-        return self._batch()
 
     async def run_async(self, wait: Wait) -> EntityBatch:
         """Run operations up to the first that is `async def`.
@@ -96,21 +109,25 @@ class BatchRun:
         others, and after a crash no operation runs again but the one that was running.
         """
         for operation in self._work_item.operations:
-            has_waited = False
+            is_async = self._entity.is_async(operation.operation)
             run, token = self._begin(operation)
             try:
                 result = _as_exception(self._call, operation)
-                if inspect.isawaitable(result):
-                    has_waited = True
-                    result = await wait(result)
-                _as_exception(self._succeed, run, result)
+                result = await wait(result) if is_async else _plain(operation, result)
+                _as_exception(self._succeed, run, result, is_careful=True)
             except Exception as error:
                 self._fail(error)
             finally:
                 _end(run, token)
-            if has_waited or self._is_full:
+            if is_async or self._is_full:
                 break
         return self._batch()
+
+    def _read(self) -> Any:
+        """Return the state of a class as a new object; None if there is none."""
+        if self._state is None or not isinstance(self._entity, EntityClass):
+            return None
+        return self._converter.decode(self._state, self._entity.cls)
 
     @property
     def _is_full(self) -> bool:
@@ -146,8 +163,12 @@ class BatchRun:
                 raise InvalidInputError(f"Operation {found.name!r} of entity {entity.name!r} needs an input.")
         return getattr(self._value, found.name)(*arguments)
 
-    def _succeed(self, run: OperationRun, result: Any) -> None:
-        """Take over what an operation has done, all of it or, if it cannot be encoded, nothing."""
+    def _succeed(self, run: OperationRun, result: Any, *, is_careful: bool) -> None:
+        """Take over what an operation has done, all of it or, if it cannot be encoded, nothing.
+
+        Args:
+            is_careful: see also whether the state can be read again.
+        """
         text = run.result if result is None else self._converter.encode(result)
         if isinstance(self._entity, EntityFunction):
             state = run.state
@@ -155,6 +176,8 @@ class BatchRun:
             state = None
         else:
             state = self._converter.encode(self._value)
+        if is_careful and state is not None and isinstance(self._entity, EntityClass):
+            self._value = self._converter.decode(state, self._entity.cls)
         self._outcomes.append(OperationSucceeded(text, tuple(run.actions)))
         self._actions += len(run.actions)
         self._state = state
@@ -163,13 +186,23 @@ class BatchRun:
 
     def _fail(self, error: Exception) -> None:
         self._outcomes.append(Failed(failure_from_exception(error)))
-        self._value = None
-        if isinstance(self._entity, EntityClass) and self._state is not None:
-            self._value = self._converter.decode(self._state, self._entity.cls)
+        self._value = self._read()
 
     def _batch(self) -> EntityBatch:
         version = None if self._state is None else str(self._entity.state_version)
         return EntityBatch(tuple(self._outcomes), self._state, version)
+
+
+def _plain(operation: EntityOperation, result: Any) -> Any:
+    """Return what an operation that is a plain `def` has returned, unless somebody would have to await it."""
+    if not inspect.isawaitable(result):
+        return result
+    if inspect.iscoroutine(result):
+        result.close()
+    raise OrchestratorMisuseError(
+        f"Operation {operation.operation!r} is no `async def`, and returned something to be awaited. What a decorator "
+        "has wrapped must be `async def` still."
+    )
 
 
 def _as_exception(work: Callable[P, T], *args: P.args, **options: P.kwargs) -> T:
