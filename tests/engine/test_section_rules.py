@@ -35,6 +35,7 @@ def test_rules(make_store: MakeStore) -> None:
 
     @app.orchestrator
     async def breaks_rules(ctx: OrchestrationContext) -> list[str]:
+        assert ctx.lock(B, A, B).lock_set == ctx.lock(A, B).lock_set, "all must lock in one order, and nothing twice"
         refused = [refusal(lambda: ctx.lock())]
         asked = ctx.lock(A, B, A).acquire()
         refused.append(refusal(lambda: ctx.call_entity(A, Account.add, 1)))
@@ -158,6 +159,36 @@ def test_leases_and_timeouts_outlive_the_host(make_store: MakeStore) -> None:
                 return "locked"
         except TimeoutError:
             return "timed out"
+
+    on(make_store(), app, first)
+    on(make_store(), app, second)
+
+
+def test_a_grant_that_a_suspended_holder_has_not_seen_outlives_the_host(make_store: MakeStore) -> None:
+    """It is read from the store again, but its lease began when it came first."""
+    app = make_section_app()
+
+    @app.orchestrator
+    async def leased(ctx: OrchestrationContext) -> int:
+        async with ctx.lock(B, lease=timedelta(hours=1)):
+            return await ctx.call_entity(B, Account.add, 1)
+
+    async def first(run: Run) -> None:
+        await run.client.start_new("keeper", ["b"], instance_id="k")
+        await is_held(run, "k", B)
+        await run.client.start_new(leased, instance_id="l")
+        await waits(run, B, "l")
+        await run.client.suspend("l")
+        await has_status(run, "l", OrchestrationStatus.SUSPENDED)
+        await run.client.raise_event("k", "go")
+        await is_held(run, "l", B)
+
+    async def second(run: Run) -> None:
+        node = run.engine.node
+        await run.client.resume("l")
+        assert await run.client.wait_for_completion("l", timeout=SOON) == 1
+        assert await use(run, "b") == 2
+        assert run.engine.node is node
 
     on(make_store(), app, first)
     on(make_store(), app, second)

@@ -235,6 +235,7 @@ class World:
             if instance is None or section is None:
                 continue
             assert not instance.is_terminal
+            assert instance.parked is None or section.is_lost or not section.is_granted
             assert any(each > 0 for each in instance.timers) == (
                 section.is_granted and not section.is_lost and section.lease is not None
             )

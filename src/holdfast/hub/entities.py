@@ -1,8 +1,9 @@
 """Entities: the queue of operations, and the locks that orchestrations hold.
 
 A lock request visits the entities of its set in order: each, once free, is locked and passes the request on; the last
-one answers the orchestration. So nobody waits in a circle, and every chain ends in an answer, which a dead
-orchestration's hub turns into unlocks. A call from inside a section names it: if that has lost its lock, it is refused.
+one answers the orchestration. So nobody waits in a circle, and every chain ends: in an answer, which a dead
+orchestration's hub turns into unlocks, or where the request is taken back, in unlocks of what it has locked so far. A
+call from inside a section names it: if that has lost its lock, it is refused.
 """
 
 from __future__ import annotations
