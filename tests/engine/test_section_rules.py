@@ -95,7 +95,7 @@ def test_all_others_wait_in_order_while_an_entity_is_locked(make_store: MakeStor
         await run.client.raise_event("k1", "go")
         await is_held(run, "k2", A)
         await waits(run, A, "k3")
-        assert await run.client.read_entity_state(A) == {"balance": 1}
+        assert await run.client.read_entity_state(A) == Account(1)
         await run.client.terminate("k3")
         await waits(run, A)
         await run.client.raise_event("k2", "go")

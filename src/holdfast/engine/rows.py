@@ -271,7 +271,7 @@ def decode_instance(stored: StoredInstance) -> Instance:
     else:
         instance.section = decode_section(row)
     for key in stored.event_keys:
-        instance.event_keys[key.event_key] = _decode_event_key(key)
+        instance.remember(_decode_event_key(key))
     instance.state = row.state
     instance.version, instance.tags, instance.request_key = row.version, decode_tags(row.tags), row.request_key
     instance.events_buffered = row.events_buffered

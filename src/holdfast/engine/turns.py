@@ -10,7 +10,8 @@ from holdfast.engine.journal import Journal
 from holdfast.engine.residents import Residents
 from holdfast.hub.instance import Instance
 
-_STEPS_PER_TURN = 256  # then the loop gets a chance to do something else
+_STEPS_PER_TURN = 256
+_TURN_S = 0.05  # after either of them the loop gets a chance to do something else
 
 
 class Turns:
@@ -52,8 +53,10 @@ class Turns:
 
     def _run(self) -> None:
         self._is_scheduled = False
+        clock = asyncio.get_running_loop().time
+        until = clock() + _TURN_S
         for _ in range(_STEPS_PER_TURN):
-            if not self._order or self._is_paused or self._journal.is_full:
+            if not self._order or self._is_paused or self._journal.is_full or clock() >= until:
                 break
             self._step(self._runnable.pop(self._order.popleft()))
         self._residents.shrink(self._journal.durable_lsn)

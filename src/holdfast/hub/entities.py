@@ -92,9 +92,8 @@ def answer_again(transition: Transition, instance: Instance, message: Message, k
 
 
 def _remember(transition: Transition, instance: Instance, key: EventKey) -> None:
-    if instance.event_keys.get(key.event_key) is not None:  # kept since its signal was scheduled, without an answer
+    if instance.remember(key) is not None:  # it was kept since its signal was scheduled, without an answer
         transition.event_keys_removed.append(key.key)
-    instance.event_keys[key.event_key] = key
     transition.event_keys_added.append(key)
 
 
@@ -106,7 +105,7 @@ def _forget_oldest(transition: Transition, instance: Instance, limits: Limits) -
     answered = (key for key in instance.event_keys.values() if key is not None and key.answer is not None)
     oldest = list(itertools.islice(answered, excess))
     for key in oldest:
-        del instance.event_keys[key.event_key]
+        instance.forget(key)
     # This very transition may have more of them than are remembered.
     transition.event_keys_removed.extend(key.key for key in oldest if key.event_key not in added)
     kept = [key for key in transition.event_keys_added if key.event_key in instance.event_keys]
@@ -345,6 +344,7 @@ def remove_entity(transition: Transition, instance: Instance, execution_id: str)
     transition.instance_removed = (instance.instance_id, instance.revision)
     transition.event_keys_removed.extend(key.key for key in instance.event_keys.values() if key is not None)
     instance.event_keys.clear()
+    instance.event_keys_bytes = 0
     instance.execution_id = execution_id
     instance.revision = 0
     instance.version = None

@@ -10,6 +10,7 @@ import msgspec
 
 from holdfast.model.failure import FailureDetails
 from holdfast.model.history import (
+    EntityOperationCompleted,
     EntityOperationSignaled,
     OperationAnswer,
     ParentInstance,
@@ -123,6 +124,10 @@ class EventKey(msgspec.Struct, frozen=True):
     def key(self) -> tuple[str, str]:
         return (self.instance_id, self.event_key)
 
+    @property
+    def answer_bytes(self) -> int:
+        return len(self.answer.output or "") if isinstance(self.answer, EntityOperationCompleted) else 0
+
 
 class Instance:
     """Mutable, and changed by transitions only. `lsn` is the last of them; `revision` counts them."""
@@ -137,6 +142,7 @@ class Instance:
         "deliveries",
         "episodes",
         "event_keys",
+        "event_keys_bytes",
         "events_awaited",
         "events_buffered",
         "execution_id",
@@ -192,6 +198,8 @@ class Instance:
         """Of an entity."""
         self.event_keys: dict[str, EventKey | None] = {}
         """What an entity remembers, oldest first; None for a key whose operation still waits to run."""
+        self.event_keys_bytes = 0
+        """An estimate of the memory that the answers among them take."""
         self.episodes = 0
         self.history_events = 0
         self.deliveries = 0
@@ -220,6 +228,17 @@ class Instance:
     @property
     def is_terminal(self) -> bool:
         return self.status.is_terminal
+
+    def remember(self, key: EventKey) -> EventKey | None:
+        """Keep a key; return what was kept under it before."""
+        known = self.event_keys.get(key.event_key)
+        self.event_keys[key.event_key] = key
+        self.event_keys_bytes += key.answer_bytes - (known.answer_bytes if known else 0)
+        return known
+
+    def forget(self, key: EventKey) -> None:
+        del self.event_keys[key.event_key]
+        self.event_keys_bytes -= key.answer_bytes
 
     @property
     def has_messages(self) -> bool:

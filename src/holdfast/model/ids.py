@@ -62,15 +62,16 @@ class EntityId(Generic[E]):
     As an instance id it is written `@counter@clicks`.
     """
 
-    __slots__ = ("_class", "key", "name")
+    __slots__ = ("_entity", "key", "name")
 
     @overload
     def __init__(self, entity: type[E], key: str) -> None: ...
     @overload
     def __init__(self: EntityId[Any], entity: EntityFunction | str, key: str) -> None: ...
     def __init__(self, entity: type[E] | EntityFunction | str, key: str) -> None:
-        self._class: Any = None if isinstance(entity, str) else getattr(entity, "__entity_class__", None)
-        name = entity if isinstance(entity, str) else (self._class.name if self._class else entity.__name__)
+        self._entity: Any = None if isinstance(entity, str) else entity
+        known = self.definition
+        name = entity if isinstance(entity, str) else (known.name if known else entity.__name__)
         _check_text(name, "The entity name")
         _check_text(key, "The entity key")
         if "@" in name:
@@ -90,18 +91,20 @@ class EntityId(Generic[E]):
 
     def result_type(self, operation: str) -> Any:
         """Return the annotated result of an operation, or `Any` if this id was made from a name."""
-        found = self._class.operations.get(operation.lower()) if self._class else None
+        found = self.definition.operations.get(operation.lower()) if self.definition else None
         return found.output_type if found else Any
 
     @property
     def state_type(self) -> Any:
         """The entity class, or `Any` if this id was made from a name or a function."""
-        return self._class.state_type if self._class else Any
+        return self.definition.state_type if self.definition else Any
 
     @property
     def definition(self) -> EntityDefinition | None:
         """What the app says about the entity, if this id was made from its class or its function."""
-        return self._class
+        found: EntityDefinition | None = getattr(self._entity, "__entity_class__", None)
+        # A class that is not registered itself inherits the definition of its base, and is not meant.
+        return found if getattr(found, "cls", self._entity) is self._entity else None
 
     @staticmethod
     def parse(instance_id: str) -> EntityId[object]:
