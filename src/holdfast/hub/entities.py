@@ -62,6 +62,7 @@ def schedule(transition: Transition, instance: Instance, message: Message) -> No
     assert event.due_at is not None, "it is early"
     assert message.message_id is not None, "it was sent"
     if instance.revision == 0:
+        instance.created_at = transition.now
         transition.change(instance)
     else:
         transition.touch(instance)
