@@ -139,7 +139,7 @@ class Suspects:
     async def _run_instance(self, instance_id: str) -> None:
         node = self._node
         instance = await self._instance(instance_id)
-        if instance is None or instance.is_terminal or not (instance.inbox or instance.held):
+        if instance is None or instance.is_terminal or not instance.has_messages:
             return
         if instance.deliveries >= node.hub.limits.deliveries_max:
             node.park(instance, _guilty("an episode of its orchestrator or entity", instance.deliveries))
