@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterable
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, Any, TypeVar, overload
+from typing import TYPE_CHECKING, Any, TypeVar, Unpack, overload
 
 from holdfast.client.entity_status import EntityPage, EntityQuery, EntitySignal, EntityStatus
 from holdfast.errors import InvalidInputError
@@ -14,6 +14,7 @@ from holdfast.model.failure import exception_from_failure
 from holdfast.model.history import EntityOperationFailed
 from holdfast.model.ids import EntityId, address_of
 from holdfast.model.instants import instant
+from holdfast.model.options import ClientSignalOptions, EntityCallOptions, check_names
 from holdfast.model.refs import NO_INPUT, encode_input
 from holdfast.model.requests import EntityFilter, OperationRequest, check_duration, check_instant, check_key
 from holdfast.model.status import EntitiesRemoved, LockState
@@ -38,35 +39,15 @@ class EntityRequests:
 
     @overload
     async def signal_entity(
-        self,
-        entity: EntityId[E],
-        operation: Callable[[E], Any],
-        /,
-        *,
-        due: timedelta | datetime | None = None,
-        key: str | None = None,
+        self, entity: EntityId[E], operation: Callable[[E], Any], /, **options: Unpack[ClientSignalOptions]
     ) -> None: ...
     @overload
     async def signal_entity(
-        self,
-        entity: EntityId[E],
-        operation: Callable[[E, I], Any],
-        input: I,
-        /,
-        *,
-        due: timedelta | datetime | None = None,
-        key: str | None = None,
+        self, entity: EntityId[E], operation: Callable[[E, I], Any], input: I, /, **options: Unpack[ClientSignalOptions]
     ) -> None: ...
     @overload
     async def signal_entity(
-        self,
-        entity: EntityId[Any],
-        operation: str,
-        input: Any = ...,
-        /,
-        *,
-        due: timedelta | datetime | None = None,
-        key: str | None = None,
+        self, entity: EntityId[Any], operation: str, input: Any = ..., /, **options: Unpack[ClientSignalOptions]
     ) -> None: ...
     async def signal_entity(
         self,
@@ -74,22 +55,17 @@ class EntityRequests:
         operation: Callable[..., Any] | str,
         input: Any = NO_INPUT,
         /,
-        *,
-        due: timedelta | datetime | None = None,
-        key: str | None = None,
+        **options: Unpack[ClientSignalOptions],
     ) -> None:
         """Ask an entity to run an operation, one way; the entity comes into being if it does not exist.
 
-        Args:
-            due: it waits for its turn only from this aware instant, or after this time.
-            key: names this signal: of several with one key the entity runs the first, so that it can be sent again
-                when the reply to the first request was lost.
+        Options: `due`, `key`; see `ClientSignalOptions`.
 
         Raises:
             NotRegisteredError: if the app has no such entity.
             InvalidInputError, OverloadedError.
         """
-        await self._hub.signal_entities([self._request(entity, operation, input, due, key)])
+        await self.signal_many([EntitySignal(entity, operation, input, **options)])
 
     async def signal_many(self, signals: Iterable[EntitySignal]) -> None:
         """Send many signals, to one entity or several, in one commit: all of them are stored, or none.
@@ -101,7 +77,7 @@ class EntityRequests:
             InvalidInputError: if one of them cannot be stored, or there are too many.
             OverloadedError: if too much waits for one of the entities.
         """
-        requests = [self._request(each.entity, each.operation, each.input, each.due, each.key) for each in signals]
+        requests = [self._request(each) for each in signals]
         if len(requests) > self._limits.signals_max:
             raise InvalidInputError(
                 f"There are {len(requests)} signals; one request takes at most {self._limits.signals_max}."
@@ -115,9 +91,7 @@ class EntityRequests:
         entity: EntityId[E],
         operation: Callable[[E], Coroutine[Any, Any, O]],
         /,
-        *,
-        timeout: timedelta | None = None,
-        key: str | None = None,
+        **options: Unpack[EntityCallOptions],
     ) -> O: ...
     @overload
     async def call_entity(  # type: ignore[overload-overlap]  # as above
@@ -126,41 +100,19 @@ class EntityRequests:
         operation: Callable[[E, I], Coroutine[Any, Any, O]],
         input: I,
         /,
-        *,
-        timeout: timedelta | None = None,
-        key: str | None = None,
+        **options: Unpack[EntityCallOptions],
     ) -> O: ...
     @overload
     async def call_entity(
-        self,
-        entity: EntityId[E],
-        operation: Callable[[E], O],
-        /,
-        *,
-        timeout: timedelta | None = None,
-        key: str | None = None,
+        self, entity: EntityId[E], operation: Callable[[E], O], /, **options: Unpack[EntityCallOptions]
     ) -> O: ...
     @overload
     async def call_entity(
-        self,
-        entity: EntityId[E],
-        operation: Callable[[E, I], O],
-        input: I,
-        /,
-        *,
-        timeout: timedelta | None = None,
-        key: str | None = None,
+        self, entity: EntityId[E], operation: Callable[[E, I], O], input: I, /, **options: Unpack[EntityCallOptions]
     ) -> O: ...
     @overload
     async def call_entity(
-        self,
-        entity: EntityId[Any],
-        operation: str,
-        input: Any = ...,
-        /,
-        *,
-        timeout: timedelta | None = None,
-        key: str | None = None,
+        self, entity: EntityId[Any], operation: str, input: Any = ..., /, **options: Unpack[EntityCallOptions]
     ) -> Any: ...
     async def call_entity(
         self,
@@ -168,17 +120,13 @@ class EntityRequests:
         operation: Callable[..., Any] | str,
         input: Any = NO_INPUT,
         /,
-        *,
-        timeout: timedelta | None = None,
-        key: str | None = None,
+        **options: Unpack[EntityCallOptions],
     ) -> Any:
         """Run an operation on an entity and return its result, once that is on the disk.
 
         It queues like a signal; an entity that is locked lets it wait.
 
-        Args:
-            timeout: how long to wait for the result; the operation may run all the same.
-            key: names this call: its repetition has no second effect, and returns what the first one did.
+        Options: `timeout`, `key`; see `EntityCallOptions`.
 
         Raises:
             TaskFailedError: if the operation failed, which has changed nothing; an instance of the original class
@@ -187,31 +135,26 @@ class EntityRequests:
             WaitTimeoutError: if there is no result in time.
             NotRegisteredError, InvalidInputError, OverloadedError.
         """
+        check_names(options, EntityCallOptions, "call_entity")
+        timeout = options.get("timeout")
         check_duration("timeout", timeout)
-        request = self._request(entity, operation, input, None, key)
+        request = self._request(EntitySignal(entity, operation, input, key=options.get("key")))
         answer = await self._hub.call_entity(request, timeout)
         if isinstance(answer, EntityOperationFailed):
             raise exception_from_failure(answer.failure)
         text = "null" if answer.output is None else answer.output
         return self._converter.decode(text, entity.result_type(request.operation))
 
-    def _request(
-        self,
-        entity: EntityId[Any],
-        operation: Callable[..., Any] | str,
-        input: object,
-        due: timedelta | datetime | None,
-        key: str | None,
-    ) -> OperationRequest:
-        check_key("key", key)
-        if due is not None:
-            instant(datetime.now(UTC), due)  # refused here if it cannot be; what it comes to is for the host to say
+    def _request(self, signal: EntitySignal) -> OperationRequest:
+        check_key("key", signal.key)
+        if signal.due is not None:
+            instant(datetime.now(UTC), signal.due)  # refused here if it cannot be; the host says what it comes to
         return OperationRequest(
-            instance_id=address_of(entity),
-            operation=operation_name(operation),
-            input=encode_input(self._converter, None, input),
-            key=key,
-            due=due,
+            instance_id=address_of(signal.entity),
+            operation=operation_name(signal.operation),
+            input=encode_input(self._converter, None, signal.input),
+            key=signal.key,
+            due=signal.due,
         )
 
     async def read_entity_state(self, entity: EntityId[E]) -> E | None:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from datetime import datetime, timedelta
-from typing import Any, Generic, TypeVar, cast, overload
+from datetime import datetime
+from typing import Any, Generic, TypeVar, Unpack, cast, overload
 
 import msgspec
 
@@ -12,6 +12,7 @@ from holdfast.model.converter import DataConverter
 from holdfast.model.entities import EntityDefinition, current_state
 from holdfast.model.failure import FailureDetails
 from holdfast.model.ids import EntityId
+from holdfast.model.options import ClientSignalOptions, check_names
 from holdfast.model.refs import NO_INPUT
 from holdfast.model.status import EntityState, LockState
 
@@ -22,43 +23,22 @@ E = TypeVar("E")
 class EntitySignal:
     """One signal of `client.signal_many`.
 
-    Of several with one `key` only the first counts, also if they come in different requests; with `due` it waits for
-    its turn only from that instant, or after that time.
+    Options: `due`, `key`; see `ClientSignalOptions`. It does not matter whether signals with one key come together.
     """
 
     __slots__ = ("due", "entity", "input", "key", "operation")
 
     @overload
     def __init__(
-        self,
-        entity: EntityId[E],
-        operation: Callable[[E], Any],
-        /,
-        *,
-        due: timedelta | datetime | None = None,
-        key: str | None = None,
+        self, entity: EntityId[E], operation: Callable[[E], Any], /, **options: Unpack[ClientSignalOptions]
     ) -> None: ...
     @overload
     def __init__(
-        self,
-        entity: EntityId[E],
-        operation: Callable[[E, I], Any],
-        input: I,
-        /,
-        *,
-        due: timedelta | datetime | None = None,
-        key: str | None = None,
+        self, entity: EntityId[E], operation: Callable[[E, I], Any], input: I, /, **options: Unpack[ClientSignalOptions]
     ) -> None: ...
     @overload
     def __init__(
-        self,
-        entity: EntityId[Any],
-        operation: str,
-        input: Any = ...,
-        /,
-        *,
-        due: timedelta | datetime | None = None,
-        key: str | None = None,
+        self, entity: EntityId[Any], operation: str, input: Any = ..., /, **options: Unpack[ClientSignalOptions]
     ) -> None: ...
     def __init__(
         self,
@@ -66,15 +46,14 @@ class EntitySignal:
         operation: Callable[..., Any] | str,
         input: Any = NO_INPUT,
         /,
-        *,
-        due: timedelta | datetime | None = None,
-        key: str | None = None,
+        **options: Unpack[ClientSignalOptions],
     ) -> None:
+        check_names(options, ClientSignalOptions, "signal_entity")
         self.entity = entity
         self.operation = operation
         self.input: Any = input
-        self.due = due
-        self.key = key
+        self.due = options.get("due")
+        self.key = options.get("key")
 
 
 class EntityQuery(msgspec.Struct, frozen=True, kw_only=True):

@@ -54,6 +54,29 @@ class DetachedOptions(TypedDict, total=False):
     """Not to run before this aware instant, or before this time has passed."""
 
 
+class SignalOptions(TypedDict, total=False):
+    """Options of a signal to an entity."""
+
+    due: timedelta | datetime | None
+    """It waits for its turn only from this aware instant, or after this time."""
+
+
+class ClientSignalOptions(SignalOptions, total=False):
+    """Options of a signal that a client sends."""
+
+    key: str | None
+    """Names it: of several with one key the entity runs the first, so that it can be sent again if a reply is lost."""
+
+
+class EntityCallOptions(TypedDict, total=False):
+    """Options of a call of an entity by a client."""
+
+    timeout: timedelta | None
+    """How long to wait for the result; the operation may run all the same."""
+    key: str | None
+    """Names it: its repetition has no second effect, and returns what the first one did."""
+
+
 class StartOptions(TypedDict, total=False):
     """Options of a start by a client."""
 

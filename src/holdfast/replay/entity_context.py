@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextvars
 from collections.abc import Callable
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import Any, NoReturn, TypeVar, Unpack, cast, overload
 
 from holdfast.errors import InvalidInputError, OrchestratorMisuseError
@@ -15,7 +15,7 @@ from holdfast.model.history import EntityOperationSignaled
 from holdfast.model.ids import EntityId, address_of, validate_instance_id
 from holdfast.model.instants import instant
 from holdfast.model.limits import Limits
-from holdfast.model.options import DetachedOptions, check_names, check_version
+from holdfast.model.options import DetachedOptions, SignalOptions, check_names, check_version
 from holdfast.model.refs import NO_INPUT, Orchestrator, encode_input, validate_name
 from holdfast.model.requests import check_tags
 from holdfast.model.work_items import EntityOperation, EntityWorkItem
@@ -145,21 +145,15 @@ class EntityContext:
 
     @overload
     def signal_entity(
-        self, entity: EntityId[E], operation: Callable[[E], Any], /, *, due: timedelta | datetime | None = None
+        self, entity: EntityId[E], operation: Callable[[E], Any], /, **options: Unpack[SignalOptions]
     ) -> None: ...
     @overload
     def signal_entity(
-        self,
-        entity: EntityId[E],
-        operation: Callable[[E, I], Any],
-        input: I,
-        /,
-        *,
-        due: timedelta | datetime | None = None,
+        self, entity: EntityId[E], operation: Callable[[E, I], Any], input: I, /, **options: Unpack[SignalOptions]
     ) -> None: ...
     @overload
     def signal_entity(
-        self, entity: EntityId[Any], operation: str, input: Any = ..., /, *, due: timedelta | datetime | None = None
+        self, entity: EntityId[Any], operation: str, input: Any = ..., /, **options: Unpack[SignalOptions]
     ) -> None: ...
     def signal_entity(
         self,
@@ -167,11 +161,14 @@ class EntityContext:
         operation: Callable[..., Any] | str,
         input: Any = NO_INPUT,
         /,
-        *,
-        due: timedelta | datetime | None = None,
+        **options: Unpack[SignalOptions],
     ) -> None:
-        """Ask an entity, also this one, to run an operation, one way; with `due`, not before that."""
-        now = self._check_usable()
+        """Ask an entity, also this one, to run an operation, one way.
+
+        Options: `due`; see `SignalOptions`.
+        """
+        now, due = self._check_usable(), options.get("due")
+        check_names(options, SignalOptions, "signal_entity")
         event = EntityOperationSignaled(
             timestamp=now,
             request_id=f"{self._run.identity}.{len(self._run.actions):x}",

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Coroutine
 from datetime import datetime, timedelta
-from typing import Any, TypeVar, overload
+from typing import Any, TypeVar, Unpack, overload
 
 from holdfast.model.actions import SendEntityMessage, SendEvent
 from holdfast.model.entities import operation_name
 from holdfast.model.history import EntityOperationCalled, EntityOperationSignaled
 from holdfast.model.ids import EntityId, address_of, validate_instance_id
 from holdfast.model.instants import instant
+from holdfast.model.options import SignalOptions, check_names
 from holdfast.model.refs import NO_INPUT, ExternalEvent, validate_event_name
 from holdfast.replay.calls import Calls
 from holdfast.replay.locks import CriticalSection
@@ -119,21 +120,15 @@ class Messaging(Calls):
 
     @overload
     def signal_entity(
-        self, entity: EntityId[E], operation: Callable[[E], Any], /, *, due: timedelta | datetime | None = None
+        self, entity: EntityId[E], operation: Callable[[E], Any], /, **options: Unpack[SignalOptions]
     ) -> None: ...
     @overload
     def signal_entity(
-        self,
-        entity: EntityId[E],
-        operation: Callable[[E, I], Any],
-        input: I,
-        /,
-        *,
-        due: timedelta | datetime | None = None,
+        self, entity: EntityId[E], operation: Callable[[E, I], Any], input: I, /, **options: Unpack[SignalOptions]
     ) -> None: ...
     @overload
     def signal_entity(
-        self, entity: EntityId[Any], operation: str, input: Any = ..., /, *, due: timedelta | datetime | None = None
+        self, entity: EntityId[Any], operation: str, input: Any = ..., /, **options: Unpack[SignalOptions]
     ) -> None: ...
     def signal_entity(
         self,
@@ -141,18 +136,19 @@ class Messaging(Calls):
         operation: Callable[..., Any] | str,
         input: Any = NO_INPUT,
         /,
-        *,
-        due: timedelta | datetime | None = None,
+        **options: Unpack[SignalOptions],
     ) -> None:
         """Ask an entity to run an operation, one way: there is no result, and a failure is not reported.
 
-        With `due` it waits for its turn only from then on.
+        Options: `due`; see `SignalOptions`.
         """
         self._check_usable()
+        check_names(options, SignalOptions, "signal_entity")
         target = address_of(entity)
         self._locks.check_signal(target)
         execution = self._execution
         name, payload = operation_name(operation), self._encode(None, input)
+        due = options.get("due")
         due_at = None if due is None else instant(execution.clock(), due)
         execution.ask(
             lambda number: SendEntityMessage(
