@@ -78,8 +78,8 @@ class BatchRun:
 
     def run(self, may_go_on: Callable[[], bool]) -> EntityBatch:
         """Run operations none of which is `async def`: at least one, and others for as long as `may_go_on`."""
-        self._run_all(may_go_on, is_careful=False)
         try:
+            self._run_all(may_go_on, is_careful=False)
             self._value = self._read()
         except PayloadError:
             # Which of them has left behind what its class cannot be made of, only a look after each can tell.
