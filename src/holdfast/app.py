@@ -21,6 +21,7 @@ from holdfast.registry.registry import Registry
 from holdfast.registry.routes import Handler, Route
 from holdfast.registry.signatures import (
     activity_input,
+    check_entity,
     check_importable,
     check_state_version,
     entity_class,
@@ -230,7 +231,8 @@ class App:
         """
 
         def register(definition: Any) -> Any:
-            chosen = (name or getattr(definition, "__name__", "")).lower()
+            check_entity(definition, name)
+            chosen = (name or definition.__name__).lower()
             check_state_version(state_version, upgrade_state, chosen)
             if not isinstance(definition, type):
                 function = entity_function(definition, chosen, state_version, upgrade_state)

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final, TypeVar, Unpack, overload
 
-from holdfast.client.entities import EntityRequests
+from holdfast.client.entities import EntityOperations
 from holdfast.client.handle import OrchestrationHandle
 from holdfast.client.lifecycle import Lifecycle
 from holdfast.client.port import TaskHub
@@ -48,7 +48,7 @@ _REQUESTS: Final = uuid.UUID("7d1f6f5e-6a0c-4c8b-9c55-0f4f2c3a9b11")
 """The namespace of the instance ids that are made from request keys."""
 
 
-class Client(EntityRequests, Lifecycle):
+class Client(EntityOperations, Lifecycle):
     """Talks to a task hub. A request that returns has been stored; one that raises, unless it says so, has not."""
 
     def __init__(self, hub: TaskHub, converter: DataConverter, limits: Limits | None = None) -> None:

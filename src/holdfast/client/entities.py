@@ -30,7 +30,7 @@ E = TypeVar("E")
 PAGE_ENTITIES_MAX = 1_000
 
 
-class EntityRequests:
+class EntityOperations:
     """Mixed into `Client`: operations on entities, reading them, and what operators do to them."""
 
     _hub: TaskHub
@@ -133,7 +133,9 @@ class EntityRequests:
                 where that is loaded.
             InstanceParkedError: if the entity needs an operator.
             WaitTimeoutError: if there is no result in time.
+            OrchestratorMisuseError: in an operation of an entity.
             NotRegisteredError, InvalidInputError, OverloadedError.
+            PayloadError: if the result, of an operation that has succeeded, is not of the type that it declares.
         """
         check_names(options, EntityCallOptions, "call_entity")
         timeout = options.get("timeout")
@@ -146,12 +148,14 @@ class EntityRequests:
         return self._converter.decode(text, entity.result_type(request.operation))
 
     def _request(self, signal: EntitySignal) -> OperationRequest:
+        if not isinstance(signal, EntitySignal):  # pyright: ignore[reportUnnecessaryIsInstance] - callers may be untyped
+            raise InvalidInputError(f"{signal!r:.80} is no signal; write EntitySignal(entity, operation, input).")
         check_key("key", signal.key)
         if signal.due is not None:
             instant(datetime.now(UTC), signal.due)  # refused here if it cannot be; the host says what it comes to
         return OperationRequest(
             instance_id=address_of(signal.entity),
-            operation=operation_name(signal.operation),
+            operation=operation_name(signal.operation, signal.entity.definition),
             input=encode_input(self._converter, None, signal.input),
             key=signal.key,
             due=signal.due,
@@ -185,6 +189,8 @@ class EntityRequests:
             InvalidInputError: if the query or the limit cannot be meant.
         """
         query = query or EntityQuery()
+        if not isinstance(query, EntityQuery):  # pyright: ignore[reportUnnecessaryIsInstance] - callers may be untyped
+            raise InvalidInputError(f"{query!r:.80} is no query; write EntityQuery(entity=Counter).")
         if isinstance(limit, bool) or not isinstance(limit, int) or not 1 <= limit <= PAGE_ENTITIES_MAX:  # pyright: ignore[reportUnnecessaryIsInstance] - callers may be untyped
             raise InvalidInputError(f"limit={limit!r} must be a number from 1 to {PAGE_ENTITIES_MAX}.")
         check_instant("updated_from", query.updated_from)
@@ -234,6 +240,9 @@ class EntityRequests:
         Args:
             idle_for: only entities that nothing has happened to for so long are removed. What they remember of keys
                 goes with them.
+
+        Raises:
+            InvalidInputError, OverloadedError.
         """
         if not isinstance(idle_for, timedelta) or idle_for < timedelta(0):  # pyright: ignore[reportUnnecessaryIsInstance] - callers may be untyped
             raise InvalidInputError(f"idle_for={idle_for!r} must be a timedelta of zero or more.")

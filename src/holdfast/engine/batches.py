@@ -4,6 +4,7 @@ they can have been caused by is durable."""
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Awaitable
 from typing import TYPE_CHECKING, Any
 
@@ -19,7 +20,10 @@ if TYPE_CHECKING:
     from holdfast.engine.node import Node
 
 
+logger = logging.getLogger("holdfast.engine")
+
 _BATCH_S = 0.05  # the loop has others to serve
+_BLOCKED_S = 1.0
 
 
 class Batches:
@@ -64,7 +68,7 @@ class Batches:
             self._jobs.add(job)
             job.add_done_callback(self._jobs.discard)
         else:
-            self._finish(resident, pending, begun, _run(begun))
+            self._finish(resident, pending, begun, _run(pending, begun))
 
     async def _run_async(self, resident: Resident, pending: PendingBatch, begun: BatchRun) -> None:
         node = self._node
@@ -98,7 +102,7 @@ class Batches:
             in_time, _ = await asyncio.wait((job,), timeout=limit_s)
             if not in_time:
                 job.cancel()
-                await asyncio.wait((job,))
+                await self._ended(job)
         except asyncio.CancelledError:
             job.cancel()
             await asyncio.wait((job,))
@@ -114,6 +118,17 @@ class Batches:
             raise _HasStoppedError
         return job.result()
 
+    async def _ended(self, job: asyncio.Task[Any]) -> None:
+        """Wait until an operation that was cancelled has ended: while it goes on, no other may run."""
+        limit_s = self._node.config.operation_timeout_s
+        while not (await asyncio.wait((job,), timeout=limit_s))[0]:
+            logger.error(
+                "An operation goes on although it was cancelled after operation_timeout_s, %s s; its entity does "
+                "nothing else until it ends: %r",
+                limit_s,
+                job.get_coro(),
+            )
+
 
 async def _awaited(operation: Awaitable[Any]) -> Any:
     try:
@@ -128,10 +143,18 @@ class _HasStoppedError(BaseException):
     """The operation could not do its work because the host is stopping: it has not run, and runs again."""
 
 
-def _run(begun: BatchRun) -> EntityBatch | Blocked:
+def _run(pending: PendingBatch, begun: BatchRun) -> EntityBatch | Blocked:
     clock = asyncio.get_running_loop().time
-    until = clock() + _BATCH_S
+    began_at = clock()
     try:
-        return begun.run(lambda: clock() < until)
+        return begun.run(lambda: clock() < began_at + _BATCH_S)
     except Exception as error:  # the state that an operation has left behind cannot be read
         return Blocked(failure_from_exception(error))
+    finally:
+        if clock() > began_at + _BLOCKED_S:
+            logger.warning(
+                "A plain operation of entity %s has kept the whole host waiting for %.1f s; write what takes long as "
+                "`async def`, or let an activity do it.",
+                pending.work_item.instance_id,
+                clock() - began_at,
+            )

@@ -246,7 +246,7 @@ class EntityRequests:
 
     async def _is_orphaned(self, holder: LockHolder) -> bool:
         row = await self._engine.store.read_instance(holder.instance_id)
-        if row is None or row.execution_id != holder.execution_id or OrchestrationStatus(row.status).is_terminal:
+        if row is None or OrchestrationStatus(row.status).is_terminal:
             return True
         section = decode_section(row)
         return section is None or section.section_id != holder.section_id or section.is_lost
@@ -263,6 +263,7 @@ def _readable_lock(row: EntityRow) -> LockHolder | None:
 def _send_unlock(node: Node, instance_id: str, holder: LockHolder) -> int:
     now = node.clock.now()
     event = EntityUnlockSent(timestamp=now, critical_section_id=holder.section_id, target_instance_id=instance_id)
+    # As to nobody in memory: a full queue must not keep the lock from going that has filled it.
     transition = node.hub.post(None, instance_id, event, now)
     node.append(transition)
     return transition.lsn

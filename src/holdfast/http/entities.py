@@ -103,8 +103,7 @@ class EntityEndpoints:
 
 
 def _entity_id(request: Request) -> EntityId[object]:
-    key = request.path_params["entity_key"]
-    return EntityId(request.path_params["entity_name"], "" if key == "$" else key)
+    return EntityId(request.path_params["entity_name"], request.path_params["entity_key"])
 
 
 def _nothing(entity_id: EntityId[object]) -> Response:

@@ -83,7 +83,7 @@ def key_of(message: Message) -> str | None:
     return None
 
 
-def answer_again(transition: Transition, instance: Instance, message: Message, key: str) -> None:
+def answer_repetition(transition: Transition, instance: Instance, message: Message, key: str) -> None:
     """Drop an operation whose key is known; if somebody waits for its answer, and there is one, give it."""
     transition.touch(instance)
     transition.consume(instance, (message,))

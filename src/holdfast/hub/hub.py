@@ -11,7 +11,7 @@ from holdfast.hub.activities import completion_message, next_attempt, open_attem
 from holdfast.hub.asking import NewExecutions, remember
 from holdfast.hub.entities import (
     PendingBatch,
-    answer_again,
+    answer_repetition,
     apply_lock_change,
     complete_batch,
     give_back_batch,
@@ -112,7 +112,7 @@ class Hub(Requests):
         key = key_of(message)
         if key is not None and key in instance.event_keys:
             transition = self._begin(instance.instance_id, now)
-            answer_again(transition, instance, message, key)
+            answer_repetition(transition, instance, message, key)
             return transition
         if is_early(message, now):
             transition = self._begin(instance.instance_id, now)

@@ -102,7 +102,8 @@ class Requests(Rewinds):
             waiting = len(instance.controls) if instance else 0
         if waiting >= self.limits.inbox_messages_max:
             raise OverloadedError(
-                f"Instance {instance_id!r} has {waiting} messages waiting, which is the limit. Try again later."
+                f"Instance {instance_id!r} has {waiting} messages waiting; requests are taken in up to "
+                f"{self.limits.inbox_messages_max}. Try again later."
             )
         transition = self._begin(instance_id, now)
         transition.send(instance_id, event)
@@ -124,8 +125,8 @@ class Requests(Rewinds):
             waiting = _waiting(instance) if instance else 0
             if waiting + added > self.limits.inbox_messages_max:
                 raise OverloadedError(
-                    f"Entity {instance_id} has {waiting} operations waiting, and {added} more would be above the "
-                    "limit. Try again later."
+                    f"Entity {instance_id} has {waiting} operations waiting, and {added} more were asked for; requests "
+                    f"are taken in up to {self.limits.inbox_messages_max}. Try again later."
                 )
         transition = self._begin(events[0].target_instance_id, now)
         for event in events:

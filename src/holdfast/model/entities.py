@@ -145,17 +145,24 @@ def check_operation(entity: EntityDefinition, operation: str) -> Operation | Non
     return found
 
 
-def operation_name(operation: Callable[..., Any] | str) -> str:
+def operation_name(operation: Callable[..., Any] | str, entity: EntityDefinition | None = None) -> str:
     """Return the name of an operation that is given by name or as an unbound method.
 
     Raises:
-        InvalidInputError: if it is neither, or not a public one.
+        InvalidInputError: if it is neither, or not a public one, or the method of another class than the entity's.
     """
     name = operation if isinstance(operation, str) else getattr(operation, "__name__", "")
     if not name or name.startswith("_") or len(name) > 256 or not name.isprintable():
         raise InvalidInputError(
             f"{str(operation)[:60]!r} is not the operation of an entity; pass Counter.add, or its name."
         )
+    if isinstance(entity, EntityClass) and not isinstance(operation, str):
+        found = entity.operations.get(name.lower())
+        if found is not None and found.function is not operation:
+            raise InvalidInputError(
+                f"{getattr(operation, '__qualname__', name)} is no operation of entity {entity.name!r}, which has "
+                "another of that name."
+            )
     return name
 
 

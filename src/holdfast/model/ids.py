@@ -69,9 +69,13 @@ class EntityId(Generic[E]):
     @overload
     def __init__(self: EntityId[Any], entity: EntityFunction | str, key: str) -> None: ...
     def __init__(self, entity: type[E] | EntityFunction | str, key: str) -> None:
+        if not isinstance(entity, str) and not hasattr(entity, "__entity_class__"):
+            raise InvalidInstanceIdError(
+                f"{entity!r:.60} is no entity class, entity function or name; write EntityId(Counter, {key!r:.40})."
+            )
         self._entity: Any = None if isinstance(entity, str) else entity
         known = self.definition
-        name = entity if isinstance(entity, str) else (known.name if known else entity.__name__)
+        name = entity if isinstance(entity, str) else (known.name if known else getattr(entity, "__name__", ""))
         _check_text(name, "The entity name")
         _check_text(key, "The entity key")
         if "@" in name:

@@ -7,8 +7,9 @@ from collections.abc import Callable
 from typing import Any
 
 from holdfast.codec.converter import JsonConverter
-from holdfast.errors import ConfigurationError, PayloadError
+from holdfast.errors import ConfigurationError, InvalidInstanceIdError, PayloadError
 from holdfast.model.entities import Entity, EntityClass, EntityFunction, Operation, UpgradeState
+from holdfast.model.ids import EntityId
 from holdfast.model.limits import Limits
 
 _PLAIN = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
@@ -22,7 +23,7 @@ def activity_input(function: Callable[..., Any], name: str) -> str | None:
     """
     if inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function):
         raise ConfigurationError(f"Activity {name!r} yields; an activity returns its result, as a list for example.")
-    return _input_parameter(function, f"Activity {name!r}", leading=0)
+    return _input_parameter(function, f"Activity {name!r}")
 
 
 def check_importable(function: Callable[..., Any], name: str) -> None:
@@ -45,7 +46,7 @@ def orchestrator_input(function: Callable[..., Any], name: str) -> str | None:
             f"Orchestrator {name!r} is an async generator. "
             "Write it as `async def` with `await`, or as `def` with `yield`."
         )
-    return _input_parameter(function, f"Orchestrator {name!r}", leading=1)
+    return _input_parameter(function, f"Orchestrator {name!r}", "ctx")
 
 
 def entity_class(cls: type[Any], name: str, state_version: int, upgrade: UpgradeState | None) -> EntityClass:
@@ -69,6 +70,8 @@ def entity_class(cls: type[Any], name: str, state_version: int, upgrade: Upgrade
         ) from error
     operations: dict[str, Operation] = {}
     for attribute, function in inspect.getmembers(cls, inspect.isfunction):
+        if isinstance(inspect.getattr_static(cls, attribute), staticmethod):
+            continue
         if attribute == "initialize":
             _check_initialize(function, name)
         elif not attribute.startswith("_"):
@@ -88,7 +91,7 @@ def _check_initialize(function: Callable[..., Any], name: str) -> None:
 def _operation(attribute: str, function: Callable[..., Any], subject: str) -> Operation:
     if inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function):
         raise ConfigurationError(f"{subject} yields; an operation is a `def` or an `async def` that returns.")
-    parameter = _input_parameter(function, subject, leading=1)
+    parameter = _input_parameter(function, subject, "self")
     return Operation(attribute, function, parameter, _is_required(function, parameter))
 
 
@@ -109,7 +112,7 @@ def entity_function(
     """
     if inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function):
         raise ConfigurationError(f"Entity {name!r} yields; it is a `def` or an `async def` that returns.")
-    parameter = _input_parameter(function, f"Entity {name!r}", leading=1)
+    parameter = _input_parameter(function, f"Entity {name!r}", "ctx")
     return EntityFunction(
         name,
         function,
@@ -118,6 +121,18 @@ def entity_function(
         state_version=state_version,
         upgrade_state=upgrade,
     )
+
+
+def check_entity(definition: object, name: str | None) -> None:
+    """Raise ConfigurationError for what is no class or function, or could not be addressed by its name."""
+    if not callable(definition) or not hasattr(definition, "__name__"):
+        raise ConfigurationError(
+            f"@app.entity is for a class or a function; it got {definition!r:.60}. A name is given as name=..."
+        )
+    try:
+        EntityId(name or str(getattr(definition, "__name__")), "key")  # noqa: B009 - the type does not say that it is there
+    except InvalidInstanceIdError as error:
+        raise ConfigurationError(f"An entity must have a name by which it can be addressed. {error}") from error
 
 
 def check_state_version(state_version: object, upgrade: object, name: str) -> None:
@@ -134,7 +149,8 @@ def check_state_version(state_version: object, upgrade: object, name: str) -> No
         )
 
 
-def _input_parameter(function: Callable[..., Any], subject: str, leading: int) -> str | None:
+def _input_parameter(function: Callable[..., Any], subject: str, first: str | None = None) -> str | None:
+    """Return the name of the parameter for the input, which follows `first` if there is one."""
     try:
         parameters = list(inspect.signature(function).parameters.values())
     except (TypeError, ValueError) as error:
@@ -144,7 +160,8 @@ def _input_parameter(function: Callable[..., Any], subject: str, leading: int) -
             raise ConfigurationError(
                 f"{subject} has the parameter {str(parameter)!r}; it takes one positional input and nothing else."
             )
-    expected = "ctx and at most one input" if leading else "at most one input"
+    leading = 0 if first is None else 1
+    expected = "at most one input" if first is None else f"{first} and at most one input"
     if len(parameters) < leading:
         raise ConfigurationError(f"{subject} takes no parameter; it needs {expected}.")
     if len(parameters) > leading + 1:

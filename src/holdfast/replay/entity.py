@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable
 from contextvars import Token
 from typing import Any, ParamSpec, TypeAlias, TypeVar
 
-from holdfast.errors import InvalidInputError, OrchestratorMisuseError, PayloadError
+from holdfast.errors import OrchestratorMisuseError, PayloadError
 from holdfast.model.converter import DataConverter
 from holdfast.model.entities import EntityClass, EntityDefinition, EntityFunction, check_operation, current_state
 from holdfast.model.failure import failure_from_exception
@@ -21,7 +21,7 @@ from holdfast.model.work_items import (
     OperationOutcome,
     OperationSucceeded,
 )
-from holdfast.replay.entity_context import RUNNING, EntityContext, OperationRun, entity_context
+from holdfast.replay.entity_context import CURRENT_OPERATION, EntityContext, OperationRun, entity_context
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -66,8 +66,7 @@ class BatchRun:
         if work_item.state is not None:
             self._state = current_state(entity, work_item.state, work_item.state_version, converter)
         self._state_before = self._state
-        is_live = live is not None and live.text == self._state
-        self._value: Any = live.value if live and is_live else self._read()
+        self._value: Any = live.value if live is not None and live.text == self._state else self._read()
         self._outcomes: list[OperationOutcome] = []
         self._actions = 0
 
@@ -129,6 +128,15 @@ class BatchRun:
             return None
         return self._converter.decode(self._state, self._entity.cls)
 
+    def _read_new(self, operation: EntityOperation, state: str) -> Any:
+        try:
+            return self._converter.decode(state, self._entity.state_type)
+        except PayloadError as error:
+            raise PayloadError(
+                f"Operation {operation.operation!r} of {self._work_item.instance_id} has left a state that its class "
+                f"cannot be made of. {error}"
+            ) from error
+
     @property
     def _is_full(self) -> bool:
         """Whether the operations so far have asked for so much that the others are left for another batch."""
@@ -137,7 +145,7 @@ class BatchRun:
     def _begin(self, operation: EntityOperation) -> tuple[OperationRun, Token[EntityContext | None]]:
         has_fields = isinstance(self._entity, EntityClass)
         run = OperationRun(self._work_item, operation, len(self._outcomes), self._state, has_fields=has_fields)
-        return run, RUNNING.set(EntityContext(run, self._converter, self._limits))
+        return run, CURRENT_OPERATION.set(EntityContext(run, self._converter, self._limits))
 
     def _call(self, operation: EntityOperation) -> Any:
         match self._entity:
@@ -156,11 +164,8 @@ class BatchRun:
         if self._value is None:
             self._value = entity.new_state()
         arguments: list[Any] = []
-        if found.input_parameter is not None:
-            if operation.input is not None:
-                arguments.append(self._converter.decode(operation.input, found.input_type))
-            elif found.input_required:
-                raise InvalidInputError(f"Operation {found.name!r} of entity {entity.name!r} needs an input.")
+        if found.input_required or (found.has_input and operation.input is not None):
+            arguments.append(decode_input(self._converter, found, operation.input))
         return getattr(self._value, found.name)(*arguments)
 
     def _succeed(self, run: OperationRun, result: Any, *, is_careful: bool) -> None:
@@ -177,7 +182,7 @@ class BatchRun:
         else:
             state = self._converter.encode(self._value)
         if is_careful and state is not None and isinstance(self._entity, EntityClass):
-            self._value = self._converter.decode(state, self._entity.cls)
+            self._value = self._read_new(run.operation, state)
         self._outcomes.append(OperationSucceeded(text, tuple(run.actions)))
         self._actions += len(run.actions)
         self._state = state
@@ -217,4 +222,4 @@ def _as_exception(work: Callable[P, T], *args: P.args, **options: P.kwargs) -> T
 
 def _end(run: OperationRun, token: Token[EntityContext | None]) -> None:
     run.is_over = True
-    RUNNING.reset(token)
+    CURRENT_OPERATION.reset(token)

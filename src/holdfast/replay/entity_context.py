@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextvars
+import typing
 from collections.abc import Callable
 from datetime import datetime
 from typing import Any, NoReturn, TypeVar, Unpack, cast, overload
@@ -106,7 +107,7 @@ class EntityContext:
     @overload
     def get_input(self, expected_type: Any) -> Any: ...
     def get_input(self, expected_type: Any = Any) -> Any:
-        """Return the input as a value of a type, by default as plain JSON values; None if there is none.
+        """Return the input as a value of a type, by default as plain JSON values. If there is none it counts as null.
 
         Raises:
             PayloadError: if it is of another type.
@@ -117,13 +118,14 @@ class EntityContext:
     def get_state(self, initializer: Callable[[], T], expected_type: Any = None) -> T:
         """Return the state of an entity function, or what `initializer` makes if the entity does not exist.
 
-        A class as initializer is its type, too: `ctx.get_state(int)` is an int, at first 0. Each call returns a new
-        copy; a change counts when it is given to `set_state`.
+        A class as initializer is its type, too: `ctx.get_state(int)` is an int, at first 0; so is `list[Item]`. Each
+        call returns a new copy; a change counts when it is given to `set_state`.
         """
         self._check_function("get_state")
         if self._run.state is None:
             return initializer()
-        of_type = expected_type or (initializer if isinstance(initializer, type) else Any)
+        is_type = isinstance(initializer, type) or typing.get_origin(initializer) is not None
+        of_type = expected_type or (initializer if is_type else Any)
         return cast(T, self._converter.decode(self._run.state, of_type))
 
     def set_state(self, state: object) -> None:
@@ -166,6 +168,10 @@ class EntityContext:
         """Ask an entity, also this one, to run an operation, one way.
 
         Options: `due`; see `SignalOptions`.
+
+        Raises:
+            InvalidInputError: if it cannot be stored.
+            OrchestratorMisuseError: if the operation is over.
         """
         now, due = self._check_usable(), options.get("due")
         check_names(options, SignalOptions, "signal_entity")
@@ -173,7 +179,7 @@ class EntityContext:
             timestamp=now,
             request_id=f"{self._run.identity}.{len(self._run.actions):x}",
             target_instance_id=address_of(entity),
-            operation=operation_name(operation),
+            operation=operation_name(operation, entity.definition),
             input=encode_input(self._converter, None, input),
             due_at=None if due is None else instant(now, due),
         )
@@ -223,7 +229,7 @@ class EntityContext:
         )
         return instance_id
 
-    def call_entity(self, *_: object) -> NoReturn:
+    def call_entity(self, *_: object, **__: object) -> NoReturn:
         """Refused: an entity that waits for another one, which may wait for it, would block both for ever.
 
         Raises:
@@ -259,12 +265,14 @@ class EntityContext:
         return self._run.work_item.now
 
 
-RUNNING: contextvars.ContextVar[EntityContext | None] = contextvars.ContextVar("RUNNING", default=None)
+CURRENT_OPERATION: contextvars.ContextVar[EntityContext | None] = contextvars.ContextVar(
+    "holdfast_operation", default=None
+)
 
 
 def running_operation() -> EntityContext | None:
     """Return the context of the operation that is running; None outside of one, and in what it has left behind."""
-    context = RUNNING.get()
+    context = CURRENT_OPERATION.get()
     return None if context is None or context.is_over else context
 
 

@@ -95,7 +95,7 @@ class Messaging(Calls):
         target = address_of(entity)
         self._locks.check_call(target)
         execution = self._execution
-        name, payload = operation_name(operation), self._encode(None, input)
+        name, payload = operation_name(operation, entity.definition), self._encode(None, input)
 
         def call(number: int) -> SendEntityMessage:
             return SendEntityMessage(
@@ -147,7 +147,7 @@ class Messaging(Calls):
         target = address_of(entity)
         self._locks.check_signal(target)
         execution = self._execution
-        name, payload = operation_name(operation), self._encode(None, input)
+        name, payload = operation_name(operation, entity.definition), self._encode(None, input)
         due = options.get("due")
         due_at = None if due is None else instant(execution.clock(), due)
         execution.ask(
