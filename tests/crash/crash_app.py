@@ -104,17 +104,17 @@ def two_accounts(number: int) -> tuple[EntityId[Tally], EntityId[Tally]]:
 async def payment(ctx: OrchestrationContext, number: int) -> list[object]:
     """Move money, whose locks may come late, or be over in between; return from where to where, and how much."""
     source, target = two_accounts(number)
-    is_taken = False
+    is_taken, patience = False, timedelta(milliseconds=50)
     while True:
         try:
-            async with ctx.lock(source, target, timeout=timedelta(milliseconds=50), lease=timedelta(milliseconds=20)):
+            async with ctx.lock(source, target, timeout=patience, lease=timedelta(milliseconds=20)):
                 await ctx.call_entity(source, Tally.add, -number)
                 is_taken = True
                 await ctx.call_activity(increment, number)
                 await ctx.call_entity(target, Tally.add, number)
             return [source.key, target.key, number]
         except TimeoutError:
-            continue
+            patience *= 2  # they are many; if none waited any longer, nobody would get anywhere
         except LockLostError:
             if is_taken:
                 await ctx.call_entity(source, Tally.add, number)
@@ -124,7 +124,7 @@ async def payment(ctx: OrchestrationContext, number: int) -> list[object]:
 @app.orchestrator
 async def doomed(ctx: OrchestrationContext, number: int) -> None:
     """Hold locks, some for too long, until it is terminated."""
-    async with ctx.lock(*two_accounts(number), lease=timedelta(milliseconds=number % 40)):
+    async with ctx.lock(*two_accounts(number), lease=timedelta(milliseconds=1 + number % 40)):
         await ctx.wait_for_external_event("never")
 
 

@@ -202,12 +202,21 @@ def _forget_request(transition: Transition, instance: Instance, section_id: str)
     The entities before this one are unlocked once more: where the request was late, the unlock came before it.
     """
     for queue in (instance.held, instance.inbox):
-        for message in list(queue):
-            event = message.event
-            if isinstance(event, EntityLockRequested) and event.critical_section_id == section_id:
-                queue.remove(message)
-                transition.consume(instance, (message,))
-                unlock_all(transition, section_id, event.lock_set[: event.position])
+        requests = [message for message in queue if _is_request_of(message, section_id)]
+        if not requests:
+            continue
+        kept = [message for message in queue if not _is_request_of(message, section_id)]
+        queue.clear()
+        queue.extend(kept)
+        transition.consume(instance, requests)
+        for message in requests:
+            assert isinstance(message.event, EntityLockRequested)
+            unlock_all(transition, section_id, message.event.lock_set[: message.event.position])
+
+
+def _is_request_of(message: Message, section_id: str) -> bool:
+    event = message.event
+    return isinstance(event, EntityLockRequested) and event.critical_section_id == section_id
 
 
 # Operations

@@ -65,7 +65,6 @@ class BatchRun:
         self._state = None
         if work_item.state is not None:
             self._state = current_state(entity, work_item.state, work_item.state_version, converter)
-        self._state_before = self._state
         self._value: Any = live.value if live is not None and live.text == self._state else self._read()
         self._outcomes: list[OperationOutcome] = []
         self._actions = 0
@@ -77,29 +76,18 @@ class BatchRun:
 
     def run(self, may_go_on: Callable[[], bool]) -> EntityBatch:
         """Run operations none of which is `async def`: at least one, and others for as long as `may_go_on`."""
-        try:
-            self._run_all(may_go_on, is_careful=False)
-            self._value = self._read()
-        except PayloadError:
-            # Which of them has left behind what its class cannot be made of, only a look after each can tell.
-            self._outcomes.clear()
-            self._actions, self._state = 0, self._state_before
-            self._value = self._read()
-            self._run_all(may_go_on, is_careful=True)
-        return self._batch()
-
-    def _run_all(self, may_go_on: Callable[[], bool], *, is_careful: bool) -> None:
         for operation in self._work_item.operations:
             run, token = self._begin(operation)
             try:
                 result = _as_exception(self._call, operation)
-                _as_exception(self._succeed, run, _plain(operation, result), is_careful=is_careful)
+                _as_exception(self._succeed, run, _plain(operation, result))
             except Exception as error:
                 self._fail(error)
             finally:
                 _end(run, token)
             if self._is_full or not may_go_on():
                 break
+        return self._batch()
 
     async def run_async(self, wait: Wait) -> EntityBatch:
         """Run operations up to the first that is `async def`.
@@ -113,7 +101,7 @@ class BatchRun:
             try:
                 result = _as_exception(self._call, operation)
                 result = await wait(result) if is_async else _plain(operation, result)
-                _as_exception(self._succeed, run, result, is_careful=True)
+                _as_exception(self._succeed, run, result)
             except Exception as error:
                 self._fail(error)
             finally:
@@ -168,26 +156,19 @@ class BatchRun:
             arguments.append(decode_input(self._converter, found, operation.input))
         return getattr(self._value, found.name)(*arguments)
 
-    def _succeed(self, run: OperationRun, result: Any, *, is_careful: bool) -> None:
-        """Take over what an operation has done, all of it or, if it cannot be encoded, nothing.
+    def _succeed(self, run: OperationRun, result: Any) -> None:
+        """Take over what an operation has done, all of it or, if it cannot be stored and read again, nothing.
 
-        Args:
-            is_careful: see also whether the state can be read again.
+        The next operation gets an object of its own: what this one keeps hold of is not the state any more.
         """
         text = run.result if result is None else self._converter.encode(result)
-        if isinstance(self._entity, EntityFunction):
-            state = run.state
-        elif run.is_deleted:
-            state = None
-        else:
-            state = self._converter.encode(self._value)
-        if is_careful and state is not None and isinstance(self._entity, EntityClass):
-            self._value = self._read_new(run.operation, state)
+        state, value = run.state, None
+        if isinstance(self._entity, EntityClass):
+            state = None if run.is_deleted else self._converter.encode(self._value)
+            value = None if state is None else self._read_new(run.operation, state)
         self._outcomes.append(OperationSucceeded(text, tuple(run.actions)))
         self._actions += len(run.actions)
-        self._state = state
-        if state is None:
-            self._value = None
+        self._state, self._value = state, value
 
     def _fail(self, error: Exception) -> None:
         self._outcomes.append(Failed(failure_from_exception(error)))
