@@ -110,7 +110,7 @@ def test_the_oldest_keys_are_forgotten(together: bool) -> None:
             for n in range(5):
                 await run.client.call_entity(ledger("a"), "note", n, key=f"k{n}", timeout=SOON)
         await has_entries(run, "a", [0, 1, 2, 3, 4])
-        assert sorted(key for _, key in data.event_keys) == ["k3", "k4"]
+        assert sorted(key for _, key in data.operation_keys) == ["k3", "k4"]
 
     async def again(run: Run) -> None:
         await run.client.signal_many([note("a", "known", key="k4"), note("a", "forgotten", key="k1")])
@@ -127,10 +127,10 @@ def test_keys_of_scheduled_signals_are_bounded_once_they_have_run() -> None:
         for n in range(5):
             await run.client.signal_entity(ledger("a"), "note", n, key=f"k{n}", due=timedelta(milliseconds=200))
         await until(lambda: len(data.timers) == 5)
-        assert len(data.event_keys) == 5
+        assert len(data.operation_keys) == 5
         await until(lambda: not data.timers)
         await run.client.call_entity(ledger("a"), "note", 5)
-        assert sorted(key for _, key in data.event_keys) == ["k3", "k4"]
+        assert sorted(key for _, key in data.operation_keys) == ["k3", "k4"]
 
     on(MemoryStore(data), make_entities(), scenario, config)
 

@@ -356,7 +356,7 @@ def test_groups_do_what_their_transitions_do(seed: int) -> None:
     one_by_one = asyncio.run(store_in_groups(transitions, dice, 1))
     for largest in (3, 20, 1_000):
         grouped = asyncio.run(store_in_groups(transitions, dice, largest))
-        for table in ("instances", "history", "messages", "activities", "timers", "children", "event_keys"):
+        for table in ("instances", "history", "messages", "activities", "timers", "children", "operation_keys"):
             left, right = getattr(one_by_one, table), getattr(grouped, table)
             assert left == right or {k: v for k, v in left.items() if v} == {k: v for k, v in right.items() if v}, table
 
@@ -381,6 +381,6 @@ def test_every_waiting_instance_has_a_reason_to_go_on(seed: int) -> None:
         assert not OrchestrationStatus(owner_row.status).is_terminal
         assert message.execution_id in (None, owner_row.execution_id)
     assert set(data.history) <= current.keys() | {key for key, value in data.history.items() if not value}
-    remembered = Counter(instance_id for instance_id, _ in data.event_keys)
+    remembered = Counter(instance_id for instance_id, _ in data.operation_keys)
     assert remembered.keys() <= data.instances.keys()
     assert max(remembered.values(), default=0) <= 3 + len(data.timers)

@@ -22,14 +22,6 @@ CREATE TABLE child (
     child_instance_id TEXT NOT NULL,
     PRIMARY KEY (partition, execution_id, sequence)
 ) STRICT, WITHOUT ROWID;
-CREATE TABLE event_key (
-    partition INTEGER NOT NULL,
-    instance_id TEXT NOT NULL,
-    event_key TEXT NOT NULL,
-    position INTEGER NOT NULL,
-    answer TEXT,
-    PRIMARY KEY (partition, instance_id, event_key)
-) STRICT, WITHOUT ROWID;
 CREATE TABLE history (
     partition INTEGER NOT NULL,
     execution_id TEXT NOT NULL,
@@ -83,6 +75,14 @@ CREATE TABLE node (
     lsn INTEGER NOT NULL,
     released INTEGER NOT NULL,
     owner TEXT NOT NULL
+) STRICT, WITHOUT ROWID;
+CREATE TABLE operation_key (
+    partition INTEGER NOT NULL,
+    instance_id TEXT NOT NULL,
+    operation_key TEXT NOT NULL,
+    position INTEGER NOT NULL,
+    answer TEXT,
+    PRIMARY KEY (partition, instance_id, operation_key)
 ) STRICT, WITHOUT ROWID;
 CREATE TABLE partition (
     partition INTEGER PRIMARY KEY,

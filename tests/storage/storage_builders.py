@@ -13,12 +13,12 @@ from holdfast.storage.port import (
     ActivityRow,
     ChildRow,
     EntityRow,
-    EventKeyRow,
     Fence,
     HistoryRow,
     InboxRow,
     InstanceRow,
     InstanceUpdate,
+    OperationKeyRow,
     Ownership,
     Store,
     StoredInstance,
@@ -141,10 +141,10 @@ def child(sequence: int = 0, instance_id: str = "i") -> ChildRow:
     return ChildRow(0, f"{instance_id}-e", sequence, instance_id, f"{instance_id}-e:{sequence}")
 
 
-def event_key(
-    event_key: str = "k", position: int = 0, instance_id: str = "@c@i", *, answer: str | None = None
-) -> EventKeyRow:
-    return EventKeyRow(0, instance_id, event_key, position, answer)
+def operation_key(
+    operation_key: str = "k", position: int = 0, instance_id: str = "@c@i", *, answer: str | None = None
+) -> OperationKeyRow:
+    return OperationKeyRow(0, instance_id, operation_key, position, answer)
 
 
 def entity_row(instance_id: str, state: str | None = "0", messages: int = 0, **fields: Any) -> EntityRow:
@@ -173,7 +173,7 @@ async def contents(store: Store, instance_ids: list[str], execution_ids: list[st
                 sorted(each.activities, key=lambda row: row.key),
                 sorted(each.timers, key=lambda row: row.key),
                 sorted(each.children, key=lambda row: row.key),
-                each.event_keys,
+                each.operation_keys,
             )
             for each in stored
         ],

@@ -16,17 +16,17 @@ from storage_builders import (
     activity,
     child,
     contents,
-    event_key,
     history,
     instance,
     message,
+    operation_key,
     own,
     timer,
     update,
 )
 
 from holdfast.errors import StorageError
-from holdfast.storage.port import EventKeyRow, InstanceRow
+from holdfast.storage.port import InstanceRow, OperationKeyRow
 
 IDS = ["a", "@c@b", "@c@\U0001f980"]
 EXECUTIONS = [f"{name}-e" for name in IDS]
@@ -38,13 +38,13 @@ deliveries = st.integers(0, 3)
 times = st.integers(NOW - 1, NOW + 1)
 texts = st.sampled_from([None, "1"])
 EVENT_KEYS = ["", "k", "K", "'\U0001f511\""]
-event_keys = st.sampled_from(EVENT_KEYS)
+operation_keys = st.sampled_from(EVENT_KEYS)
 statuses = st.sampled_from(["Running", "Suspended"])
 
 
-def remembered(key: str, turn: int, instance_id: str, answer: str | None) -> EventKeyRow:
+def remembered(key: str, turn: int, instance_id: str, answer: str | None) -> OperationKeyRow:
     """A key at a position that no other key of the entity can have."""
-    return event_key(key, turn * len(EVENT_KEYS) + EVENT_KEYS.index(key), instance_id, answer=answer)
+    return operation_key(key, turn * len(EVENT_KEYS) + EVENT_KEYS.index(key), instance_id, answer=answer)
 
 
 def some(rows: st.SearchStrategy[Any], key: Any = None) -> st.SearchStrategy[list[Any]]:
@@ -77,8 +77,8 @@ groups = st.fixed_dictionaries(
         "timers_removed": some(keys, lambda key: key),
         "children_inserted": some(st.builds(child, small, ids), lambda row: row.key),
         "children_removed": some(keys, lambda key: key),
-        "event_keys_inserted": some(st.builds(remembered, event_keys, small, ids, texts), lambda row: row.key),
-        "event_keys_removed": some(st.tuples(ids, event_keys), lambda key: key),
+        "operation_keys_inserted": some(st.builds(remembered, operation_keys, small, ids, texts), lambda row: row.key),
+        "operation_keys_removed": some(st.tuples(ids, operation_keys), lambda key: key),
     },
 )
 

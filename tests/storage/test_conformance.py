@@ -16,12 +16,12 @@ from storage_builders import (
     child,
     contents,
     entity_row,
-    event_key,
     group,
     history,
     in_loop,
     instance,
     message,
+    operation_key,
     own,
     timer,
     update,
@@ -45,7 +45,7 @@ async def stocked(hub: Hub) -> Owner:
         activities_inserted=[activity(0), activity(1)],
         timers_inserted=[timer(2), timer(3)],
         children_inserted=[child(4), child(5)],
-        event_keys_inserted=[event_key("k", 6), event_key("l", 7)],
+        operation_keys_inserted=[operation_key("k", 6), operation_key("l", 7)],
     )
     return owner
 
@@ -139,7 +139,7 @@ async def test_rows_of_a_partition_that_is_not_owned_are_refused(hub: Hub) -> No
     with pytest.raises(OwnershipLostError):
         await owner.commit(instances_inserted=[instance(partition=1)])
     with pytest.raises(OwnershipLostError):
-        await owner.commit(event_keys_inserted=[msgspec.structs.replace(event_key(), partition=1)])
+        await owner.commit(operation_keys_inserted=[msgspec.structs.replace(operation_key(), partition=1)])
     assert await owner.store.load(["i"]) == []
 
 
@@ -251,7 +251,7 @@ async def test_a_group_is_applied_whole(hub: Hub) -> None:
     assert sorted(stored.timers, key=lambda row: row.key) == [timer(2), timer(3)]
     assert sorted(stored.children, key=lambda row: row.key) == [child(4), child(5)]
     assert await owner.store.load_history("i-e") == ["[]", '["x"]']
-    assert (await owner.load_one("@c@i")).event_keys == [event_key("k", 6), event_key("l", 7)]
+    assert (await owner.load_one("@c@i")).operation_keys == [operation_key("k", 6), operation_key("l", 7)]
 
 
 @in_loop
@@ -341,12 +341,12 @@ async def test_a_timer_keeps_the_message_that_it_delivers(hub: Hub) -> None:
 @in_loop
 async def test_an_entity_that_holds_nothing_is_removed_and_may_begin_anew(hub: Hub) -> None:
     owner = await stocked(hub)
-    await owner.commit(instances_removed=[("@c@i", 3)], event_keys_removed=[("@c@i", "k"), ("@c@i", "l")])
+    await owner.commit(instances_removed=[("@c@i", 3)], operation_keys_removed=[("@c@i", "k"), ("@c@i", "l")])
     assert await owner.store.read_instance("@c@i") is None
     assert await owner.store.load(["@c@i"]) == []
     assert await owner.store.instances("", 10) == [instance()]
     await owner.commit(instances_inserted=[instance("@c@i")])
-    assert (await owner.load_one("@c@i")).event_keys == []
+    assert (await owner.load_one("@c@i")).operation_keys == []
 
 
 @in_loop
@@ -361,16 +361,16 @@ async def test_messages_outlive_the_row_of_their_entity(hub: Hub) -> None:
 @in_loop
 async def test_an_instance_and_a_key_are_removed_and_inserted_in_one_group(hub: Hub) -> None:
     owner = await stocked(hub)
-    row, key = instance("@c@i", 1, execution_id="other", state="1"), event_key("k", 9, answer='"again"')
+    row, key = instance("@c@i", 1, execution_id="other", state="1"), operation_key("k", 9, answer='"again"')
     await owner.commit(
         instances_removed=[("@c@i", 3)],
         instances_inserted=[row],
-        event_keys_removed=[key.key],
-        event_keys_inserted=[key],
+        operation_keys_removed=[key.key],
+        operation_keys_inserted=[key],
     )
     stored = await owner.load_one("@c@i")
-    assert (stored.row, stored.event_keys) == (row, [event_key("l", 7), key])
-    await owner.commit(instances_removed=[("@c@i", 1)], event_keys_removed=[key.key])
+    assert (stored.row, stored.operation_keys) == (row, [operation_key("l", 7), key])
+    await owner.commit(instances_removed=[("@c@i", 1)], operation_keys_removed=[key.key])
 
 
 ODD_KEYS = [
@@ -379,20 +379,20 @@ ODD_KEYS = [
 
 
 @in_loop
-async def test_event_keys_are_told_apart_by_every_character(hub: Hub) -> None:
+async def test_operation_keys_are_told_apart_by_every_character(hub: Hub) -> None:
     owner = await own(hub)
     ids = ["@c@1", "@c@01", "@c@\U0001f980'\""]
-    rows = {id_: [event_key(key, n, id_, answer=key) for n, key in enumerate(ODD_KEYS)] for id_ in ids}
+    rows = {id_: [operation_key(key, n, id_, answer=key) for n, key in enumerate(ODD_KEYS)] for id_ in ids}
     await owner.commit(
-        instances_inserted=[instance(id_) for id_ in ids], event_keys_inserted=[*chain.from_iterable(rows.values())]
+        instances_inserted=[instance(id_) for id_ in ids], operation_keys_inserted=[*chain.from_iterable(rows.values())]
     )
-    assert {each.instance_id: each.event_keys for each in await owner.store.load(ids)} == rows
+    assert {each.instance_id: each.operation_keys for each in await owner.store.load(ids)} == rows
     for key in ODD_KEYS:
         with pytest.raises(CommitFailedError):
-            await owner.commit(event_keys_inserted=[event_key(key, 100, ids[2])])
-    await owner.commit(event_keys_removed=[(ids[2], key) for key in ODD_KEYS[:-1]])
-    assert (await owner.load_one(ids[2])).event_keys == rows[ids[2]][-1:]
-    assert (await owner.load_one(ids[0])).event_keys == rows[ids[0]]
+            await owner.commit(operation_keys_inserted=[operation_key(key, 100, ids[2])])
+    await owner.commit(operation_keys_removed=[(ids[2], key) for key in ODD_KEYS[:-1]])
+    assert (await owner.load_one(ids[2])).operation_keys == rows[ids[2]][-1:]
+    assert (await owner.load_one(ids[0])).operation_keys == rows[ids[0]]
 
 
 @in_loop
@@ -442,13 +442,13 @@ REFUSED: dict[str, dict[str, list[Any]]] = {
         "instances_inserted": [instance("@c@z")],
         "instances_removed": [("@c@z", 1)],
     },
-    "an event key that is there": {"event_keys_inserted": [event_key("l", 9)]},
-    "the removal of an event key that is not there": {"event_keys_removed": [("@c@i", "l"), ("@c@i", "m")]},
-    "the removal of an event key of another entity": {"event_keys_removed": [("@c@other", "k")]},
-    "an event key removed twice": {"event_keys_removed": [("@c@i", "l"), ("@c@i", "l")]},
+    "an event key that is there": {"operation_keys_inserted": [operation_key("l", 9)]},
+    "the removal of an event key that is not there": {"operation_keys_removed": [("@c@i", "l"), ("@c@i", "m")]},
+    "the removal of an event key of another entity": {"operation_keys_removed": [("@c@other", "k")]},
+    "an event key removed twice": {"operation_keys_removed": [("@c@i", "l"), ("@c@i", "l")]},
     "a new event key inserted and removed": {
-        "event_keys_inserted": [event_key("z", 9)],
-        "event_keys_removed": [("@c@i", "z")],
+        "operation_keys_inserted": [operation_key("z", 9)],
+        "operation_keys_removed": [("@c@i", "z")],
     },
     "an episode that is there": {"history_inserted": [history(episode=1)]},
     "a message that is there": {"messages_inserted": [message(2)]},
@@ -490,8 +490,8 @@ async def test_a_group_that_is_not_exact_leaves_nothing_behind(hub: Hub, name: s
         "timers_removed": [("i-e", 3)],
         "children_inserted": [child(52, "new")],
         "children_removed": [("i-e", 5)],
-        "event_keys_inserted": [event_key("new", 8)],
-        "event_keys_removed": [("@c@i", "k")],
+        "operation_keys_inserted": [operation_key("new", 8)],
+        "operation_keys_removed": [("@c@i", "k")],
     }
     bad = REFUSED[name]
     with pytest.raises(CommitFailedError) as caught:
@@ -555,23 +555,23 @@ async def test_instances_are_paged_orchestrations_and_entities_alike(hub: Hub) -
 
 
 @in_loop
-async def test_event_keys_come_in_the_order_of_positions_and_only_with_entities(hub: Hub) -> None:
+async def test_operation_keys_come_in_the_order_of_positions_and_only_with_entities(hub: Hub) -> None:
     owner = await own(hub)
     positions = {"b": 10, "c": 2, "a": 30, "d": -1}
     await owner.commit(
         instances_inserted=[instance(), instance("@c@i"), instance("@c@bare")],
         messages_inserted=[message(1, "@c@waiting")],
-        event_keys_inserted=[
-            *(event_key(key, position) for key, position in positions.items()),
-            event_key("x", 1, "i"),
-            event_key("x", 1, "@c@waiting"),
-            event_key("x", 1, "@c@alone"),
+        operation_keys_inserted=[
+            *(operation_key(key, position) for key, position in positions.items()),
+            operation_key("x", 1, "i"),
+            operation_key("x", 1, "@c@waiting"),
+            operation_key("x", 1, "@c@alone"),
         ],
     )
     stored = {each.instance_id: each for each in await owner.store.load(["i", "@c@i", "@c@bare", "@c@waiting"])}
-    assert [row.event_key for row in stored["@c@i"].event_keys] == ["d", "c", "b", "a"]
-    assert stored["@c@waiting"].event_keys == [event_key("x", 1, "@c@waiting")]
-    assert (stored["i"].event_keys, stored["@c@bare"].event_keys) == ([], [])
+    assert [row.operation_key for row in stored["@c@i"].operation_keys] == ["d", "c", "b", "a"]
+    assert stored["@c@waiting"].operation_keys == [operation_key("x", 1, "@c@waiting")]
+    assert (stored["i"].operation_keys, stored["@c@bare"].operation_keys) == ([], [])
     assert await owner.store.load(["@c@alone"]) == []
 
 

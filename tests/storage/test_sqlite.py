@@ -14,7 +14,7 @@ from contextlib import closing
 from pathlib import Path, PurePosixPath
 
 import pytest
-from storage_builders import NOW, Hub, activity, event_key, history, in_loop, instance, own, update
+from storage_builders import NOW, Hub, activity, history, in_loop, instance, operation_key, own, update
 
 from holdfast.errors import (
     CommitFailedError,
@@ -354,7 +354,7 @@ def test_no_statement_scans_a_table(tmp_path: Path, name: str) -> None:
     assert not [
         step
         for step in plan
-        if re.match(r"SCAN (instance|history|inbox|activity|timer|child|event_key)\b(?!.*COVERING)", step)
+        if re.match(r"SCAN (instance|history|inbox|activity|timer|child|operation_key)\b(?!.*COVERING)", step)
     ]
 
 
@@ -374,17 +374,17 @@ def test_entities_are_a_range_of_the_index_read_in_its_order(tmp_path: Path, nam
 
 
 @in_loop
-async def test_event_keys_are_looked_for_only_when_an_entity_is_loaded(sqlite_hub: Hub) -> None:
+async def test_operation_keys_are_looked_for_only_when_an_entity_is_loaded(sqlite_hub: Hub) -> None:
     owner = await own(sqlite_hub)
-    await owner.commit(instances_inserted=[instance(), instance("@c@i")], event_keys_inserted=[event_key()])
+    await owner.commit(instances_inserted=[instance(), instance("@c@i")], operation_keys_inserted=[operation_key()])
     await owner.load_one()
     reader: sqlite3.Connection = owner.store._idle_readers[0]  # pyright: ignore
     statements: list[str] = []
     reader.set_trace_callback(statements.append)
     await owner.store.load(["i", "@c@absent"])
-    assert not [each for each in statements if "event_key" in each]
+    assert not [each for each in statements if "operation_key" in each]
     await owner.store.load(["i", "@c@i"])
-    assert len([each for each in statements if "event_key" in each]) == 1
+    assert len([each for each in statements if "operation_key" in each]) == 1
 
 
 def test_every_statement_has_a_purpose_and_a_user() -> None:

@@ -10,10 +10,10 @@ from holdfast.model.messages import DurableKey
 from holdfast.storage.port import (
     ActivityRow,
     ChildRow,
-    EventKeyRow,
     HistoryRow,
     InboxRow,
     InstanceUpdate,
+    OperationKeyRow,
     TimerRow,
     WriteSet,
 )
@@ -112,7 +112,7 @@ def coalesce(lsn_before: int, transitions: Sequence[EncodedTransition]) -> Write
     activities: _Rows[DurableKey, ActivityRow] = _Rows()
     timers: _Rows[DurableKey, TimerRow] = _Rows()
     children: _Rows[DurableKey, ChildRow] = _Rows()
-    event_keys: _Rows[tuple[str, str], EventKeyRow] = _Rows()
+    operation_keys: _Rows[tuple[str, str], OperationKeyRow] = _Rows()
     updated: dict[DurableKey, ActivityRow] = {}
     for each in transitions:
         instances.add(each)
@@ -130,9 +130,9 @@ def coalesce(lsn_before: int, transitions: Sequence[EncodedTransition]) -> Write
         activities.remove(each.activities_removed)
         timers.remove(each.timers_removed)
         children.remove(each.children_removed)
-        event_keys.remove(each.event_keys_removed)
-        for key in each.event_keys_added:
-            event_keys.made[key.key] = key
+        operation_keys.remove(each.operation_keys_removed)
+        for key in each.operation_keys_added:
+            operation_keys.made[key.key] = key
     return WriteSet(
         lsn_before=lsn_before,
         lsn=transitions[-1].lsn,
@@ -152,8 +152,8 @@ def coalesce(lsn_before: int, transitions: Sequence[EncodedTransition]) -> Write
         children_inserted=children.inserted(),
         children_removed=children.removed,
         instances_removed=instances.removed,
-        event_keys_inserted=event_keys.inserted(),
-        event_keys_removed=event_keys.removed,
+        operation_keys_inserted=operation_keys.inserted(),
+        operation_keys_removed=operation_keys.removed,
     )
 
 

@@ -31,7 +31,7 @@ class Resident:
         texts = (instance.input, instance.output, instance.custom_status, instance.state)
         size = _INSTANCE_BYTES + sum(len(text) for text in texts if text)
         if instance.is_entity:
-            size += len(instance.event_keys) * _KEY_BYTES + instance.event_keys_bytes
+            size += len(instance.operation_keys) * _KEY_BYTES + instance.operation_keys_bytes
             size += _VALUE_FACTOR * len(self.state.text) if self.state else 0
         return size + (self.execution.size_bytes if self.execution else 0)
 

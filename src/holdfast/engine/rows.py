@@ -22,10 +22,10 @@ from holdfast.errors import CorruptRecordError
 from holdfast.hub.instance import (
     CriticalSectionState,
     DurableTimer,
-    EventKey,
     Instance,
     LockHolder,
     OpenChild,
+    OperationKey,
     ScheduledActivity,
 )
 from holdfast.hub.transition import Transition
@@ -44,10 +44,10 @@ from holdfast.storage.port import (
     ActivityRow,
     ChildRow,
     EntityRow,
-    EventKeyRow,
     HistoryRow,
     InboxRow,
     InstanceRow,
+    OperationKeyRow,
     StoredInstance,
     TimerRow,
 )
@@ -95,8 +95,8 @@ class EncodedTransition(msgspec.Struct, frozen=True):
     children_removed: Sequence[DurableKey]
     history_copied: Sequence[HistoryRow]
     instance_removed: tuple[str, int] | None
-    event_keys_added: Sequence[EventKeyRow]
-    event_keys_removed: Sequence[tuple[str, str]]
+    operation_keys_added: Sequence[OperationKeyRow]
+    operation_keys_removed: Sequence[tuple[str, str]]
 
 
 def encode_transition(transition: Transition, partition_count: int) -> EncodedTransition:
@@ -140,10 +140,10 @@ def encode_transition(transition: Transition, partition_count: int) -> EncodedTr
         transition.children_removed,
         _copied_rows(transition, partition) if transition.history_copied else _NOTHING,
         transition.instance_removed,
-        [_event_key_row(key, partition) for key in transition.event_keys_added]
-        if transition.event_keys_added
+        [_operation_key_row(key, partition) for key in transition.operation_keys_added]
+        if transition.operation_keys_added
         else _NOTHING,
-        transition.event_keys_removed,
+        transition.operation_keys_removed,
     )
 
 
@@ -238,9 +238,9 @@ def _timer_row(timer: DurableTimer, partition: int) -> TimerRow:
     )
 
 
-def _event_key_row(key: EventKey, partition: int) -> EventKeyRow:
+def _operation_key_row(key: OperationKey, partition: int) -> OperationKeyRow:
     answer = None if key.answer is None else encode_message(key.answer)
-    return EventKeyRow(partition, key.instance_id, key.event_key, key.position, answer)
+    return OperationKeyRow(partition, key.instance_id, key.operation_key, key.position, answer)
 
 
 def _child_row(child: OpenChild, partition: int) -> ChildRow:
@@ -270,8 +270,8 @@ def decode_instance(stored: StoredInstance) -> Instance:
         instance.lock = decode_instance_lock(row)
     else:
         instance.section = decode_section(row)
-    for key in stored.event_keys:
-        instance.remember(_decode_event_key(key))
+    for key in stored.operation_keys:
+        instance.remember(_decode_operation_key(key))
     instance.state = row.state
     instance.version, instance.tags, instance.request_key = row.version, decode_tags(row.tags), row.request_key
     instance.events_buffered = row.events_buffered
@@ -358,13 +358,13 @@ def decode_timer(row: TimerRow) -> DurableTimer:
     return DurableTimer(row.instance_id, row.execution_id, row.sequence, from_microseconds(row.due_at), event)
 
 
-def _decode_event_key(row: EventKeyRow) -> EventKey:
+def _decode_operation_key(row: OperationKeyRow) -> OperationKey:
     answer = None if row.answer is None else decode_message(row.answer)
     if answer is not None and not isinstance(answer, EntityOperationCompleted | EntityOperationFailed):
         raise CorruptRecordError(
-            f"Key {row.event_key!r} of {row.instance_id!r} is kept with something else than an answer."
+            f"Key {row.operation_key!r} of {row.instance_id!r} is kept with something else than an answer."
         )
-    return EventKey(row.instance_id, row.event_key, row.position, answer)
+    return OperationKey(row.instance_id, row.operation_key, row.position, answer)
 
 
 def decode_state(row: InstanceRow) -> OrchestrationState:

@@ -15,7 +15,7 @@ from datetime import datetime
 import msgspec
 
 from holdfast.hub.asking import NewExecutions, start_child
-from holdfast.hub.instance import DurableTimer, EventKey, Instance, LockHolder
+from holdfast.hub.instance import DurableTimer, Instance, LockHolder, OperationKey
 from holdfast.hub.lifecycle import Trigger, move
 from holdfast.hub.sections import unlock_all
 from holdfast.hub.transition import OperationAnswered, StateWarning, Transition
@@ -72,7 +72,7 @@ def schedule(transition: Transition, instance: Instance, message: Message) -> No
         DurableTimer(instance.instance_id, instance.execution_id, message.message_id, event.due_at, event),
     )
     if event.key is not None:
-        _remember(transition, instance, EventKey(instance.instance_id, event.key, message.message_id))
+        _remember(transition, instance, OperationKey(instance.instance_id, event.key, message.message_id))
 
 
 def key_of(message: Message) -> str | None:
@@ -87,30 +87,30 @@ def answer_repetition(transition: Transition, instance: Instance, message: Messa
     """Drop an operation whose key is known; if somebody waits for its answer, and there is one, give it."""
     transition.touch(instance)
     transition.consume(instance, (message,))
-    known = instance.event_keys[key]
+    known = instance.operation_keys[key]
     if isinstance(message.event, EntityOperationCalled) and known is not None and known.answer is not None:
         transition.outputs.append(OperationAnswered(instance.instance_id, message.event.request_id, known.answer))
 
 
-def _remember(transition: Transition, instance: Instance, key: EventKey) -> None:
+def _remember(transition: Transition, instance: Instance, key: OperationKey) -> None:
     if instance.remember(key) is not None:  # it was kept since its signal was scheduled, without an answer
-        transition.event_keys_removed.append(key.key)
-    transition.event_keys_added.append(key)
+        transition.operation_keys_removed.append(key.key)
+    transition.operation_keys_added.append(key)
 
 
 def _forget_oldest(transition: Transition, instance: Instance, limits: Limits) -> None:
-    excess = len(instance.event_keys) - limits.entity_keys_max
+    excess = len(instance.operation_keys) - limits.entity_keys_max
     if excess <= 0:
         return
-    added = {key.event_key for key in transition.event_keys_added}
-    answered = (key for key in instance.event_keys.values() if key is not None and key.answer is not None)
+    added = {key.operation_key for key in transition.operation_keys_added}
+    answered = (key for key in instance.operation_keys.values() if key is not None and key.answer is not None)
     oldest = list(itertools.islice(answered, excess))
     for key in oldest:
         instance.forget(key)
     # This very transition may have more of them than are remembered.
-    transition.event_keys_removed.extend(key.key for key in oldest if key.event_key not in added)
-    kept = [key for key in transition.event_keys_added if key.event_key in instance.event_keys]
-    transition.event_keys_added[:] = kept
+    transition.operation_keys_removed.extend(key.key for key in oldest if key.operation_key not in added)
+    kept = [key for key in transition.operation_keys_added if key.operation_key in instance.operation_keys]
+    transition.operation_keys_added[:] = kept
 
 
 # Locks
@@ -287,7 +287,7 @@ def complete_batch(
         answer = _answer(transition, instance, operation, outcome)
         position = message.message_id if message.timer is None else message.timer[1]
         if operation.key is not None and position is not None:
-            _remember(transition, instance, EventKey(instance.instance_id, operation.key, position, answer))
+            _remember(transition, instance, OperationKey(instance.instance_id, operation.key, position, answer))
     _forget_oldest(transition, instance, limits)
 
 
@@ -352,9 +352,9 @@ def remove_entity(transition: Transition, instance: Instance, execution_id: str)
     """
     transition.touch(instance)
     transition.instance_removed = (instance.instance_id, instance.revision)
-    transition.event_keys_removed.extend(key.key for key in instance.event_keys.values() if key is not None)
-    instance.event_keys.clear()
-    instance.event_keys_bytes = 0
+    transition.operation_keys_removed.extend(key.key for key in instance.operation_keys.values() if key is not None)
+    instance.operation_keys.clear()
+    instance.operation_keys_bytes = 0
     instance.execution_id = execution_id
     instance.revision = 0
     instance.version = None

@@ -110,7 +110,7 @@ class Hub(Requests):
     def _queue(self, instance: Instance, message: Message, now: datetime) -> Transition | None:
         """Queue an operation or a lock change, unless it is a repetition, or comes too early."""
         key = key_of(message)
-        if key is not None and key in instance.event_keys:
+        if key is not None and key in instance.operation_keys:
             transition = self._begin(instance.instance_id, now)
             answer_repetition(transition, instance, message, key)
             return transition
@@ -119,7 +119,7 @@ class Hub(Requests):
             schedule(transition, instance, message)
             return transition
         if key is not None:
-            instance.event_keys[key] = None
+            instance.operation_keys[key] = None
         instance.inbox.append(message)
         if instance.revision > 0:
             return None

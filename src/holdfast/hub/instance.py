@@ -109,20 +109,20 @@ class LockHolder(msgspec.Struct, frozen=True):
     locked_at: datetime
 
 
-class EventKey(msgspec.Struct, frozen=True):
+class OperationKey(msgspec.Struct, frozen=True):
     """An idempotency key that an entity remembers, with what came of its operation.
 
     There is no answer yet for a signal that is scheduled.
     """
 
     instance_id: str
-    event_key: str
+    operation_key: str
     position: int
     answer: OperationAnswer | None = None
 
     @property
     def key(self) -> tuple[str, str]:
-        return (self.instance_id, self.event_key)
+        return (self.instance_id, self.operation_key)
 
     @property
     def answer_bytes(self) -> int:
@@ -141,8 +141,6 @@ class Instance:
         "custom_status",
         "deliveries",
         "episodes",
-        "event_keys",
-        "event_keys_bytes",
         "events_awaited",
         "events_buffered",
         "execution_id",
@@ -156,6 +154,8 @@ class Instance:
         "lock",
         "lsn",
         "name",
+        "operation_keys",
+        "operation_keys_bytes",
         "output",
         "parent",
         "parked",
@@ -196,9 +196,9 @@ class Instance:
         """Of an orchestration."""
         self.lock: LockHolder | None = None
         """Of an entity."""
-        self.event_keys: dict[str, EventKey | None] = {}
+        self.operation_keys: dict[str, OperationKey | None] = {}
         """What an entity remembers, oldest first; None for a key whose operation still waits to run."""
-        self.event_keys_bytes = 0
+        self.operation_keys_bytes = 0
         """An estimate of the memory that the answers among them take."""
         self.episodes = 0
         self.history_events = 0
@@ -229,16 +229,16 @@ class Instance:
     def is_terminal(self) -> bool:
         return self.status.is_terminal
 
-    def remember(self, key: EventKey) -> EventKey | None:
+    def remember(self, key: OperationKey) -> OperationKey | None:
         """Keep a key; return what was kept under it before."""
-        known = self.event_keys.get(key.event_key)
-        self.event_keys[key.event_key] = key
-        self.event_keys_bytes += key.answer_bytes - (known.answer_bytes if known else 0)
+        known = self.operation_keys.get(key.operation_key)
+        self.operation_keys[key.operation_key] = key
+        self.operation_keys_bytes += key.answer_bytes - (known.answer_bytes if known else 0)
         return known
 
-    def forget(self, key: EventKey) -> None:
-        del self.event_keys[key.event_key]
-        self.event_keys_bytes -= key.answer_bytes
+    def forget(self, key: OperationKey) -> None:
+        del self.operation_keys[key.operation_key]
+        self.operation_keys_bytes -= key.answer_bytes
 
     @property
     def has_messages(self) -> bool:

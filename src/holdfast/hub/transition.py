@@ -8,7 +8,7 @@ from typing import TypeAlias
 
 import msgspec
 
-from holdfast.hub.instance import DurableTimer, EventKey, Instance, OpenChild, ScheduledActivity
+from holdfast.hub.instance import DurableTimer, Instance, OpenChild, OperationKey, ScheduledActivity
 from holdfast.model.history import HistoryEvent, MessageEvent, OperationAnswer, UpdateCompleted
 from holdfast.model.messages import DurableKey, Message
 from holdfast.model.status import OrchestrationState
@@ -96,8 +96,6 @@ class Transition:
         "children_created",
         "children_removed",
         "consumed",
-        "event_keys_added",
-        "event_keys_removed",
         "history",
         "history_copied",
         "instance",
@@ -106,6 +104,8 @@ class Transition:
         "is_new_execution",
         "lsn",
         "now",
+        "operation_keys_added",
+        "operation_keys_removed",
         "outputs",
         "removed_execution",
         "revision_before",
@@ -138,8 +138,8 @@ class Transition:
         self.timers_removed: list[DurableKey] = []
         self.children_created: list[OpenChild] = []
         self.children_removed: list[DurableKey] = []
-        self.event_keys_added: list[EventKey] = []
-        self.event_keys_removed: list[tuple[str, str]] = []
+        self.operation_keys_added: list[OperationKey] = []
+        self.operation_keys_removed: list[tuple[str, str]] = []
         self.outputs: list[Output] = []
 
     def change(self, instance: Instance) -> None:

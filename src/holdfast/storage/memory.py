@@ -15,10 +15,10 @@ from holdfast.storage.port import (
     ActivityRow,
     ChildRow,
     EntityRow,
-    EventKeyRow,
     Fence,
     InboxRow,
     InstanceRow,
+    OperationKeyRow,
     Ownership,
     PageKey,
     StoredInstance,
@@ -27,7 +27,7 @@ from holdfast.storage.port import (
 )
 
 _Key = TypeVar("_Key", int, str, DurableKey, tuple[str, str])
-_Row = TypeVar("_Row", InboxRow, ActivityRow, TimerRow, ChildRow, EventKeyRow)
+_Row = TypeVar("_Row", InboxRow, ActivityRow, TimerRow, ChildRow, OperationKeyRow)
 
 
 class MemoryData:
@@ -45,7 +45,7 @@ class MemoryData:
         self.activities: dict[DurableKey, ActivityRow] = {}
         self.timers: dict[DurableKey, TimerRow] = {}
         self.children: dict[DurableKey, ChildRow] = {}
-        self.event_keys: dict[tuple[str, str], EventKeyRow] = {}
+        self.operation_keys: dict[tuple[str, str], OperationKeyRow] = {}
 
 
 class MemoryStore:
@@ -103,7 +103,7 @@ class MemoryStore:
         inserted = chain(writes.instances_inserted, writes.history_inserted, writes.messages_inserted)
         work = chain(writes.activities_inserted, writes.activities_updated, writes.timers_inserted)
         updated = (update.row for update in writes.instances_updated)
-        touched = {row.partition for row in chain(inserted, work, updated, writes.event_keys_inserted)}
+        touched = {row.partition for row in chain(inserted, work, updated, writes.operation_keys_inserted)}
         if not touched <= fence.epochs.keys():
             raise OwnershipLostError(f"The fence does not hold for all of the partitions {sorted(touched)}.")
         self._check_counts(data, writes)
@@ -142,10 +142,10 @@ class MemoryStore:
         _expect_absent("timer", data.timers, [row.key for row in writes.timers_inserted])
         _expect_present("child", data.children, writes.children_removed)
         _expect_absent("child", data.children, [row.key for row in writes.children_inserted])
-        forgotten = set(writes.event_keys_removed)
-        _expect_present("event_key", data.event_keys, writes.event_keys_removed)
-        remembered = [row.key for row in writes.event_keys_inserted if row.key not in forgotten]
-        _expect_absent("event_key", data.event_keys, remembered)
+        forgotten = set(writes.operation_keys_removed)
+        _expect_present("operation_key", data.operation_keys, writes.operation_keys_removed)
+        remembered = [row.key for row in writes.operation_keys_inserted if row.key not in forgotten]
+        _expect_absent("operation_key", data.operation_keys, remembered)
 
     @staticmethod
     def _apply(data: MemoryData, writes: WriteSet) -> None:
@@ -160,8 +160,8 @@ class MemoryStore:
             del data.timers[key]
         for key in writes.children_removed:
             del data.children[key]
-        for event_key in writes.event_keys_removed:
-            del data.event_keys[event_key]
+        for operation_key in writes.operation_keys_removed:
+            del data.operation_keys[operation_key]
         for instance_id, _ in writes.instances_removed:
             del data.instances[instance_id]
         data.instances.update((update.row.instance_id, update.row) for update in writes.instances_updated)
@@ -172,7 +172,7 @@ class MemoryStore:
         data.activities.update((row.key, row) for row in chain(writes.activities_updated, writes.activities_inserted))
         data.timers.update((row.key, row) for row in writes.timers_inserted)
         data.children.update((row.key, row) for row in writes.children_inserted)
-        data.event_keys.update((row.key, row) for row in writes.event_keys_inserted)
+        data.operation_keys.update((row.key, row) for row in writes.operation_keys_inserted)
 
     async def load(self, instance_ids: list[str]) -> list[StoredInstance]:
         data = self._open_data()
@@ -182,7 +182,7 @@ class MemoryStore:
         activities = _wanted(_of(current, data.activities), ids)
         timers = _wanted(_of(current, data.timers), ids)
         children = _wanted(_of(current, data.children), ids)
-        remembered = sorted(data.event_keys.values(), key=lambda row: row.position)
+        remembered = sorted(data.operation_keys.values(), key=lambda row: row.position)
         keys = _wanted((row for row in remembered if row.instance_id.startswith("@")), ids)
         stored = [
             StoredInstance(i, data.instances.get(i), messages[i], activities[i], timers[i], children[i], keys[i])

@@ -110,18 +110,18 @@ class ChildRow(msgspec.Struct, frozen=True):
         return (self.execution_id, self.sequence)
 
 
-class EventKeyRow(msgspec.Struct, frozen=True):
+class OperationKeyRow(msgspec.Struct, frozen=True):
     """An idempotency key that an entity remembers. Positions rise in the order of consumption."""
 
     partition: int
     instance_id: str
-    event_key: str
+    operation_key: str
     position: int
     answer: str | None = None
 
     @property
     def key(self) -> tuple[str, str]:
-        return (self.instance_id, self.event_key)
+        return (self.instance_id, self.operation_key)
 
 
 class EntityRow(msgspec.Struct, frozen=True, kw_only=True):
@@ -197,9 +197,9 @@ class WriteSet(msgspec.Struct, frozen=True, kw_only=True):
     timers_removed: list[DurableKey]
     children_inserted: list[ChildRow]
     children_removed: list[DurableKey]
-    event_keys_inserted: list[EventKeyRow]
-    event_keys_removed: list[tuple[str, str]]
-    """(instance_id, event_key). Keys do not go with their instance: a group names each."""
+    operation_keys_inserted: list[OperationKeyRow]
+    operation_keys_removed: list[tuple[str, str]]
+    """(instance_id, operation_key). Keys do not go with their instance: a group names each."""
 
 
 class StoredInstance(msgspec.Struct, frozen=True):
@@ -215,7 +215,7 @@ class StoredInstance(msgspec.Struct, frozen=True):
     activities: list[ActivityRow]
     timers: list[TimerRow]
     children: list[ChildRow]
-    event_keys: list[EventKeyRow]
+    operation_keys: list[OperationKeyRow]
 
 
 PageKey: TypeAlias = tuple[int, str, int]

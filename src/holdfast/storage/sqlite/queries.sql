@@ -76,9 +76,9 @@ DELETE FROM timer WHERE partition = 0 AND execution_id = ? AND sequence = ?;
 -- A sub-orchestration whose end was consumed, or which was given up.
 DELETE FROM child WHERE partition = 0 AND execution_id = ? AND sequence = ?;
 
--- name: remove_event_key
+-- name: remove_operation_key
 -- An idempotency key that an entity remembers no longer.
-DELETE FROM event_key WHERE partition = 0 AND instance_id = ? AND event_key = ?;
+DELETE FROM operation_key WHERE partition = 0 AND instance_id = ? AND operation_key = ?;
 
 -- name: remove_instance
 -- An entity that holds nothing any more; the last parameter is the revision that must be stored.
@@ -126,9 +126,9 @@ INSERT INTO timer VALUES (?, ?, ?, ?, ?, ?);
 -- A sub-orchestration that was started.
 INSERT INTO child VALUES (?, ?, ?, ?, ?);
 
--- name: insert_event_key
+-- name: insert_operation_key
 -- An idempotency key that an entity is to remember.
-INSERT INTO event_key VALUES (?, ?, ?, ?, ?);
+INSERT INTO operation_key VALUES (?, ?, ?, ?, ?);
 
 -- name: read_instance
 -- One instance's row.
@@ -154,9 +154,9 @@ SELECT * FROM timer WHERE partition = 0 AND execution_id IN (SELECT value FROM j
 -- Their sub-orchestrations; the parameter is a JSON array of execution ids.
 SELECT * FROM child WHERE partition = 0 AND execution_id IN (SELECT value FROM json_each(?));
 
--- name: load_event_keys
+-- name: load_operation_keys
 -- What some entities remember, in the order of consumption; the parameter is a JSON array of ids.
-SELECT * FROM event_key WHERE partition = 0 AND instance_id IN (SELECT value FROM json_each(?)) ORDER BY position;
+SELECT * FROM operation_key WHERE partition = 0 AND instance_id IN (SELECT value FROM json_each(?)) ORDER BY position;
 
 -- name: load_history
 -- The episodes of one execution, in order.

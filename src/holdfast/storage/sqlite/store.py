@@ -16,10 +16,10 @@ from holdfast.storage.port import (
     ActivityRow,
     ChildRow,
     EntityRow,
-    EventKeyRow,
     Fence,
     InboxRow,
     InstanceRow,
+    OperationKeyRow,
     Ownership,
     PageKey,
     StoredInstance,
@@ -262,8 +262,8 @@ def _load(connection: sqlite3.Connection, instance_ids: Iterable[str]) -> list[S
     for child in [ChildRow(*columns) for columns in select("load_children", executions)]:
         by_id[child.instance_id].children.append(child)
     entities = [id_ for id_ in by_id if id_.startswith("@")]
-    for key in [EventKeyRow(*columns) for columns in select("load_event_keys", entities)] if entities else []:
-        by_id[key.instance_id].event_keys.append(key)
+    for key in [OperationKeyRow(*columns) for columns in select("load_operation_keys", entities)] if entities else []:
+        by_id[key.instance_id].operation_keys.append(key)
     return list(by_id.values())
 
 

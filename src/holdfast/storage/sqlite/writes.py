@@ -43,7 +43,7 @@ def apply(connection: sqlite3.Connection, fence: Fence, writes: WriteSet) -> Non
     _change(connection, "activity", "remove_activity", writes.activities_removed)
     _change(connection, "timer", "remove_timer", writes.timers_removed)
     _change(connection, "child", "remove_child", writes.children_removed)
-    _change(connection, "event_key", "remove_event_key", writes.event_keys_removed)
+    _change(connection, "operation_key", "remove_operation_key", writes.operation_keys_removed)
     _change(connection, "instance", "remove_instance", writes.instances_removed)
     updates = writes.instances_updated
     _change(
@@ -65,7 +65,7 @@ def apply(connection: sqlite3.Connection, fence: Fence, writes: WriteSet) -> Non
     _insert(connection, "activity", "insert_activity", writes.activities_inserted)
     _insert(connection, "timer", "insert_timer", writes.timers_inserted)
     _insert(connection, "child", "insert_child", writes.children_inserted)
-    _insert(connection, "event_key", "insert_event_key", writes.event_keys_inserted)
+    _insert(connection, "operation_key", "insert_operation_key", writes.operation_keys_inserted)
 
 
 def _advance(connection: sqlite3.Connection, fence: Fence, writes: WriteSet) -> None:
@@ -88,7 +88,7 @@ def _check_partitions(writes: WriteSet) -> None:
         writes.activities_updated,
         writes.timers_inserted,
         writes.children_inserted,
-        writes.event_keys_inserted,
+        writes.operation_keys_inserted,
         [update.row for update in writes.instances_updated],
     )
     if any(row.partition != _PARTITION for row in rows):

@@ -117,11 +117,11 @@ CREATE TABLE child (
 ) STRICT, WITHOUT ROWID;
 
 -- Idempotency keys that entities remember; their positions rise in the order of consumption.
-CREATE TABLE event_key (
+CREATE TABLE operation_key (
     partition INTEGER NOT NULL,
     instance_id TEXT NOT NULL,
-    event_key TEXT NOT NULL,
+    operation_key TEXT NOT NULL,
     position INTEGER NOT NULL,
     answer TEXT,
-    PRIMARY KEY (partition, instance_id, event_key)
+    PRIMARY KEY (partition, instance_id, operation_key)
 ) STRICT, WITHOUT ROWID;
