@@ -84,6 +84,9 @@ REFUSED: list[tuple[Callable[[App], Any], str]] = [
     (lambda app: app.orchestrator(lambda: None), "needs ctx"),  # type: ignore[call-overload]  # that is the point
     (lambda app: app.entity(NoDefaults), "default"),
     (lambda app: app.entity(NoFields), "@dataclass below @app.entity"),
+    (lambda app: app.entity("counter"), "A name is given as name="),  # type: ignore[call-overload]  # that is the point
+    (lambda app: app.entity(name="a@b")(SameOperations), "contains '@'"),
+    (lambda app: app.entity(name="a/b")(SameOperations), "contains '/'"),
     (lambda app: app.entity(YieldingOperation), "yields"),
     (lambda app: app.entity(Initialized), "initialize"),
     (lambda app: app.entity(SameOperations), "case"),

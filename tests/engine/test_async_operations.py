@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any
@@ -282,3 +283,48 @@ def test_an_operation_cannot_call_but_what_it_leaves_behind_can() -> None:
         assert await tasks[0] == "done"
 
     on(MemoryStore(), app, scenario)
+
+
+def test_no_more_entities_than_allowed_run_async_operations_at_the_same_time() -> None:
+    outside = Outside()
+
+    async def scenario(run: Run) -> None:
+        await run.client.signal_many([EntitySignal(ledger(key), "wait", key) for key in "ab"])
+        await until(lambda: bool(outside.seen))
+        await run.client.call_entity(ledger("c"), "note", "others go on", timeout=SOON)
+        assert [what for what, _ in outside.seen] == ["a"]
+        outside.gate.set()
+        await has_entries(run, "b", ["b"])
+
+    on(MemoryStore(), make_entities(outside), scenario, HostConfig(entity_batches_max=1))
+
+
+def test_an_operation_that_goes_on_after_its_time_keeps_its_entity_waiting_and_is_told(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    app, gate = App(), asyncio.Event()
+
+    @app.entity
+    @dataclass
+    class Stubborn(Entity):
+        number: int = 0
+
+        async def stay(self) -> None:
+            while not gate.is_set():
+                with suppress(asyncio.CancelledError):
+                    await gate.wait()
+
+        def add(self) -> int:
+            self.number += 1
+            return self.number
+
+    async def scenario(run: Run) -> None:
+        entity = EntityId(Stubborn, "a")
+        await run.client.signal_entity(entity, Stubborn.stay)
+        call = asyncio.create_task(run.client.call_entity(entity, Stubborn.add))
+        await until(lambda: "@stubborn@a goes on" in caplog.text)
+        assert not call.done()
+        gate.set()
+        assert await call == 1
+
+    on(MemoryStore(), app, scenario, HostConfig(operation_timeout_s=0.01))

@@ -14,7 +14,9 @@ from holdfast import (
     EntityId,
     EntitySignal,
     HostConfig,
+    Limits,
     OrchestrationContext,
+    OverloadedError,
     StorageError,
 )
 from holdfast.storage.memory import MemoryData, MemoryStore
@@ -200,3 +202,21 @@ def test_none_is_lost_or_delivered_twice_when_commits_fail() -> None:
         assert sorted(await entries(run, "a")) == list(range(8))
 
     on(failing, make_entities(), scenario, HostConfig(group_transitions_max=1, drain_s=0.2))
+
+
+def test_scheduled_signals_of_an_entity_that_left_memory_are_counted() -> None:
+    config = HostConfig(cache_bytes_max=1, limits=Limits(inbox_messages_max=3))
+    later = timedelta(hours=1)
+
+    async def scenario(run: Run) -> None:
+        for number in range(3):
+            await run.client.signal_entity(ledger("a"), "note", number, due=later)
+        await run.client.call_entity(ledger("b"), "note", "so that the other one leaves memory", timeout=SOON)
+        await until(lambda: ledger("a").instance_id not in run.engine.node.residents)
+        with pytest.raises(OverloadedError, match="up to 3"):
+            await run.client.signal_entity(ledger("a"), "note", 3, due=later)
+        found = await run.client.get_entity(ledger("a"))
+        assert found is not None
+        assert (found.scheduled_signals, found.messages) == (3, 0)
+
+    on(MemoryStore(), make_entities(), scenario, config)

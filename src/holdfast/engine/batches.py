@@ -4,6 +4,7 @@ they can have been caused by is durable."""
 from __future__ import annotations
 
 import asyncio
+import functools
 import logging
 from collections.abc import Awaitable
 from typing import TYPE_CHECKING, Any
@@ -78,7 +79,9 @@ class Batches:
             return  # the node is given up; nothing of the batch has run
         async with self._places:
             try:
-                result: EntityBatch | Blocked = await begun.run_async(self._wait)
+                result: EntityBatch | Blocked = await begun.run_async(
+                    functools.partial(self._wait, resident.instance.instance_id)
+                )
             except _HasStoppedError:
                 return
             except Exception as error:  # the state that an operation has left behind cannot be read
@@ -91,7 +94,7 @@ class Batches:
         resident.state = begun.live if isinstance(result, EntityBatch) else None
         self._node.complete(resident, pending, result)
 
-    async def _wait(self, operation: Awaitable[Any]) -> Any:
+    async def _wait(self, instance_id: str, operation: Awaitable[Any]) -> Any:
         """Wait for an operation for as long as it may take; what it raises is an Exception, or the end of this job.
 
         It is a job of its own, so that code which cancels the one that it is in ends nothing but the operation.
@@ -102,7 +105,7 @@ class Batches:
             in_time, _ = await asyncio.wait((job,), timeout=limit_s)
             if not in_time:
                 job.cancel()
-                await self._ended(job)
+                await self._ended(instance_id, job)
         except asyncio.CancelledError:
             job.cancel()
             await asyncio.wait((job,))
@@ -118,15 +121,15 @@ class Batches:
             raise _HasStoppedError
         return job.result()
 
-    async def _ended(self, job: asyncio.Task[Any]) -> None:
+    async def _ended(self, instance_id: str, job: asyncio.Task[Any]) -> None:
         """Wait until an operation that was cancelled has ended: while it goes on, no other may run."""
         limit_s = self._node.config.operation_timeout_s
         while not (await asyncio.wait((job,), timeout=limit_s))[0]:
             logger.error(
-                "An operation goes on although it was cancelled after operation_timeout_s, %s s; its entity does "
-                "nothing else until it ends: %r",
+                "An operation of entity %s goes on although it was cancelled after operation_timeout_s, %s s; the "
+                "entity does nothing else until it ends.",
+                instance_id,
                 limit_s,
-                job.get_coro(),
             )
 
 
