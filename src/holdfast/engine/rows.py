@@ -113,6 +113,7 @@ def encode_transition(transition: Transition, partition_count: int) -> EncodedTr
     sent = [_inbox_row(message, partition_count) for message in transition.sent] if transition.sent else _NOTHING
     for row in sent:
         size += len(row.event)
+    keys = transition.key_changes
     scheduled, updated, timers = (
         transition.activities_scheduled,
         transition.activities_updated,
@@ -140,10 +141,8 @@ def encode_transition(transition: Transition, partition_count: int) -> EncodedTr
         transition.children_removed,
         _copied_rows(transition, partition) if transition.history_copied else _NOTHING,
         transition.instance_removed,
-        [_operation_key_row(key, partition) for key in transition.operation_keys_added]
-        if transition.operation_keys_added
-        else _NOTHING,
-        transition.operation_keys_removed,
+        _NOTHING if keys is None else [_operation_key_row(key, partition) for key in keys.added],
+        _NOTHING if keys is None else keys.removed,
     )
 
 

@@ -93,24 +93,25 @@ def answer_repetition(transition: Transition, instance: Instance, message: Messa
 
 
 def _remember(transition: Transition, instance: Instance, key: OperationKey) -> None:
+    changes = transition.change_keys()
     if instance.remember(key) is not None:  # it was kept since its signal was scheduled, without an answer
-        transition.operation_keys_removed.append(key.key)
-    transition.operation_keys_added.append(key)
+        changes.removed.append(key.key)
+    changes.added.append(key)
 
 
 def _forget_oldest(transition: Transition, instance: Instance, limits: Limits) -> None:
     excess = len(instance.operation_keys) - limits.entity_keys_max
     if excess <= 0:
         return
-    added = {key.operation_key for key in transition.operation_keys_added}
+    changes = transition.change_keys()
+    added = {key.operation_key for key in changes.added}
     answered = (key for key in instance.operation_keys.values() if key is not None and key.answer is not None)
     oldest = list(itertools.islice(answered, excess))
     for key in oldest:
         instance.forget(key)
     # This very transition may have more of them than are remembered.
-    transition.operation_keys_removed.extend(key.key for key in oldest if key.operation_key not in added)
-    kept = [key for key in transition.operation_keys_added if key.operation_key in instance.operation_keys]
-    transition.operation_keys_added[:] = kept
+    changes.removed.extend(key.key for key in oldest if key.operation_key not in added)
+    changes.added[:] = [key for key in changes.added if key.operation_key in instance.operation_keys]
 
 
 # Locks
@@ -352,7 +353,9 @@ def remove_entity(transition: Transition, instance: Instance, execution_id: str)
     """
     transition.touch(instance)
     transition.instance_removed = (instance.instance_id, instance.revision)
-    transition.operation_keys_removed.extend(key.key for key in instance.operation_keys.values() if key is not None)
+    remembered = [key.key for key in instance.operation_keys.values() if key is not None]
+    if remembered:
+        transition.change_keys().removed.extend(remembered)
     instance.operation_keys.clear()
     instance.operation_keys_bytes = 0
     instance.execution_id = execution_id

@@ -150,6 +150,7 @@ class Instance:
         "inbox",
         "input",
         "instance_id",
+        "is_entity",
         "is_working",
         "lock",
         "lsn",
@@ -173,6 +174,7 @@ class Instance:
 
     def __init__(self, instance_id: str, execution_id: str, name: str, now: datetime) -> None:
         self.instance_id = instance_id
+        self.is_entity = is_entity(instance_id)
         self.execution_id = execution_id
         self.name = name
         self.status = OrchestrationStatus.PENDING
@@ -220,10 +222,6 @@ class Instance:
         self.children: dict[int, OpenChild] = {}
         self.is_working = False
         """Whether a work item of this instance is with a worker."""
-
-    @property
-    def is_entity(self) -> bool:
-        return is_entity(self.instance_id)
 
     @property
     def is_terminal(self) -> bool:

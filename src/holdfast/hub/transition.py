@@ -83,6 +83,16 @@ Output: TypeAlias = (
 )
 
 
+class KeyChanges:
+    """The keys that an entity begins to remember, or forgets."""
+
+    __slots__ = ("added", "removed")
+
+    def __init__(self) -> None:
+        self.added: list[OperationKey] = []
+        self.removed: list[tuple[str, str]] = []
+
+
 class Transition:
     """What one step changes. Everything in it becomes durable together, or nothing does.
 
@@ -102,10 +112,9 @@ class Transition:
         "instance_id",
         "instance_removed",
         "is_new_execution",
+        "key_changes",
         "lsn",
         "now",
-        "operation_keys_added",
-        "operation_keys_removed",
         "outputs",
         "removed_execution",
         "revision_before",
@@ -138,8 +147,8 @@ class Transition:
         self.timers_removed: list[DurableKey] = []
         self.children_created: list[OpenChild] = []
         self.children_removed: list[DurableKey] = []
-        self.operation_keys_added: list[OperationKey] = []
-        self.operation_keys_removed: list[tuple[str, str]] = []
+        self.key_changes: KeyChanges | None = None
+        """None for the most: few transitions are about keys, and each has its price in memory."""
         self.outputs: list[Output] = []
 
     def change(self, instance: Instance) -> None:
@@ -171,6 +180,12 @@ class Transition:
                 self.remove_activity(instance, message.activity[1])
             elif message.timer is not None:
                 self.remove_timer(instance, message.timer[1])
+
+    def change_keys(self) -> KeyChanges:
+        """Return what changes among the keys of an entity, to be added to."""
+        if self.key_changes is None:
+            self.key_changes = KeyChanges()
+        return self.key_changes
 
     def remove_activity(self, instance: Instance, sequence: int) -> None:
         self.activities_removed.append(instance.activities.pop(sequence).key)
