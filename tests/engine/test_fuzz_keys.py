@@ -1,8 +1,8 @@
 """Operations with idempotency keys, sent again and again: each has one effect, equal answers, and its place in line.
 
-Drawn from a seed: what each of four senders sends to two entities, one operation after the other (signals, calls,
+Drawn from a seed: what each of four senders sends to eight entities, one operation after the other (signals, calls,
 signals that are scheduled, many signals at once with one key twice among them; operations that wait, that fail, and
-that signal a third entity); on each of four hosts, one after the other on one store, how slow the store is, which of
+that signal another entity); on each of four hosts, one after the other on one store, how slow the store is, which of
 its commits fail and how, whether instances stay in memory, how soon timers are read, and when the host is stopped. A
 sender repeats what was not acknowledged, and now and then also what was. Orchestrations lock the entities meanwhile.
 How the tasks of a host take turns is not drawn, so a seed that has failed may have to be run again.
@@ -37,6 +37,7 @@ from holdfast import (
 )
 from holdfast.storage.memory import MemoryData, MemoryStore
 
+KEYS = "abcdefgh"
 SENDERS, OPERATIONS, HOSTS = 4, 12, 4
 KINDS = ["add", "slow", "fail", "fail, called", "called", "scheduled", "many", "relay", "fail to relay"]
 MODES = ["before", "unknown, not applied", "unknown, applied"]
@@ -131,7 +132,7 @@ class Fuzz:
         self._data = MemoryData()
         self._operations = [
             [
-                Operation(rng.choice("ab"), rng.choice(KINDS), f"{sender}.{number}", _due(rng))
+                Operation(rng.choice(KEYS), rng.choice(KINDS), f"{sender}.{number}", _due(rng))
                 for number in range(OPERATIONS)
             ]
             for sender in range(SENDERS)
@@ -185,7 +186,7 @@ class Fuzz:
     async def _lock(self, run: Run) -> None:
         for _ in range(10):
             with contextlib.suppress(HoldfastError):  # others will be started
-                await run.client.start_new("lock", self._rng.choice(["a", "b", "relayed"]))
+                await run.client.start_new("lock", self._rng.choice([*KEYS, "relayed"]))
             await asyncio.sleep(0.01)
 
     async def _check(self, run: Run) -> None:
@@ -197,7 +198,7 @@ class Fuzz:
         for each in found.values():
             assert (each.lock, each.messages, each.parked) == (None, 0, None)
         seen = {key: each.state["seen"] if each.exists else [] for key, each in found.items()}
-        for entity in "ab":
+        for entity in KEYS:
             assert sorted(seen.get(entity, [])) == sorted(self._expected(entity))
             for sender in range(SENDERS):
                 in_order = list(self._expected(entity, sender, is_ordered=True))

@@ -1,12 +1,12 @@
 """Critical sections under whatever may happen to them: they exclude each other, and no lock is left behind.
 
 Drawn from a seed, for hosts one after the other on one store: orchestrations that lock one to three of four entities,
-again and again, some of which wait for the locks only for so long or have them only as long as a lease, and who in
-there wait for an activity, a timer or an event, continue as new, or fail; what is asked of them and of the entities
-meanwhile; which commits fail, and how; and whether instances stay in memory. In a calm world orchestrations are only
-suspended and resumed, so nobody loses a lock; in a rough one they are also cancelled, terminated and rewound, leases
-end, locks are broken, and entities are removed. How the tasks of a host take turns is not drawn, so a seed that has
-failed may have to be run again.
+again and again, with a timeout or a lease or without, and wait in their sections for an activity, a timer or an event,
+continue as new, or fail; what is asked of them and of the entities meanwhile; how slow the store is; which commits
+fail, and how; and whether instances stay in memory. In a calm world orchestrations are only suspended and resumed, so
+nobody loses a lock; in a rough one they are also cancelled, terminated and rewound, leases end, locks are broken, and
+entities are removed. How the tasks of a host take turns is not drawn, so a seed that has failed may have to be run
+again.
 
 Checked, after a last host on which nothing fails: every orchestration ends, none parked, no entity is locked, and
 nothing waits for one. In a calm world all of them complete, which they do not if there were two in one section.
@@ -23,7 +23,7 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
-from engine_kit import SOON, FailingStore, Run, running
+from engine_kit import SOON, FailingStore, Run, SlowStore, running
 
 from holdfast import (
     App,
@@ -163,8 +163,10 @@ class Fuzz:
             await self._check(run)
 
     async def _disturb(self, host: int, steps: int) -> None:
-        rng, store = self._rng, FailingStore(MemoryStore(self._data))
-        store.fail_at = {rng.randrange(1, 120): rng.choice(MODES) for _ in range(6)}
+        rng, failing = self._rng, FailingStore(MemoryStore(self._data))
+        failing.fail_at = {rng.randrange(1, 120): rng.choice(MODES) for _ in range(6)}
+        store = SlowStore(failing)
+        store.before = {"load": rng.choice([0, 0.002]), "commit": rng.choice([0, 0.003])}
         config = HostConfig(drain_s=0.05, cache_bytes_max=rng.choice([1, 10**8]))
         weights = CALM if self._is_calm else ROUGH
         async with running(make_app(), store, config) as run:
