@@ -125,7 +125,7 @@ def make_entities(outside: Outside | None = None) -> App:
             case "delete":
                 ctx.delete_state()
             case _:
-                raise NotImplementedError(ctx.operation_name)
+                raise ValueError(f"A cell cannot {ctx.operation_name}.")
         return None
 
     @app.orchestrator

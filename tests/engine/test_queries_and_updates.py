@@ -8,7 +8,7 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
-from engine_kit import SOON, FailingStore, Run, eventually
+from engine_kit import SOON, FailingStore, Run, SlowStore, eventually
 from test_orchestrations import on
 
 from holdfast import (
@@ -23,6 +23,7 @@ from holdfast import (
     WaitTimeoutError,
 )
 from holdfast.errors import CommitFailedError
+from holdfast.storage.memory import MemoryStore
 from holdfast.storage.port import Store
 
 MakeStore = Callable[[], Store]
@@ -169,6 +170,24 @@ def test_what_cannot_be_asked_is_said(make_store: MakeStore) -> None:
             await handle.update("add", "apple")
 
     on(make_store(), make_app(), scenario)
+
+
+def test_an_update_waits_no_longer_than_it_is_asked_to_whatever_the_store_does() -> None:
+    slow, held = SlowStore(MemoryStore()), asyncio.Event()
+
+    async def scenario(run: Run) -> None:
+        handle = await run.client.start_new("hesitant")
+        slow.before["commit"] = held
+        waiting = asyncio.create_task(handle.update("never", update_id="u", timeout=timedelta(milliseconds=20)))
+        try:
+            async with asyncio.timeout(SOON.total_seconds()):
+                await asyncio.wait((waiting,))
+        finally:
+            held.set()
+        with pytest.raises(WaitTimeoutError, match="ask again"):
+            await waiting
+
+    on(slow, make_app(), scenario)
 
 
 def test_an_update_that_is_open_at_the_end_is_answered(make_store: MakeStore) -> None:

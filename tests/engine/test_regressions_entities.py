@@ -117,10 +117,43 @@ def test_a_timer_of_an_entity_that_is_gone_is_dropped() -> None:
     on(slow, make_entities(), scenario, tiny, clock)
 
 
+def test_cleaning_leaves_alone_what_cannot_be_read(tmp_path: Path) -> None:
+    file = tmp_path / "hub.db"
+    app = make_entities()
+
+    @app.orchestrator
+    async def keeper(ctx: OrchestrationContext) -> None:
+        async with ctx.lock(ledger("held")):
+            await ctx.wait_for_external_event("never")
+
+    async def makes(run: Run) -> None:
+        for key in ("bad", "good"):
+            await run.client.call_entity(ledger(key), "delete")
+        await run.client.start_new(keeper, instance_id="keeper")
+
+        async def is_held() -> bool:
+            found = await run.client.get_entity(ledger("held"))
+            return found is not None and found.lock is not None
+
+        await eventually(is_held)
+
+    async def cleans(run: Run) -> None:
+        cleaned = await run.client.clean_entities(idle_for=timedelta(0))
+        assert (cleaned.empty_entities_removed, cleaned.orphaned_locks_released) == (1, 0)
+
+    on(open_store(f"sqlite:///{file}"), app, makes)
+    connection = sqlite3.connect(file)
+    with connection:
+        connection.execute("update instance set parked = '{bad' where instance_id = '@ledger@bad'")
+        connection.execute("update instance set lock = '{bad' where instance_id = 'keeper'")
+    connection.close()
+    on(open_store(f"sqlite:///{file}"), app, cleans)
+
+
 @pytest.mark.parametrize("column", ["lock", "parked"])
 def test_one_damaged_record_does_not_hide_the_other_entities(tmp_path: Path, column: str) -> None:
     file = tmp_path / "hub.db"
-    orphaned = encode_record(LockHolder("section", "nobody", "none", datetime.now(UTC)))
+    orphaned = encode_record(LockHolder("section", "nobody", datetime.now(UTC)))
 
     async def makes(run: Run) -> None:
         for key in "abc":

@@ -243,7 +243,7 @@ def test_locks_without_a_holder_are_found(make_store: MakeStore, holder: str) ->
         await is_held(run, None, A)
         status = await run.client.get_status(holder)
         execution_id = status.state.execution_id if status else "none"
-        planted.append(LockHolder(f"{execution_id}/7", holder, execution_id, datetime.now(UTC)))
+        planted.append(LockHolder(f"{execution_id}/7", holder, datetime.now(UTC)))
 
     async def second(run: Run) -> None:
         assert await lock_of(run, A) == holder

@@ -30,7 +30,7 @@ from holdfast.model.history import (
 from holdfast.model.ids import name_of
 from holdfast.model.instants import instant
 from holdfast.model.requests import EntityFilter, OperationRequest
-from holdfast.model.status import EntitiesRemoved, EntityState, LockState, OrchestrationStatus
+from holdfast.model.status import EntitiesRemoved, EntityState, LockState, OrchestrationState
 from holdfast.replay.entity_context import running_operation
 from holdfast.storage.port import EntityRow, StoredInstance
 
@@ -86,7 +86,7 @@ class EntityRequests:
             running.call_entity()
         self._check(request)
         instance_id, request_id = request.instance_id, request.key or uuid.uuid4().hex
-        waiters, node = self._engine.waiters, self._admitting_node()
+        node = self._admitting_node()
 
         def send(resident: Resident | None) -> int:
             if resident is not None and resident.instance.parked is not None:
@@ -104,24 +104,18 @@ class EntityRequests:
             node.append(transition)
             return transition.lsn
 
-        answered = waiters.add_request(instance_id, request_id)
-        stopped = waiters.add(instance_id)  # before it is sent: both may become durable together
         try:
-            async with asyncio.timeout(None if timeout is None else timeout.total_seconds()):
-                await change_instance(node, instance_id, send)
-                await asyncio.wait((answered, stopped), return_when=asyncio.FIRST_COMPLETED)
-            if not answered.done():
-                state = stopped.result()
-                raise InstanceParkedError(instance_id, state.parked or FailureDetails("", "It is parked."))
+            answer = await self._engine.waiters.ask(
+                instance_id, request_id, lambda: change_instance(node, instance_id, send), timeout
+            )
         except TimeoutError:
             again = "; ask again with its key for the result" if request.key else ""
             raise WaitTimeoutError(
                 f"Entity {instance_id} has not answered within {timeout}. The operation may still run{again}."
             ) from None
-        finally:
-            waiters.discard(instance_id, stopped)
-            waiters.discard_request(instance_id, request_id, answered)
-        answer = answered.result()
+        if isinstance(answer, OrchestrationState):
+            assert answer.parked is not None, "nothing else stops an entity"
+            raise InstanceParkedError(instance_id, answer.parked)
         assert not isinstance(answer, UpdateCompleted), "an entity has no updates"
         return answer
 
@@ -203,9 +197,8 @@ class EntityRequests:
                 with_state=False,
                 with_empty=True,
             )
-            for row in rows:
-                if not row.has_state and row.lock is None and row.messages == 0:
-                    removed += await self._remove(row.instance_id, idle_for)
+            empty = [row for row in rows if not row.has_state and row.lock is None and row.messages == 0]
+            removed += sum(await asyncio.gather(*(self._remove(row.instance_id, idle_for) for row in empty)))
             if len(rows) < _ENTITIES_PER_READ:
                 return removed
             after = rows[-1].instance_id
@@ -226,7 +219,10 @@ class EntityRequests:
             node.append(transition)
             return transition.lsn
 
-        await change_instance(node, instance_id, remove)
+        try:
+            await change_instance(node, instance_id, remove)
+        except CorruptRecordError as error:
+            logger.error("Entity %s cannot be read, and is left alone: %s", instance_id, error)  # noqa: TRY400
         return is_removed
 
     async def _release_orphaned(self) -> int:
@@ -246,9 +242,13 @@ class EntityRequests:
 
     async def _is_orphaned(self, holder: LockHolder) -> bool:
         row = await self._engine.store.read_instance(holder.instance_id)
-        if row is None or OrchestrationStatus(row.status).is_terminal:
+        if row is None:
             return True
-        section = decode_section(row)
+        try:
+            section = decode_section(row)
+        except CorruptRecordError as error:
+            logger.error("Orchestration %r cannot be read; its lock stays: %s", holder.instance_id, error)  # noqa: TRY400
+            return False
         return section is None or section.section_id != holder.section_id or section.is_lost
 
 

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from datetime import timedelta
 from typing import TypeVar
 
 from holdfast.engine.engine import Engine
 from holdfast.engine.node import Node
 from holdfast.engine.residents import Resident
-from holdfast.engine.waiters import Answer
 from holdfast.errors import (
     HoldfastError,
     InstanceNotFoundError,
@@ -18,10 +16,8 @@ from holdfast.errors import (
     QueryFailedError,
     StorageError,
     UpdateRejectedError,
-    WaitTimeoutError,
 )
-from holdfast.model.history import UpdateCompleted, UpdateRequested
-from holdfast.model.status import OrchestrationState
+from holdfast.model.history import UpdateRequested
 from holdfast.replay.orchestration import Execution
 
 T = TypeVar("T")
@@ -68,34 +64,6 @@ async def check_update(engine: Engine, instance_id: str, request: UpdateRequeste
             ) from error
 
     await _with_execution(engine, instance_id, check)
-
-
-async def wait_for_update(
-    instance_id: str,
-    update_id: str,
-    answered: asyncio.Future[Answer],
-    stopped: asyncio.Future[OrchestrationState],
-    timeout: timedelta | None,
-) -> UpdateCompleted:
-    """Return the answer to an update that was sent.
-
-    Raises:
-        InstanceNotRunningError: if the orchestration ended without answering.
-        WaitTimeoutError: if there is no answer in time; it may still be made.
-    """
-    try:
-        async with asyncio.timeout(None if timeout is None else timeout.total_seconds()):
-            await asyncio.wait((answered, stopped), return_when=asyncio.FIRST_COMPLETED)
-    except TimeoutError:
-        raise WaitTimeoutError(
-            f"Instance {instance_id!r} has not answered update {update_id!r} within {timeout}. It may still: ask again "
-            "with the same update_id."
-        ) from None
-    if answered.done():
-        answer = answered.result()
-        assert isinstance(answer, UpdateCompleted), "an orchestration has no operations"
-        return answer
-    raise InstanceNotRunningError(instance_id, stopped.result().runtime_status.value, "update")
 
 
 async def _with_execution(engine: Engine, instance_id: str, use: Callable[[Execution], T]) -> T | None:

@@ -12,7 +12,7 @@ from holdfast.engine.changes import change_instance
 from holdfast.engine.engine import Engine
 from holdfast.engine.entity_requests import EntityRequests
 from holdfast.engine.exports import read_history
-from holdfast.engine.live import check_update, query, wait_for_update
+from holdfast.engine.live import check_update, query
 from holdfast.engine.node import Node
 from holdfast.engine.residents import Resident
 from holdfast.engine.rewinding import fork, rewind
@@ -122,16 +122,23 @@ class LocalTaskHub:
         return await query(self._engine, validate_instance_id(instance_id), name, input)
 
     async def update(self, instance_id: str, request: UpdateRequested, timeout: timedelta | None) -> UpdateCompleted:
-        await check_update(self._engine, validate_instance_id(instance_id), request)
-        waiters = self._engine.waiters
-        answered = waiters.add_request(instance_id, request.update_id)
-        stopped = waiters.add(instance_id)  # before it is sent: the end may become durable together with the request
-        try:
+        validate_instance_id(instance_id)
+
+        async def send() -> None:
+            await check_update(self._engine, instance_id, request)
             await self.send(instance_id, request)
-            return await wait_for_update(instance_id, request.update_id, answered, stopped, timeout)
-        finally:
-            waiters.discard(instance_id, stopped)
-            waiters.discard_request(instance_id, request.update_id, answered)
+
+        try:
+            answer = await self._engine.waiters.ask(instance_id, request.update_id, send, timeout)
+        except TimeoutError:
+            raise WaitTimeoutError(
+                f"Instance {instance_id!r} has not answered update {request.update_id!r} within {timeout}. It may "
+                "still: ask again with the same update_id."
+            ) from None
+        if isinstance(answer, OrchestrationState):
+            raise InstanceNotRunningError(instance_id, answer.runtime_status.value, "update")
+        assert isinstance(answer, UpdateCompleted), "an orchestration has no operations"
+        return answer
 
     async def signal_entities(self, requests: Sequence[OperationRequest]) -> None:
         await self._entities.signal(requests)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Awaitable, Callable
+from datetime import timedelta
 from typing import Any, TypeAlias
 
 from holdfast.model.history import OperationAnswer, UpdateCompleted
@@ -51,6 +53,25 @@ class Waiters:
             waiting.remove(future)
         if not waiting:
             self._answers.pop((instance_id, request_id), None)
+
+    async def ask(
+        self, instance_id: str, request_id: str, send: Callable[[], Awaitable[None]], timeout: timedelta | None
+    ) -> Answer | OrchestrationState:
+        """Send a request and return its answer, or the state of its instance if that stops without one.
+
+        Raises:
+            TimeoutError: if sending and waiting take longer than `timeout`; the request may be answered all the same.
+        """
+        answered = self.add_request(instance_id, request_id)
+        stopped = self.add(instance_id)  # before it is sent: the end may become durable together with the request
+        try:
+            async with asyncio.timeout(None if timeout is None else timeout.total_seconds()):
+                await send()
+                await asyncio.wait((answered, stopped), return_when=asyncio.FIRST_COMPLETED)
+            return answered.result() if answered.done() else stopped.result()
+        finally:
+            self.discard(instance_id, stopped)
+            self.discard_request(instance_id, request_id, answered)
 
     def answered(self, instance_id: str, request_id: str, answer: Answer) -> None:
         """Answer whoever waits for a request; called once the answer is durable."""

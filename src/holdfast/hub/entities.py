@@ -174,9 +174,7 @@ def apply_lock_change(transition: Transition, instance: Instance, message: Messa
 
 
 def _lock(transition: Transition, instance: Instance, request: EntityLockRequested) -> None:
-    instance.lock = LockHolder(
-        request.critical_section_id, request.parent_instance_id, request.parent_execution_id, transition.now
-    )
+    instance.lock = LockHolder(request.critical_section_id, request.parent_instance_id, transition.now)
     following = request.position + 1
     if following < len(request.lock_set):
         transition.send(request.lock_set[following], msgspec.structs.replace(request, position=following))

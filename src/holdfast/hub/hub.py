@@ -96,7 +96,7 @@ class Hub(Requests):
             if instance.status is OrchestrationStatus.SUSPENDED:
                 return instance, self._keep_answer(instance, message, now)
         if instance.is_entity:
-            return instance, self._queue(instance, message, now)
+            return instance, self._take_in(instance, message, now)
         if isinstance(message.event, ExecutionStarted):
             instance.inbox.appendleft(message)  # a planned start comes after what was sent before it
         else:
@@ -107,7 +107,7 @@ class Hub(Requests):
             return instance, transition
         return instance, None
 
-    def _queue(self, instance: Instance, message: Message, now: datetime) -> Transition | None:
+    def _take_in(self, instance: Instance, message: Message, now: datetime) -> Transition | None:
         """Queue an operation or a lock change, unless it is a repetition, or comes too early."""
         key = key_of(message)
         if key is not None and key in instance.operation_keys:
@@ -145,7 +145,7 @@ class Hub(Requests):
         is_for_entity = is_entity(message.instance_id) and not isinstance(event, EntityUnlockSent)
         if ended is None and is_for_entity and message.message_id is not None:
             instance = self._new_entity(message, now)
-            return instance, self._queue(instance, message, now)
+            return instance, self._take_in(instance, message, now)
         return ended, self._drop(ended, message, now)
 
     def _new_entity(self, message: Message, now: datetime) -> Instance:

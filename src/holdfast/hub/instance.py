@@ -105,7 +105,6 @@ class LockHolder(msgspec.Struct, frozen=True):
 
     section_id: str
     instance_id: str
-    execution_id: str
     locked_at: datetime
 
 
