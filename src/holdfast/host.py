@@ -39,7 +39,7 @@ class Host:
         self.config = config
         self._routes = routes
         self._converter = JsonConverter(payload_bytes_max=config.limits.payload_bytes_max)
-        self._engine = Engine(registry, store, self._converter, config, clock, token_sources)
+        self._engine = Engine(registry, store, self._converter, config, clock, token_sources=token_sources)
         self._client = Client(LocalTaskHub(self._engine), self._converter, config.limits)
         self._asgi: Starlette | None = None
 

@@ -105,6 +105,8 @@ async def test_an_owner_that_was_replaced_writes_nothing_more(hub: Hub) -> None:
     with pytest.raises(OwnershipLostError):
         await paused.commit(instances_updated=[update()])
     with pytest.raises(OwnershipLostError):
+        await paused.store.renew(paused.fence)
+    with pytest.raises(OwnershipLostError):
         await paused.store.release(paused.fence)
     assert await everything(taker.store) == before
     await taker.commit(instances_updated=[update()])
@@ -125,6 +127,9 @@ async def test_a_fence_from_before_a_new_acquisition_is_refused(hub: Hub) -> Non
 )
 async def test_a_fence_that_does_not_hold_is_refused(hub: Hub, change: dict[str, Any]) -> None:
     owner = await own(hub)
+    await owner.store.renew(owner.fence)
+    with pytest.raises(OwnershipLostError):
+        await owner.store.renew(msgspec.structs.replace(owner.fence, **change))
     with pytest.raises(OwnershipLostError):
         await owner.store.commit(
             msgspec.structs.replace(owner.fence, **change), group(0, 1, instances_inserted=[instance()])

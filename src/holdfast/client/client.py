@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Sequence
-from datetime import UTC, datetime, timedelta
+from collections.abc import Callable, Sequence
+from datetime import datetime, timedelta
 from typing import Any, Final, TypeVar, Unpack, overload
 
 from holdfast.client.entities import EntityOperations
 from holdfast.client.handle import OrchestrationHandle
 from holdfast.client.lifecycle import Lifecycle
+from holdfast.client.origins import random_id, utc_now
 from holdfast.client.port import TaskHub
 from holdfast.client.status import InstanceStatus
 from holdfast.codec.exported import encode_exported
@@ -25,7 +26,7 @@ from holdfast.model.history import (
     HistoryEvent,
     UpdateRequested,
 )
-from holdfast.model.ids import validate_instance_id
+from holdfast.model.ids import NewId, validate_instance_id
 from holdfast.model.limits import Limits
 from holdfast.model.options import StartOptions, check_start_options
 from holdfast.model.refs import (
@@ -51,10 +52,20 @@ _REQUESTS: Final = uuid.UUID("7d1f6f5e-6a0c-4c8b-9c55-0f4f2c3a9b11")
 class Client(EntityOperations, Lifecycle):
     """Talks to a task hub. A request that returns has been stored; one that raises, unless it says so, has not."""
 
-    def __init__(self, hub: TaskHub, converter: DataConverter, limits: Limits | None = None) -> None:
+    def __init__(
+        self,
+        hub: TaskHub,
+        converter: DataConverter,
+        limits: Limits | None = None,
+        *,
+        now: Callable[[], datetime] = utc_now,
+        new_id: NewId = random_id,
+    ) -> None:
         self._hub = hub
         self._limits = limits or Limits()
         self._converter = converter
+        self._now = now
+        self._new_id = new_id
 
     @overload
     async def start_new(
@@ -87,10 +98,10 @@ class Client(EntityOperations, Lifecycle):
         name = orchestrator if isinstance(orchestrator, str) else orchestrator.name
         output_type: Any = Any if isinstance(orchestrator, str) else orchestrator.output_type
         instance_id, request_key = options.get("instance_id"), options.get("request_key")
-        made = uuid.uuid4() if request_key is None else uuid.uuid5(_REQUESTS, f"{name}/{request_key}")
+        made = self._new_id() if request_key is None else uuid.uuid5(_REQUESTS, f"{name}/{request_key}").hex
         request = StartRequest(
             name=name,
-            instance_id=made.hex if instance_id is None else validate_instance_id(instance_id),
+            instance_id=made if instance_id is None else validate_instance_id(instance_id),
             input=encode_input(self._converter, None if isinstance(orchestrator, str) else orchestrator, input),
             version=options.get("version"),
             tags=check_tags(options.get("tags"), self._limits.tags_max),
@@ -184,7 +195,7 @@ class Client(EntityOperations, Lifecycle):
         check_key("key", key)
         name = validate_event_name(event) if isinstance(event, str) else event.name
         payload = self._converter.encode(data)
-        await self._hub.send(instance_id, EventRaised(timestamp=_now(), name=name, input=payload, key=key))
+        await self._hub.send(instance_id, EventRaised(timestamp=self._now(), name=name, input=payload, key=key))
 
     async def cancel(self, instance_id: str, reason: str | None = None) -> None:
         """Ask an orchestration to end: `CancelledError` is raised where it waits, so that it can clean up.
@@ -196,7 +207,7 @@ class Client(EntityOperations, Lifecycle):
         Raises:
             InstanceNotFoundError, InstanceNotRunningError.
         """
-        await self._hub.send(instance_id, CancelRequested(timestamp=_now(), reason=self._reason(reason)))
+        await self._hub.send(instance_id, CancelRequested(timestamp=self._now(), reason=self._reason(reason)))
 
     async def terminate(self, instance_id: str, reason: str | None = None, *, recursive: bool = False) -> None:
         """End an orchestration at once; it takes no more steps, and running activities are stopped.
@@ -207,7 +218,8 @@ class Client(EntityOperations, Lifecycle):
             InstanceNotFoundError, InstanceNotRunningError.
         """
         await self._hub.send(
-            instance_id, ExecutionTerminated(timestamp=_now(), reason=self._reason(reason), recursive=bool(recursive))
+            instance_id,
+            ExecutionTerminated(timestamp=self._now(), reason=self._reason(reason), recursive=bool(recursive)),
         )
 
     async def suspend(self, instance_id: str, reason: str | None = None, *, recursive: bool = False) -> None:
@@ -219,7 +231,8 @@ class Client(EntityOperations, Lifecycle):
             InstanceNotFoundError, InstanceNotRunningError.
         """
         await self._hub.send(
-            instance_id, ExecutionSuspended(timestamp=_now(), reason=self._reason(reason), recursive=bool(recursive))
+            instance_id,
+            ExecutionSuspended(timestamp=self._now(), reason=self._reason(reason), recursive=bool(recursive)),
         )
 
     async def resume(self, instance_id: str, reason: str | None = None, *, recursive: bool = False) -> None:
@@ -229,7 +242,7 @@ class Client(EntityOperations, Lifecycle):
             InstanceNotFoundError, InstanceNotRunningError.
         """
         await self._hub.send(
-            instance_id, ExecutionResumed(timestamp=_now(), reason=self._reason(reason), recursive=bool(recursive))
+            instance_id, ExecutionResumed(timestamp=self._now(), reason=self._reason(reason), recursive=bool(recursive))
         )
 
     async def query(self, instance_id: str, name: str, input: Any = None) -> Any:
@@ -267,8 +280,8 @@ class Client(EntityOperations, Lifecycle):
         check_key("update_id", update_id)
         check_duration("timeout", timeout)
         request = UpdateRequested(
-            timestamp=_now(),
-            update_id=update_id or uuid.uuid4().hex,
+            timestamp=self._now(),
+            update_id=update_id or self._new_id(),
             name=validate_name(name),
             input=self._converter.encode(input),
         )
@@ -281,7 +294,3 @@ class Client(EntityOperations, Lifecycle):
 
     def _reason(self, reason: str | None) -> str | None:
         return None if reason is None else self._converter.encode(reason)
-
-
-def _now() -> datetime:
-    return datetime.now(UTC)

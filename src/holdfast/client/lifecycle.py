@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import uuid
 from abc import abstractmethod
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +13,7 @@ from holdfast.errors import (
     InvalidInputError,
 )
 from holdfast.model.converter import DataConverter
-from holdfast.model.ids import validate_instance_id
+from holdfast.model.ids import NewId, validate_instance_id
 from holdfast.model.requests import StartRequest
 
 if TYPE_CHECKING:
@@ -26,6 +25,7 @@ class Lifecycle:
 
     _hub: TaskHub
     _converter: DataConverter
+    _new_id: NewId
 
     async def rewind(self, instance_id: str, reason: str | None = None) -> None:
         """Let an orchestration that has failed go on from just before what made it fail.
@@ -61,7 +61,7 @@ class Lifecycle:
             raise InstanceNotRunningError(instance_id, state.runtime_status.value, "restart")
         request = StartRequest(
             name=state.name,
-            instance_id=uuid.uuid4().hex if with_new_id else instance_id,
+            instance_id=self._new_id() if with_new_id else instance_id,
             input=state.input,
             version=state.version,
             tags=state.tags,
@@ -95,7 +95,7 @@ class Lifecycle:
         """
         if episode is not None and (isinstance(episode, bool) or not isinstance(episode, int)):  # pyright: ignore[reportUnnecessaryIsInstance] - callers may be untyped
             raise InvalidInputError(f"episode={episode!r} must be a number of episodes.")
-        new_id = uuid.uuid4().hex if new_instance_id is None else validate_instance_id(new_instance_id)
+        new_id = self._new_id() if new_instance_id is None else validate_instance_id(new_instance_id)
         await self._hub.fork(instance_id, new_id, episode)
         return self._handle(new_id)
 

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from holdfast.engine.answers import Answers
 from holdfast.engine.residents import Resident
+from holdfast.errors import StorageError
 from holdfast.model.messages import Message
 from holdfast.model.work_items import ActivityWorkItem, Outcome
 
@@ -17,6 +18,7 @@ class ActivityReports:
     def __init__(self, node: Node, answers: Answers) -> None:
         self._node = node
         self._answers = answers
+        self._refused: list[tuple[ActivityWorkItem, Outcome]] = []
 
     def finished(self, work_item: ActivityWorkItem, outcome: Outcome) -> None:
         """Take in the outcome of an attempt."""
@@ -34,7 +36,16 @@ class ActivityReports:
             else:
                 self._answers.discard(key)
 
-        node.guarded(work_item.instance_id, lambda: node.loader.with_resident(work_item.instance_id, finish))
+        def refused(_: StorageError) -> None:
+            self._refused.append((work_item, outcome))
+
+        node.guarded(work_item.instance_id, lambda: node.loader.with_resident(work_item.instance_id, finish, refused))
+
+    def offer_again(self) -> None:
+        """Take in the outcomes that came for instances which were held back then."""
+        offered, self._refused = self._refused, []
+        for work_item, outcome in offered:
+            self.finished(work_item, outcome)
 
     def progressed(self, work_item: ActivityWorkItem, progress: str) -> None:
         """Store what a running attempt reports, if its instance is in memory; else its next report will be."""

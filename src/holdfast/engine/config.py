@@ -40,6 +40,10 @@ class HostConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     """Transitions in one commit."""
     timer_horizon_s: int = 600
     """Timers due later than this are not kept in memory."""
+    renew_s: float = 5.0
+    """How often the host makes sure that it still owns its store."""
+    clock_check_s: float = 1.0
+    """How often the host looks whether the clock of the machine was set."""
     drain_s: float = 30.0
     """How long running activities, and `async def` operations, may take to finish when the host stops."""
     default_version: str | None = None

@@ -11,6 +11,7 @@ from types import MappingProxyType
 
 import msgspec
 
+from holdfast.client.origins import random_id
 from holdfast.durable_http.caller import TokenSource
 from holdfast.engine.activity_runner import ActivityRunner
 from holdfast.engine.answers import Answers
@@ -20,7 +21,7 @@ from holdfast.engine.config import HostConfig
 from holdfast.engine.culprits import Culprits
 from holdfast.engine.node import Node
 from holdfast.engine.progress import Progress
-from holdfast.engine.recovery import keep_filled, recover
+from holdfast.engine.recovery import keep_filled, keep_ownership, recover
 from holdfast.engine.rows import decode_state
 from holdfast.engine.waiters import Waiters
 from holdfast.engine.worker import Worker
@@ -38,7 +39,7 @@ from holdfast.errors import (
 )
 from holdfast.model.converter import DataConverter
 from holdfast.model.failure import failure_from_exception, qualified_name
-from holdfast.model.ids import is_entity
+from holdfast.model.ids import NewId, is_entity
 from holdfast.model.refs import FunctionReference, decode_input
 from holdfast.model.work_items import ActivityWorkItem, Failed, Outcome
 from holdfast.registry.registry import Registry
@@ -63,6 +64,7 @@ class Engine:
         converter: DataConverter,
         config: HostConfig,
         clock: Clock | None = None,
+        new_id: NewId = random_id,
         token_sources: Mapping[str, TokenSource] = MappingProxyType({}),
     ) -> None:
         self.registry = registry
@@ -70,6 +72,7 @@ class Engine:
         self.config = config
         self._converter = converter
         self.clock: Clock = clock or SystemClock()
+        self.new_id = new_id
         self.waiters = Waiters()
         self.worker = Worker(registry, converter, config)
         self._builtins = Builtins(config.http_calls, token_sources)
@@ -95,6 +98,11 @@ class Engine:
     def is_ready(self) -> bool:
         """Whether requests are taken in now."""
         return self._node is not None and not self._is_stopping
+
+    @property
+    def is_quiet(self) -> bool:
+        """Whether nothing is being read, stepped, stored or run at this moment."""
+        return self._node is not None and self._node.is_quiet and not self._runner.known_keys()
 
     @property
     def banned(self) -> frozenset[str]:
@@ -214,6 +222,7 @@ class Engine:
         self._start_job(node, node.journal.run)
         self._start_job(node, lambda: recover(node, self.store, self._runner))
         self._start_job(node, lambda: keep_filled(node, self.store, self._runner))
+        self._start_job(node, lambda: keep_ownership(node, self.store))
         self._start_job(node, self._wake_waiters)
         self.waiters.fail_requests(
             CommitFailedError(
@@ -239,6 +248,7 @@ class Engine:
         self._culprits.judge(progress=node.journal.durable_lsn > self._first_lsn)
         node.left_alone.intersection_update(self._culprits.banned)
         self._park_guilty(node)
+        node.reports.offer_again()
         if self._culprits.is_isolating:
             asyncio.get_running_loop().call_later(_ISOLATION_S, self._judge, node)
         else:

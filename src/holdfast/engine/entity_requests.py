@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import uuid
 from collections.abc import Callable, Sequence
 from datetime import timedelta
 
@@ -61,7 +60,7 @@ class EntityRequests:
         events = [
             EntityOperationSignaled(
                 timestamp=now,
-                request_id=request.key or uuid.uuid4().hex,
+                request_id=request.key or self._engine.new_id(),
                 target_instance_id=request.instance_id,
                 operation=request.operation,
                 input=request.input,
@@ -85,7 +84,7 @@ class EntityRequests:
         if running is not None:
             running.call_entity()
         self._check(request)
-        instance_id, request_id = request.instance_id, request.key or uuid.uuid4().hex
+        instance_id, request_id = request.instance_id, request.key or self._engine.new_id()
         node = self._admitting_node()
 
         def send(resident: Resident | None) -> int:

@@ -84,7 +84,9 @@ class Node:
         self.hub = Hub(ownership.lsn, f"{fence.node_id}.{fence.incarnation:x}", config.limits, config.default_version)
         self.journal = Journal(store, ownership, config, self._release)
         self.residents = Residents(config.cache_bytes_max)
-        self.timers: DueTimes[DurableTimer | ScheduledActivity] = DueTimes(clock, config.timer_horizon_s, self._due)
+        self.timers: DueTimes[DurableTimer | ScheduledActivity] = DueTimes(
+            clock, config.timer_horizon_s, config.clock_check_s, self._due
+        )
         self.left_alone = left_alone
         self.loader = Loader(store, self.journal, self.residents, left_alone, self._loaded, self.fail)
         self.suspects = Suspects(self)

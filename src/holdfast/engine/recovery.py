@@ -15,7 +15,6 @@ from holdfast.storage.port import Store
 _ROWS_PER_READ = 5_000
 _INSTANCES_PER_READ = 500
 _LOOK_FOR_ROOM_S = 0.05
-_LOOK_AROUND_S = 1.0
 _CLOCK_SET_S = 5.0
 
 
@@ -39,10 +38,11 @@ async def recover(node: Node, store: Store, runner: ActivityRunner) -> None:
 async def keep_filled(node: Node, store: Store, runner: ActivityRunner) -> None:
     """Bring the timers of the next while, and activities that found no room, into memory as time passes. Never ends."""
     half_horizon_s = node.config.timer_horizon_s / 2
+    look_around_s = min(node.config.clock_check_s, half_horizon_s)
     ticking = asyncio.get_running_loop().time
     filled_at, offset_s = ticking(), _wall_clock_offset_s(node, ticking())
     while True:
-        await asyncio.sleep(_LOOK_FOR_ROOM_S if node.starts.has_overflowed else _LOOK_AROUND_S)
+        await asyncio.sleep(_LOOK_FOR_ROOM_S if node.starts.has_overflowed else look_around_s)
         if node.starts.has_overflowed and runner.queued <= node.config.activity_queue_max // 2:
             await _fill_activities(node, store, runner)
         was_set = abs(_wall_clock_offset_s(node, ticking()) - offset_s) > _CLOCK_SET_S
@@ -50,6 +50,17 @@ async def keep_filled(node: Node, store: Store, runner: ActivityRunner) -> None:
             filled_at, offset_s = ticking(), _wall_clock_offset_s(node, ticking())
             await _fill_timers(node, store)
             await _fill_activities(node, store, runner)
+
+
+async def keep_ownership(node: Node, store: Store) -> None:
+    """Make sure now and then that the store is still ours, also when there is nothing to commit. Never ends.
+
+    Raises:
+        OwnershipLostError: when it is not; whoever waits at this host would wait for ever.
+    """
+    while True:
+        await asyncio.sleep(node.config.renew_s)
+        await store.renew(node.fence)
 
 
 def _wall_clock_offset_s(node: Node, ticks_s: float) -> float:

@@ -13,14 +13,13 @@ from holdfast.model.messages import DurableKey
 
 T = TypeVar("T")
 
-_LOOK_AGAIN_S = 30.0  # the wall clock may be set while we sleep
-
 
 class DueTimes(Generic[T]):
     """Calls back with each item once its time has come by the clock, never before; each key once at a time."""
 
-    def __init__(self, clock: Clock, horizon_s: int, fire: Callable[[T], None]) -> None:
+    def __init__(self, clock: Clock, horizon_s: int, clock_check_s: float, fire: Callable[[T], None]) -> None:
         self._clock = clock
+        self._clock_check_s = clock_check_s
         self._horizon = timedelta(seconds=horizon_s)
         self._fire = fire
         self._heap: list[tuple[datetime, DurableKey]] = []
@@ -63,7 +62,7 @@ class DueTimes(Generic[T]):
         self._sleeping_until = self._heap[0][0]
         delay_s = (self._sleeping_until - self._clock.now()).total_seconds()
         loop = asyncio.get_running_loop()
-        self._handle = loop.call_later(min(max(delay_s, 0.0), _LOOK_AGAIN_S), self._wake)
+        self._handle = loop.call_later(min(max(delay_s, 0.0), self._clock_check_s), self._wake)
 
     def _wake(self) -> None:
         now = self._clock.now()

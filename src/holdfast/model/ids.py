@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import zlib
-from typing import TYPE_CHECKING, Any, Generic, TypeVar, overload
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, Generic, TypeAlias, TypeVar, overload
 
 from holdfast.errors import InvalidInputError, InvalidInstanceIdError
 
@@ -14,6 +15,9 @@ INSTANCE_ID_CHARS_MAX = 256
 _FORBIDDEN = frozenset("/\\#?")
 
 E = TypeVar("E")
+
+NewId: TypeAlias = Callable[[], str]
+"""Makes an id that nothing else has."""
 
 
 def _check_text(text: str, what: str) -> None:

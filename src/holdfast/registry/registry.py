@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any, TypeVar
 
 from holdfast.errors import ConfigurationError, NotRegisteredError, VersionMismatchError
@@ -44,6 +44,17 @@ class Registry:
 
     def add_entity(self, entity: EntityDefinition) -> None:
         _add(self._entities, "entity", entity)
+
+    def with_activities(self, change: Callable[[Activity[Any, Any]], Activity[Any, Any]]) -> Registry:
+        """Return a registry with the same functions, except that each activity is what `change` makes of it."""
+        changed = Registry()
+        for activity in self._activity_versions.values():
+            changed.add_activity(change(activity))
+        for orchestrator in self._versions.values():
+            changed.add_orchestrator(orchestrator)
+        for entity in self._entities.values():
+            changed.add_entity(entity)
+        return changed
 
     def find_activity(self, name: str) -> Activity[Any, Any] | None:
         return self._activities.get(name.casefold())

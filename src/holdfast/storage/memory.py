@@ -84,6 +84,9 @@ class MemoryStore:
             if row.status != OrchestrationStatus.SUSPENDED and row.deliveries < suspect_deliveries:
                 data.instances[instance_id] = msgspec.structs.replace(row, deliveries=row.deliveries + 1)
 
+    async def renew(self, fence: Fence) -> None:
+        self._check_fence(self._open_data(), fence)
+
     async def release(self, fence: Fence) -> None:
         data = self._open_data()
         self._check_fence(data, fence)

@@ -243,6 +243,14 @@ class Store(Protocol):
         """
         ...
 
+    async def renew(self, fence: Fence) -> None:
+        """Return if the ownership still holds; an owner asks now and then, since it may have nothing to commit.
+
+        Raises:
+            OwnershipLostError: if it does not.
+        """
+        ...
+
     async def release(self, fence: Fence) -> None:
         """Give up ownership after everything was committed, so that the next owner counts no deliveries."""
         ...

@@ -51,8 +51,8 @@ UPDATE node SET lsn = ?
 WHERE node_id = ? AND incarnation = ? AND lsn = ? AND released = 0
   AND EXISTS (SELECT 1 FROM partition WHERE partition = 0 AND partition.node_id = node.node_id AND epoch = ?);
 
--- name: diagnose_fence
--- Why a fence did not hold: the watermark, if the writer is still the owner.
+-- name: check_fence
+-- The watermark, if the writer is still the owner.
 SELECT lsn FROM node JOIN partition USING (node_id)
 WHERE node_id = ? AND incarnation = ? AND released = 0 AND partition = 0 AND epoch = ?;
 

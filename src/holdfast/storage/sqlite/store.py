@@ -30,7 +30,7 @@ from holdfast.storage.sqlite.connection import error_kind, explain, needs_reopen
 from holdfast.storage.sqlite.network import warn_of_network
 from holdfast.storage.sqlite.owner_lock import OwnerLock, describe_owner
 from holdfast.storage.sqlite.queries import QUERIES
-from holdfast.storage.sqlite.writes import apply
+from holdfast.storage.sqlite.writes import apply, check_fence
 
 _T = TypeVar("_T")
 _READERS = 2
@@ -56,6 +56,9 @@ class SqliteStore:
 
     async def acquire(self, now: int, *, after_crash: bool | None = None, suspect_deliveries: int = 3) -> Ownership:
         return await self._on_writer(lambda: self._acquire(now, after_crash, suspect_deliveries))
+
+    async def renew(self, fence: Fence) -> None:
+        await self._on_reader(lambda connection: check_fence(connection, fence))
 
     async def release(self, fence: Fence) -> None:
         await self._on_writer(lambda: self._release(fence))

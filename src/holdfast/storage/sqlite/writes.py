@@ -68,15 +68,25 @@ def apply(connection: sqlite3.Connection, fence: Fence, writes: WriteSet) -> Non
     _insert(connection, "operation_key", "insert_operation_key", writes.operation_keys_inserted)
 
 
+def check_fence(connection: sqlite3.Connection, fence: Fence) -> int:
+    """Return the watermark, if the fence still holds.
+
+    Raises:
+        OwnershipLostError: if it does not.
+    """
+    parameters = (fence.node_id, fence.incarnation, fence.epochs.get(_PARTITION))
+    owned = connection.execute(QUERIES["check_fence"], parameters).fetchone()
+    if owned is None:
+        raise OwnershipLostError("Another process took the task hub over, or it was released.")
+    return owned[0]
+
+
 def _advance(connection: sqlite3.Connection, fence: Fence, writes: WriteSet) -> None:
     epoch = fence.epochs.get(_PARTITION)
     parameters = (writes.lsn, fence.node_id, fence.incarnation, writes.lsn_before, epoch)
-    if connection.execute(QUERIES["advance_watermark"], parameters).rowcount == 1:
-        return
-    owned = connection.execute(QUERIES["diagnose_fence"], (fence.node_id, fence.incarnation, epoch)).fetchone()
-    if owned is None:
-        raise OwnershipLostError("Another process took the task hub over, or it was released.")
-    raise CommitFailedError(f"The group follows lsn {writes.lsn_before}, but the store is at {owned[0]}.")
+    if connection.execute(QUERIES["advance_watermark"], parameters).rowcount != 1:
+        lsn = check_fence(connection, fence)
+        raise CommitFailedError(f"The group follows lsn {writes.lsn_before}, but the store is at {lsn}.")
 
 
 def _check_partitions(writes: WriteSet) -> None:

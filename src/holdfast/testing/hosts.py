@@ -1,0 +1,186 @@
+"""Simulated hosts: processes that run an app on the one store, die, and are started again."""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+from collections.abc import Callable
+from datetime import datetime, timedelta
+from typing import Any, Final
+
+from holdfast.codec.converter import JsonConverter
+from holdfast.engine.activity_context import activity_context
+from holdfast.engine.config import HostConfig
+from holdfast.engine.engine import Engine
+from holdfast.engine.node import Node
+from holdfast.engine.task_hub import LocalTaskHub
+from holdfast.errors import HostStoppedError, OverloadedError, StorageError
+from holdfast.model.ids import NewId
+from holdfast.model.refs import Activity
+from holdfast.registry.registry import Registry
+from holdfast.testing.faults import Trouble
+from holdfast.testing.loop import InvariantViolation, Process, SimulatedLoop
+from holdfast.testing.store import Database
+
+_RESTART_US: Final = (10_000, 3_000_000)
+_TRY_AGAIN_US: Final = (3_000_000, 9_000_000)
+_SLOW_US: Final = (500_000, 10_000_000)
+
+
+class SimulatedClock:
+    """The wall clock of one host, which may be set."""
+
+    def __init__(self, loop: SimulatedLoop, begins_at: datetime) -> None:
+        self._loop = loop
+        self._begins_at = begins_at
+        self.offset_us = 0
+
+    def now(self) -> datetime:
+        return self._begins_at + timedelta(microseconds=self._loop.now_us + self.offset_us)
+
+
+class SimulatedHost:
+    """One host after the other under one name: when its process ends, it is started again."""
+
+    def __init__(
+        self,
+        name: str,
+        loop: SimulatedLoop,
+        database: Database,
+        trouble: Trouble,
+        clock: SimulatedClock,
+        new_id: NewId,
+        config: HostConfig,
+        registry: Callable[[], Registry],
+    ) -> None:
+        self.name = name
+        self.clock = clock
+        self.process: Process | None = None
+        self.task_hub: LocalTaskHub | None = None
+        """None while it starts, or has no right to the store."""
+        self.starts = 0
+        self._engine: Engine | None = None
+        self._loop = loop
+        self._database = database
+        self._trouble = trouble
+        self._new_id = new_id
+        self._config = config
+        self._registry = registry
+        self._is_over = False
+        self._job = loop.create_task(self._live())
+
+    @property
+    def node(self) -> Node | None:
+        """What the engine has in memory, if it is at work."""
+        try:
+            return None if self._engine is None else self._engine.node
+        except (HostStoppedError, OverloadedError):
+            return None
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether a request reaches it; a paused one answers later."""
+        return self.task_hub is not None and self.process is not None and self.process.is_alive
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether nothing is going on in it that ends by itself."""
+        return self._engine is not None and self._engine.is_quiet
+
+    async def stop(self) -> None:
+        """Let the host stop in good order; it is started again unless the simulation is over."""
+        process, engine = self.process, self._engine
+        if process is None or not process.is_alive:
+            return
+        ended = _end_of(process)
+        if engine is None:
+            process.kill()
+        else:
+            process.start(engine.stop())
+        await ended
+
+    async def end(self) -> None:
+        """Stop, and stay so."""
+        self._is_over = True
+        await self.stop()
+        await self._job
+
+    async def _live(self) -> None:
+        while not self._is_over:
+            process = self.process = self._loop.process(self.name)
+            ended = _end_of(process)
+            main = process.start(self._main(process))
+            main.add_done_callback(lambda _, process=process: process.kill())
+            self.starts += 1
+            await ended
+            pause_us = _TRY_AGAIN_US if self._engine is None else _RESTART_US
+            self._engine = self.task_hub = None
+            if not self._is_over:
+                await asyncio.sleep(self._trouble.between(*pause_us) / 1e6)
+
+    async def _main(self, process: Process) -> None:
+        engine = Engine(
+            self._registry().with_activities(functools.partial(self._simulated, process)),
+            self._database.connect(process),
+            JsonConverter(payload_bytes_max=self._config.limits.payload_bytes_max),
+            self._config,
+            self.clock,
+            self._new_id,
+        )
+        try:
+            await engine.start()
+        except StorageError:
+            return
+        self._engine, self.task_hub = engine, LocalTaskHub(engine)
+        try:
+            await engine.wait_stopped()
+        except StorageError:
+            return
+
+    def _simulated(self, process: Process, activity: Activity[Any, Any]) -> Activity[Any, Any]:
+        """Return an activity that runs in the simulation: nothing of it leaves the loop, but what its code does."""
+
+        @functools.wraps(activity.function)
+        async def run(*arguments: Any) -> Any:
+            await self._begin(activity)
+            dies = self._trouble.happens("activity_kills", self._trouble.faults.activity_kills)
+            if dies and self._trouble.coin():
+                await _die(process)
+            result = activity.function(*arguments)
+            if activity.runs_in == "loop":
+                result = await result
+            if dies:
+                await _die(process)
+            return result
+
+        return type(activity)(
+            activity.name,
+            run,
+            activity.input_parameter,
+            runs_in="loop",
+            speculative=activity.speculative,
+            options=activity.options,
+        )
+
+    async def _begin(self, activity: Activity[Any, Any]) -> None:
+        context = activity_context()
+        key = (context.execution_id, context.sequence)
+        if not activity.speculative and self._database.ledger.attempts.get(key, 0) < context.attempt:
+            raise InvariantViolation(
+                "starts have causes",
+                f"attempt {context.attempt} of {activity.name!r} {key} of {context.instance_id!r} starts, and nothing "
+                "durable says so",
+            )
+        if self._trouble.happens("activity_slow", self._trouble.faults.activity_slow):
+            await asyncio.sleep(self._trouble.between(*_SLOW_US) / 1e6)
+
+
+async def _die(process: Process) -> None:
+    process.kill()
+    await asyncio.get_running_loop().create_future()
+
+
+def _end_of(process: Process) -> asyncio.Future[None]:
+    ended: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+    process.died.append(lambda: ended.set_result(None))
+    return ended

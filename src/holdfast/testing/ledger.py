@@ -1,0 +1,295 @@
+"""A second opinion on what is in a store: it follows every commit, and says at once when one of them breaks a rule.
+
+It shares no code with the stores. What it checks is listed, with names, in the documentation of the simulator.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Hashable
+from typing import Any, Final, NoReturn, TypeVar
+
+from holdfast.codec.history import decode_events
+from holdfast.model.status import OrchestrationStatus
+from holdfast.storage.port import (
+    ActivityRow,
+    ChildRow,
+    Fence,
+    InboxRow,
+    InstanceRow,
+    OperationKeyRow,
+    Ownership,
+    TimerRow,
+    WriteSet,
+)
+from holdfast.testing.fold import ExecutionFold
+from holdfast.testing.loop import InvariantViolation
+
+_Key = TypeVar("_Key", bound=Hashable)
+_Row = TypeVar("_Row", ActivityRow, TimerRow, ChildRow)
+
+_ENDED: Final = frozenset(status for status in OrchestrationStatus if status.is_terminal)
+_CHILD_ENDS: Final = re.compile(r'"type":"SubOrchestrationInstance(?:Completed|Failed)".*"task_scheduled_id":(-?\d+)')
+
+
+class Ledger:
+    """What is durable, by the sum of all commits. `observers` are told of each group after it was checked."""
+
+    def __init__(self, now_us: Callable[[], int]) -> None:
+        self.incarnation = 0
+        self.lsn = 0
+        self.instances: dict[str, InstanceRow] = {}
+        self.history: dict[str, list[str]] = {}
+        self.folds: dict[str, ExecutionFold] = {}
+        self.messages: dict[int, InboxRow] = {}
+        self.activities: dict[tuple[str, int], ActivityRow] = {}
+        self.timers: dict[tuple[str, int], TimerRow] = {}
+        self.children: dict[tuple[str, int], ChildRow] = {}
+        self.operation_keys: dict[tuple[str, str], OperationKeyRow] = {}
+        self.texts: list[str] = []
+        """Every message, episode and entity state that ever became durable, in order."""
+        self.attempts: dict[tuple[str, int], int] = {}
+        """For each activity that ever became durable, the attempts that did."""
+        self.commits = 0
+        self._message_ids: set[int] = set()
+        self._timer_keys: set[tuple[str, int]] = set()
+        self._executions_gone: set[str] = set()
+        self._now_us = now_us
+
+    def acquired(self, ownership: Ownership) -> None:
+        """Follow a change of owner."""
+        if ownership.fence.incarnation <= self.incarnation:
+            self._broken("one owner", f"incarnation {ownership.fence.incarnation} was given before")
+        if ownership.lsn != self.lsn:
+            self._broken("one order", f"the new owner begins at {ownership.lsn}, but {self.lsn} is durable")
+        self.incarnation = ownership.fence.incarnation
+
+    def apply(self, fence: Fence, writes: WriteSet) -> None:
+        """Follow a group that a store has taken in.
+
+        Raises:
+            InvariantViolation: if it should not have.
+        """
+        if fence.incarnation != self.incarnation:
+            self._broken("one owner", f"incarnation {fence.incarnation} writes; the owner is {self.incarnation}")
+        if writes.lsn_before != self.lsn or writes.lsn <= self.lsn:
+            self._broken("one order", f"a group from {writes.lsn_before} to {writes.lsn} follows {self.lsn}")
+        self.commits += 1
+        self.lsn = writes.lsn
+        self._take_out(writes)
+        self._put_in(writes)
+        self._change_instances(writes)
+        self._add_history(writes)
+        for row in writes.instances_inserted:
+            self._check_instance(row)
+        for update in writes.instances_updated:
+            self._check_instance(update.row)
+        self._check_open_work(writes)
+        self._check_children(writes)
+
+    def ever_said(self, token: str) -> bool:
+        """Whether something durable ever contained a text."""
+        return any(token in text for text in reversed(self.texts))
+
+    def going_on(self, now_us: int) -> list[str]:
+        """Return what somebody should be about to do something about."""
+        resting = {
+            row.instance_id
+            for row in self.instances.values()
+            if row.status == OrchestrationStatus.SUSPENDED or row.lock is not None
+        }
+        found = [
+            f"message {row.message_id} to {row.instance_id}: {row.event[:80]}"
+            for row in self.messages.values()
+            if row.instance_id not in resting
+        ]
+        found += [
+            f"activity {row.key} of {row.instance_id}"
+            for row in self.activities.values()
+            if row.visible_at <= now_us and row.instance_id not in resting
+        ]
+        found += [
+            f"timer {row.key} of {row.instance_id}"
+            for row in self.timers.values()
+            if row.due_at <= now_us and row.instance_id not in resting
+        ]
+        return found
+
+    # The tables
+
+    def _take_out(self, writes: WriteSet) -> None:
+        for message_id in writes.messages_removed:
+            self._remove("message", self.messages, message_id)
+        for key in writes.activities_removed:
+            self._remove("activity", self.activities, key)
+        for key in writes.timers_removed:
+            self._remove("timer", self.timers, key)
+        for key in writes.children_removed:
+            self._remove("child", self.children, key)
+        for key in writes.operation_keys_removed:
+            self._remove("operation key", self.operation_keys, key)
+        for execution_id, count in writes.executions_removed:
+            if len(self.history.pop(execution_id, [])) != count:
+                self._broken("exact counts", f"execution {execution_id} has not {count} episodes to remove")
+            self.folds.pop(execution_id, None)
+            self._executions_gone.add(execution_id)
+
+    def _put_in(self, writes: WriteSet) -> None:
+        for row in writes.messages_inserted:
+            self._once("message", self._message_ids, row.message_id)
+            self.messages[row.message_id] = row
+            self.texts.append(row.event)
+        for row in writes.activities_inserted:
+            if row.key in self.attempts:
+                self._broken("once", f"activity {row.key} was there before")
+            self.activities[row.key] = row
+            self.attempts[row.key] = row.attempt
+        for row in writes.activities_updated:
+            if row.key not in self.activities:
+                self._broken("exact counts", f"activity {row.key} is changed, but is not there")
+            self.activities[row.key] = row
+            self.attempts[row.key] = max(row.attempt, self.attempts[row.key])
+        for row in writes.timers_inserted:
+            self._once("timer", self._timer_keys, row.key)
+            self.timers[row.key] = row
+            if row.event is not None:
+                self.texts.append(row.event)
+        for row in writes.children_inserted:
+            self._insert("child", self.children, row.key, row)
+        for row in writes.operation_keys_inserted:
+            self._insert("operation key", self.operation_keys, row.key, row)
+
+    def _change_instances(self, writes: WriteSet) -> None:
+        before = dict(self.instances) if writes.instances_removed else self.instances
+        for instance_id, revision in writes.instances_removed:
+            known = self._remove("instance", self.instances, instance_id)
+            if known.revision != revision:
+                self._broken("exact counts", f"{instance_id} is removed with revision {revision}, not {known.revision}")
+        steps = 0
+        for update in writes.instances_updated:
+            known = before.get(update.row.instance_id)
+            if known is None or known.revision != update.revision_before:
+                stored = None if known is None else known.revision
+                self._broken(
+                    "revisions",
+                    f"{update.row.instance_id} is changed from revision {update.revision_before}; stored is {stored}",
+                )
+            steps += update.row.revision - update.revision_before
+            self._check_change(known, update.row)
+            self.instances[update.row.instance_id] = update.row
+        for row in writes.instances_inserted:
+            self._insert("instance", self.instances, row.instance_id, row)
+            steps += row.revision
+        if steps > writes.lsn - writes.lsn_before and not writes.instances_removed:
+            self._broken("revisions", f"{steps} steps of instances in {writes.lsn - writes.lsn_before} transitions")
+
+    def _check_change(self, before: InstanceRow, after: InstanceRow) -> None:
+        if after.revision <= before.revision:
+            self._broken("revisions", f"{after.instance_id} goes from {before.revision} to {after.revision}")
+        if before.execution_id != after.execution_id:
+            if after.execution_id in self._executions_gone:
+                self._broken("executions", f"execution {after.execution_id} is used again")
+            return
+        was, now = OrchestrationStatus(before.status), OrchestrationStatus(after.status)
+        result = (before.status, before.output, before.failure)
+        if was in _ENDED and result != (after.status, after.output, after.failure):
+            self._broken("final results", f"{after.instance_id} had ended {result}; now it is {after.status}")
+        if was is not OrchestrationStatus.PENDING and now is OrchestrationStatus.PENDING:
+            self._broken("status goes forward", f"{after.instance_id} goes from {was} back to {now}")
+        if after.episodes < before.episodes:
+            self._broken("history", f"{after.instance_id} goes from {before.episodes} episodes to {after.episodes}")
+
+    def _add_history(self, writes: WriteSet) -> None:
+        for row in writes.history_inserted:
+            episodes = self.history.setdefault(row.execution_id, [])
+            if row.episode != len(episodes):
+                self._broken("history", f"episode {row.episode} of {row.execution_id} comes after {len(episodes)}")
+            if row.execution_id in self._executions_gone:
+                self._broken("executions", f"execution {row.execution_id} is written to after its end")
+            episodes.append(row.events)
+            self.texts.append(row.events)
+            fold = self.folds.setdefault(row.execution_id, ExecutionFold())
+            problem = fold.add(decode_events(row.events), self._now_us())
+            if problem is not None:
+                self._broken(problem[0], f"execution {row.execution_id}, episode {row.episode}: {problem[1]}")
+
+    def _check_instance(self, row: InstanceRow) -> None:
+        if row.instance_id.startswith("@"):
+            if row.state is not None:
+                self.texts.append(row.state)
+            return
+        episodes = self.history.get(row.execution_id, [])
+        if row.episodes != len(episodes):
+            self._broken("history", f"{row.instance_id} says {row.episodes} episodes; stored are {len(episodes)}")
+        fold = self.folds.get(row.execution_id)
+        ended = OrchestrationStatus(row.status) in _ENDED
+        recorded = None if fold is None else fold.completed
+        if ended != (recorded is not None):
+            self._broken("status is the history's", f"{row.instance_id} is {row.status}; its history says {recorded}")
+        if recorded is not None and recorded.status != row.status:
+            self._broken("status is the history's", f"{row.instance_id} is {row.status}, not {recorded.status}")
+
+    def _check_open_work(self, writes: WriteSet) -> None:
+        changed = [update.row for update in writes.instances_updated]
+        for row in (*changed, *writes.instances_inserted):
+            if row.instance_id.startswith("@") or OrchestrationStatus(row.status) not in _ENDED:
+                continue
+            tables: tuple[tuple[str, dict[tuple[str, int], Any]], ...] = (
+                ("activity", self.activities),
+                ("timer", self.timers),
+                ("child", self.children),
+            )
+            for name, table in tables:
+                left = [key for key in table if key[0] == row.execution_id]
+                if left:
+                    self._broken("ends leave nothing", f"{row.instance_id} has ended, and has {name} rows {left}")
+        for work in (*writes.activities_inserted, *writes.children_inserted):
+            owner = self.instances.get(work.instance_id)
+            if owner is None or owner.execution_id != work.execution_id:
+                self._broken("no orphans", f"work {work.key} of {work.instance_id} belongs to no current execution")
+
+    def _check_children(self, writes: WriteSet) -> None:
+        """Hold that a sub-orchestration that has ended has told its parent, as long as that waits for it."""
+        touched = {update.row.instance_id for update in writes.instances_updated}
+        touched.update(row.instance_id for row in writes.instances_inserted)
+        for child in self.children.values():
+            if child.child_instance_id not in touched:
+                continue
+            row = self.instances.get(child.child_instance_id)
+            if row is None or OrchestrationStatus(row.status) not in _ENDED or not _is_child_of(row, child):
+                continue
+            told = (row.event for row in self.messages.values() if row.instance_id == child.instance_id)
+            if not any(_tells(event, child.sequence) for event in told):
+                self._broken(
+                    "parents are told", f"{child.child_instance_id} is {row.status}; {child.instance_id} is not told"
+                )
+
+    def _remove(self, what: str, table: dict[_Key, T], key: _Key) -> T:
+        if key not in table:
+            self._broken("exact counts", f"{what} {key} is removed, but is not there")
+        return table.pop(key)
+
+    def _insert(self, what: str, table: dict[_Key, T], key: _Key, row: T) -> None:
+        if key in table:
+            self._broken("exact counts", f"{what} {key} is inserted twice")
+        table[key] = row
+
+    def _once(self, what: str, known: set[_Key], key: _Key) -> None:
+        if key in known:
+            self._broken("once", f"{what} {key} was there before")
+        known.add(key)
+
+    def _broken(self, rule: str, what: str) -> NoReturn:
+        raise InvariantViolation(rule, f"{what} (commit {self.commits}, lsn {self.lsn})")
+
+
+T = TypeVar("T")
+
+
+def _is_child_of(row: InstanceRow, child: ChildRow) -> bool:
+    return row.parent is not None and child.execution_id in row.parent
+
+
+def _tells(event: str, sequence: int) -> bool:
+    found = _CHILD_ENDS.search(event)
+    return found is not None and int(found[1]) == sequence

@@ -1,0 +1,261 @@
+"""A whole world for one app: hosts, their store, the network and the clock, all of it decided by one seed.
+
+What runs is the app and Holdfast itself, nothing is replaced but what waits: time, threads, the connection to the
+store, the way from a client to a host.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from types import TracebackType
+from typing import Final, TypeVar
+
+import msgspec
+
+from holdfast.app import App
+from holdfast.client.client import Client
+from holdfast.codec.converter import JsonConverter
+from holdfast.engine.config import HostConfig
+from holdfast.testing.faults import Faults, Trouble
+from holdfast.testing.finish import check_finished
+from holdfast.testing.hosts import SimulatedClock, SimulatedHost
+from holdfast.testing.ledger import Ledger
+from holdfast.testing.loop import InvariantViolation, NothingHappensError, Process, SimulatedLoop
+from holdfast.testing.network import SimulatedTaskHub
+from holdfast.testing.store import Database
+
+T = TypeVar("T")
+
+_BEGINS_AT: Final = datetime(2030, 1, 1, tzinfo=UTC)
+_CLOCK_US_MAX: Final = 60_000_000
+_PAUSE_US: Final = (10_000, 15_000_000)
+_LOOK_AGAIN_S: Final = 0.05
+_NEVER_S: Final = 1e7
+
+
+class SimulationFailedError(AssertionError):
+    """A rule was broken in a simulation. The message names it, and how to see it again."""
+
+
+class Simulation:
+    """One run of a scenario: `Simulation(app, seed=7, faults=Faults.some(7)).run(scenario)`.
+
+    The scenario is a coroutine function that gets the simulation; it talks to the hosts through `client`, as a program
+    on another machine would, and `await sim.advance(days=3)` lets time pass. When it has returned, the faults end, and
+    what is still in work is let finish.
+    """
+
+    def __init__(
+        self,
+        app: App,
+        *,
+        seed: int = 0,
+        hosts: int = 1,
+        faults: Faults | None = None,
+        config: HostConfig | None = None,
+        file: Path | None = None,
+        begins_at: datetime = _BEGINS_AT,
+        limit: timedelta = timedelta(days=3650),
+    ) -> None:
+        """Prepare a world in which nothing runs yet.
+
+        Args:
+            hosts: how many there are; one of them has the store, the others wait for their turn.
+            file: keep everything in this SQLite file, which must be new, instead of in memory.
+            limit: how much simulated time the scenario may take.
+        """
+        self.seed = seed
+        self.faults = faults or Faults()
+        self.loop = SimulatedLoop(seed)
+        self.trouble = Trouble(self.faults, seed)
+        self.ledger = Ledger(lambda: self._latest_us())
+        self.hosts: list[SimulatedHost] = []
+        self._app = app
+        self._hosts_count = hosts
+        self._begins_at = begins_at
+        self._limit = limit
+        self._ids = 0
+        self._offset_us_max = 0
+        self._next: list[tuple[int, str]] = []
+        check_s = 1.0 if self.faults.clock_steps else _NEVER_S
+        renew_s = 5.0 if hosts > 1 else _NEVER_S
+        config = config or HostConfig(drain_s=0.2)
+        self.config = msgspec.structs.replace(config, clock_check_s=check_s, renew_s=renew_s)
+        self._database = Database(self.loop, self.trouble, self.ledger, file)
+        hub = SimulatedTaskHub(self.loop, lambda: self.hosts, self.trouble, self.ledger)
+        converter = JsonConverter(payload_bytes_max=self.config.limits.payload_bytes_max)
+        self.client = Client(hub, converter, self.config.limits, now=self.now, new_id=self.new_id)
+        self.loop.interrupt = self._interrupt
+
+    @property
+    def fingerprint(self) -> int:
+        """What the run has come to, in one number: the same for every run with the same seed and code."""
+        return self.loop.fingerprint
+
+    def now(self) -> datetime:
+        """Return the time by the clock of the world outside."""
+        return self._begins_at + timedelta(microseconds=self.loop.now_us)
+
+    def new_id(self) -> str:
+        self._ids += 1
+        return f"id{self._ids:06d}"
+
+    async def advance(self, **duration: float) -> None:
+        """Let simulated time pass: `await sim.advance(days=3)`; the arguments are those of `timedelta`."""
+        await asyncio.sleep(timedelta(**duration).total_seconds())
+
+    def run(self, scenario: Callable[[Simulation], Awaitable[T]]) -> T:
+        """Run a scenario, and return what it does.
+
+        Raises:
+            SimulationFailedError: if a rule was broken, by the seed and the step at which it can be seen again.
+        """
+        try:
+            return self.loop.run_until_complete(self._live(scenario))
+        except (InvariantViolation, NothingHappensError) as error:
+            raise SimulationFailedError(
+                f"{': '.join(str(each) for each in error.args)}\n  seed {self.seed}, step {self.loop.steps}, "
+                f"{self.loop.now_us / 1e6:.6f} s, after: {', '.join(self.trouble.happened) or 'no fault'}"
+            ) from error
+        finally:
+            self.loop.close()
+
+    async def _live(self, scenario: Callable[[Simulation], Awaitable[T]]) -> T:
+        self.loop.call_outside_later(
+            self._limit // timedelta(microseconds=1), self._give_up, f"the scenario has not ended within {self._limit}"
+        )
+        for number in range(self._hosts_count):
+            await self._add_host(f"host-{number}")
+        self._plan()
+        result = await scenario(self)
+        await self.settle()
+        await check_finished(self.ledger, self._database, self._app.registry, self.config)
+        for host in self.hosts:
+            await host.end()
+        return result
+
+    async def settle(self) -> None:
+        """End all faults, and wait until nothing is going on that ends by itself."""
+        self.trouble.left = 0
+        self.loop.interrupt_at = 0
+        for host in self.hosts:
+            if host.process is not None:
+                host.process.go_on()
+        waited_until = self.loop.now_us + 600_000_000
+        while not self._is_settled():
+            if self.loop.now_us > waited_until:
+                raise InvariantViolation("everything ends", f"after ten minutes there is still {self._what_goes_on()}")
+            await asyncio.sleep(_LOOK_AGAIN_S)
+
+    def _is_settled(self) -> bool:
+        return any(host.is_idle for host in self.hosts) and not self._what_goes_on()
+
+    def _what_goes_on(self) -> list[str]:
+        return self.ledger.going_on(self._latest_us())
+
+    async def _add_host(self, name: str) -> None:
+        clock = SimulatedClock(self.loop, self._begins_at)
+        self.hosts.append(
+            SimulatedHost(
+                name,
+                self.loop,
+                self._database,
+                self.trouble,
+                clock,
+                self.new_id,
+                self.config,
+                lambda: self._app.registry,
+            )
+        )
+
+    async def deploy(self, app: App) -> None:
+        """Give all hosts another app, one after the other; each stops in good order and is started again."""
+        self._app = app
+        for host in self.hosts:
+            await host.stop()
+
+    def crash(self) -> None:
+        """Kill every host where it stands; they are started again."""
+        for host in self.hosts:
+            if host.process is not None:
+                host.process.kill()
+
+    def _latest_us(self) -> int:
+        begins = self._begins_at - datetime(1970, 1, 1, tzinfo=UTC)
+        return begins // timedelta(microseconds=1) + self.loop.now_us + self._offset_us_max
+
+    def _give_up(self, why: str) -> None:
+        raise InvariantViolation("everything ends", why)
+
+    # What happens between two steps
+
+    def _plan(self) -> None:
+        """Decide when something happens next, for each kind of it."""
+        faults = self.faults
+        for kind, mean in (
+            ("crash", faults.crash_steps),
+            ("pause", faults.pause_steps),
+            ("evict", faults.evict_steps),
+            ("set the clock", faults.clock_steps),
+        ):
+            if mean:
+                self._next.append((self.loop.steps + self.trouble.steps_until(mean), kind))
+        self._arm()
+
+    def _arm(self) -> None:
+        self._next.sort()
+        self.loop.interrupt_at = max(self._next[0][0], self.loop.steps + 1) if self._next else 0
+
+    def _interrupt(self, process: Process) -> None:
+        _, kind = self._next.pop(0)
+        host = next((each for each in self.hosts if each.process is process), None)
+        host = host or self.hosts[self.trouble.between(0, len(self.hosts) - 1)]
+        mean = {
+            "crash": self.faults.crash_steps,
+            "pause": self.faults.pause_steps,
+            "evict": self.faults.evict_steps,
+            "set the clock": self.faults.clock_steps,
+        }[kind]
+        if self.trouble.left > 0:
+            self._happen(kind, host)
+            self._next.append((self.loop.steps + self.trouble.steps_until(mean), kind))
+        self._arm()
+
+    def _happen(self, kind: str, host: SimulatedHost) -> None:
+        process = host.process
+        if process is None or not process.is_alive or process.is_paused:
+            return
+        match kind:
+            case "crash":
+                self.trouble.strike(kind)
+                process.kill()
+            case "pause":
+                self.trouble.strike(kind)
+                process.pause()
+                self.loop.call_outside_later(self.trouble.between(*_PAUSE_US), process.go_on)
+            case "evict":
+                _evict(host)
+            case _:
+                self.trouble.strike(kind)
+                host.clock.offset_us = self.trouble.between(-_CLOCK_US_MAX, _CLOCK_US_MAX)
+                self._offset_us_max = max(self._offset_us_max, host.clock.offset_us)
+
+    def __enter__(self) -> Simulation:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.loop.close()
+
+
+def _evict(host: SimulatedHost) -> None:
+    node = host.node
+    if node is None:
+        return
+    for resident in list(node.residents):
+        if resident.is_idle(node.journal.durable_lsn):
+            node.residents.remove(resident)
