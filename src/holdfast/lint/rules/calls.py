@@ -9,7 +9,7 @@ from typing import Final
 from holdfast.lint.discover import owner_scope
 from holdfast.lint.names import CONTEXT, LocalFunction
 from holdfast.lint.rules.forbidden import EXACT, UNLESS_GIVEN, forbidden
-from holdfast.lint.rules.site import Hit, Site
+from holdfast.lint.rules.site import Hit, Site, blocks
 
 _FIXES: Final = {
     "HF202": {"pathlib.Path()": "Do it in an activity; a PurePath is enough to take a path apart."},
@@ -80,24 +80,37 @@ def _used(site: Site, node: ast.Name | ast.Attribute) -> Iterator[Hit]:
 
 
 def is_guarded(site: Site, node: ast.AST) -> bool:
-    """Whether a node runs only `if not ctx.is_replaying`."""
+    """Whether a node runs only while the code does not replay: `if not ctx.is_replaying`, or behind a return."""
     inner = node
     for outer in site.module.ancestors(node):
-        if isinstance(outer, ast.If) and inner in outer.body and _is_not_replaying(outer.test):
-            return True
+        if isinstance(outer, ast.If):
+            if inner in outer.body and _is_not_replaying(outer.test):
+                return True
+            if inner in outer.orelse and _is_replaying(outer.test):
+                return True
+        for block in blocks(outer):
+            if any(_leaves_replay(each) for each in _before(inner, block)):
+                return True
         inner = outer
     return False
+
+
+def _before(node: ast.AST, block: list[ast.stmt]) -> list[ast.stmt]:
+    return block[: next((index for index, each in enumerate(block) if each is node), 0)]
+
+
+def _leaves_replay(node: ast.stmt) -> bool:
+    return isinstance(node, ast.If) and _is_replaying(node.test) and isinstance(node.body[-1], ast.Return)
+
+
+def _is_replaying(test: ast.expr) -> bool:
+    return isinstance(test, ast.Attribute) and test.attr == "is_replaying"
 
 
 def _is_not_replaying(test: ast.expr) -> bool:
     if isinstance(test, ast.BoolOp) and isinstance(test.op, ast.And):
         return any(_is_not_replaying(each) for each in test.values)
-    return (
-        isinstance(test, ast.UnaryOp)
-        and isinstance(test.op, ast.Not)
-        and isinstance(test.operand, ast.Attribute)
-        and test.operand.attr == "is_replaying"
-    )
+    return isinstance(test, ast.UnaryOp) and isinstance(test.op, ast.Not) and _is_replaying(test.operand)
 
 
 def _shown(dotted: str) -> str:

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from typing import Final
 
 from holdfast.lint.names import CONTEXT
-from holdfast.lint.rules.site import Hit, Site, waits
+from holdfast.lint.rules.site import Hit, Site, blocks, waits
 
 _SWALLOWING: Final = frozenset({"BaseException"})
 _LEAVING: Final = (ast.Return, ast.Break, ast.Continue)
@@ -33,21 +33,9 @@ def _leaves(site: Site, nodes: list[ast.stmt], *, in_loop: bool) -> bool:
         if any(site.dotted(each.func) == f"{CONTEXT}.continue_as_new" for each in calls):
             return True
         is_loop = isinstance(node, ast.For | ast.AsyncFor | ast.While)
-        if any(_leaves(site, block, in_loop=in_loop or is_loop) for block in _blocks(node)):
+        if any(_leaves(site, block, in_loop=in_loop or is_loop) for block in blocks(node)):
             return True
     return False
-
-
-def _blocks(node: ast.AST) -> Iterator[list[ast.stmt]]:
-    """Yield the blocks of a statement: its body, its `else`, its handlers, its cases."""
-    children = list(ast.iter_child_nodes(node))
-    for name in ("body", "orelse", "finalbody"):
-        block: object = getattr(node, name, None)
-        if isinstance(block, list):
-            yield [each for each in children if isinstance(each, ast.stmt) and each in block]
-    for each in children:
-        if isinstance(each, ast.ExceptHandler | ast.match_case):
-            yield each.body
 
 
 def check_swallowed(site: Site) -> Iterator[Hit]:
@@ -72,8 +60,9 @@ def _raises(nodes: list[ast.stmt]) -> bool:
 
 def check_after_end(site: Site) -> Iterator[Hit]:
     for node in site.nodes:
-        for block in _blocks(node):
-            yield from _behind(site, block)
+        if isinstance(node, ast.stmt):
+            for block in blocks(node):
+                yield from _behind(site, block)
     yield from _behind(site, site.reached.node.body)
 
 

@@ -74,6 +74,7 @@ EXACT: Final = _table(
     ("HF208", "typer.", "echo secho"),
     ("HF208", "sys.stdout.", "write writelines"),
     ("HF208", "sys.stderr.", "write writelines"),
+    ("HF209", "holdfast.App().", "host"),
     ("HF209", "holdfast.", "Client Host activity_context entity_context"),
 )
 """These themselves. What follows `()` behind them is another name."""
@@ -96,7 +97,7 @@ BELOW: Final = _table(
     ("HF203", "", "openai anthropic stripe slack_sdk twilio sendgrid"),
     ("HF204", "", "threading _thread concurrent.futures multiprocessing joblib gevent eventlet queue"),
     ("HF205", "", "asyncio anyio trio curio uvloop"),
-    ("HF209", "", "holdfast.Client() holdfast.Host() holdfast.App().host holdfast.App().host() "),
+    ("HF209", "", "holdfast.Client() holdfast.Host() holdfast.App().host()"),
     ("HF209", "", "holdfast.OrchestrationHandle()"),
 )
 """All that begins with these names and a dot."""

@@ -89,3 +89,15 @@ def waits(nodes: list[ast.stmt]) -> bool:
         if not isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda | ast.ClassDef):
             waiting.extend(ast.iter_child_nodes(node))
     return False
+
+
+def blocks(node: ast.AST) -> Iterator[list[ast.stmt]]:
+    """Yield the blocks of a statement: its body, its `else`, its handlers, its cases."""
+    children = list(ast.iter_child_nodes(node))
+    for name in ("body", "orelse", "finalbody"):
+        block: object = getattr(node, name, None)
+        if isinstance(block, list):
+            yield [each for each in children if isinstance(each, ast.stmt) and each in block]
+    for each in children:
+        if isinstance(each, ast.ExceptHandler | ast.match_case):
+            yield each.body
