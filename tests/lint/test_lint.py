@@ -96,7 +96,7 @@ def test_the_way_from_the_orchestrator_is_shown(found: list[Finding]) -> None:
 
 def test_the_order_is_that_of_the_source_whatever_the_order_of_the_paths(found: list[Finding]) -> None:
     assert found == sorted(found)
-    assert check_paths(reversed(sorted(BAD.rglob("*.py")))) == found
+    assert check_paths(sorted(BAD.rglob("*.py"), reverse=True)) == found
 
 
 def test_code_is_not_imported_to_be_checked(tmp_path: Path) -> None:
@@ -246,3 +246,12 @@ def test_flake8_reports_it(shop: Path) -> None:
         "Use ctx.current_utc_datetime."
     ], done.stderr
     assert done.returncode == 1
+
+
+# Documentation
+
+
+def test_every_rule_is_documented_with_its_severity_and_no_other() -> None:
+    page = (ROOT / "docs" / "reference" / "lint.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| (HF\d{3}) \| (\w+) \|", page, re.MULTILINE)
+    assert sorted(rows) == [(rule.code, rule.severity.value) for rule in RULES.values()]

@@ -9,9 +9,10 @@ from typing import Final
 
 import msgspec
 
-from holdfast.lint.names import CONTEXT, Instance, LocalClass, LocalFunction, Resolver, Value, dotted_name
+from holdfast.lint.names import Resolver
 from holdfast.lint.scopes import Function, Scope
 from holdfast.lint.source import Module
+from holdfast.lint.values import CONTEXT, Instance, LocalClass, LocalFunction, Value, dotted_name
 
 ROLES: Final = frozenset({"activity", "entity", "orchestrator", "route", "token_source"})
 REFERENCES: Final = {

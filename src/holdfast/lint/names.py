@@ -6,16 +6,22 @@ import ast
 import builtins
 import re
 from collections.abc import Iterable
-from pathlib import Path
-from typing import Final, Protocol, TypeAlias
-
-import msgspec
+from typing import Final, Protocol
 
 from holdfast.lint.scopes import Assigned, Binding, Defined, Function, Imported, Parameter, Scope
 from holdfast.lint.source import Module, UnreadableError, parse
-
-CONTEXT: Final = "holdfast.OrchestrationContext()"
-"""The name of every orchestration context, whatever it is called."""
+from holdfast.lint.values import (
+    CONTEXT,
+    External,
+    Instance,
+    LocalClass,
+    LocalFunction,
+    LocalModule,
+    Value,
+    dotted_name,
+    is_set,
+    same,
+)
 
 _BUILTINS: Final = frozenset(dir(builtins))
 _PRIVATE_PLACE: Final = re.compile(r"^holdfast\.(?:[a-z_]+\.)*(?=[A-Z]|\w+_context$|when_a|race$|select$)")
@@ -46,42 +52,6 @@ _WRAPPERS: Final = frozenset({"typing.Annotated", "typing.Final", "typing.Option
 _CONTEXT_NAMES: Final = frozenset({"context", "ctx"})
 
 
-class External(msgspec.Struct, frozen=True):
-    """Something from elsewhere; `()` behind a part of the name stands for a call, or for an instance of a class."""
-
-    dotted: str
-
-
-class LocalFunction(msgspec.Struct, frozen=True, eq=False):
-    """A function that was read."""
-
-    module: Module
-    node: Function
-
-
-class LocalClass(msgspec.Struct, frozen=True, eq=False):
-    """A class that was read."""
-
-    module: Module
-    node: ast.ClassDef
-
-
-class Instance(msgspec.Struct, frozen=True):
-    """An object of a class that was read."""
-
-    of: LocalClass
-
-
-class LocalModule(msgspec.Struct, frozen=True, eq=False):
-    """A module or a package that was read, or a folder without an `__init__.py`."""
-
-    module: Module | None
-    folder: Path | None
-
-
-Value: TypeAlias = External | LocalFunction | LocalClass | Instance | LocalModule
-
-
 class Files(Protocol):
     """Where imports lead."""
 
@@ -97,15 +67,6 @@ class NoFiles:
 
     def submodule(self, package: LocalModule, name: str) -> LocalModule | None:
         return None
-
-
-def dotted_name(value: Value | None) -> str:
-    """The name of something from elsewhere, or an empty text."""
-    return value.dotted if isinstance(value, External) else ""
-
-
-def is_set(value: Value | None) -> bool:
-    return dotted_name(value) in ("set()", "frozenset()")
 
 
 class Resolver:
@@ -143,7 +104,7 @@ class Resolver:
             case ast.Await(value=value):
                 return self._awaited(module, value)
             case ast.IfExp():
-                return _same((self.resolve(module, node.body), self.resolve(module, node.orelse)))
+                return same((self.resolve(module, node.body), self.resolve(module, node.orelse)))
             case ast.NamedExpr():
                 return self.resolve(module, node.value)
             case ast.BinOp():
@@ -178,7 +139,7 @@ class Resolver:
         self._open.add(key)
         try:
             bindings = [each for each in scope.bindings.get(name, ()) if not _is_none(each)]
-            return _same(self._binding(module, scope, each) for each in bindings)
+            return same(self._binding(module, scope, each) for each in bindings)
         finally:
             self._open.remove(key)
 
@@ -259,7 +220,7 @@ class Resolver:
                 return None
             self._open.add(key)
             try:
-                return _same(self._assigned(module, each) for each, module in fields if not _is_none(each))
+                return same(self._assigned(module, each) for each, module in fields if not _is_none(each))
             finally:
                 self._open.remove(key)
         for base in cls.node.bases if depth < 10 else ():
@@ -396,22 +357,3 @@ def _own_assignments(node: ast.AST) -> Iterable[tuple[str, Assigned]]:
     for target in targets:
         if isinstance(target, ast.Attribute) and isinstance(target.value, ast.Name) and target.value.id == "self":
             yield target.attr, binding
-
-
-def _same(values: Iterable[Value | None]) -> Value | None:
-    """Return the one value that all are; None if they differ."""
-    found = list(values)
-    if not found or any(each is None for each in found):
-        return None
-    first = found[0]
-    return first if all(_key(each) == _key(first) for each in found) else None
-
-
-def _key(value: Value | None) -> object:
-    match value:
-        case LocalFunction(node=node) | LocalClass(node=node) | Instance(of=LocalClass(node=node)):
-            return (type(value), node)
-        case LocalModule(module=module, folder=folder):
-            return (module, folder)
-        case _:
-            return value

@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Final
 
 from holdfast.lint.findings import RULES, Finding
-from holdfast.lint.names import LocalModule
 from holdfast.lint.scopes import Imported
 from holdfast.lint.source import Module, UnreadableError, module_of, parse, read_text
+from holdfast.lint.values import LocalModule
 
 _SKIPPED: Final = frozenset({"__pycache__", "__pypackages__", "build", "dist", "node_modules", "site-packages", "venv"})
 _ELSEWHERE: Final = frozenset({*sys.stdlib_module_names, "holdfast"})

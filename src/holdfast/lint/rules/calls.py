@@ -7,9 +7,9 @@ from collections.abc import Iterator
 from typing import Final
 
 from holdfast.lint.discover import owner_scope
-from holdfast.lint.names import CONTEXT, LocalFunction
 from holdfast.lint.rules.forbidden import EXACT, UNLESS_GIVEN, forbidden
 from holdfast.lint.rules.site import Hit, Site, blocks
+from holdfast.lint.values import CONTEXT, LocalFunction
 
 _FIXES: Final = {
     "HF202": {"pathlib.Path()": "Do it in an activity; a PurePath is enough to take a path apart."},

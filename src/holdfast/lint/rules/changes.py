@@ -8,9 +8,10 @@ from typing import Final, TypeAlias
 
 from holdfast.lint.discover import owner_scope
 from holdfast.lint.findings import words
-from holdfast.lint.names import Instance, LocalFunction, LocalModule, Resolver, dotted_name
+from holdfast.lint.names import Resolver
 from holdfast.lint.scopes import Assigned, Imported, Scope
 from holdfast.lint.source import Module
+from holdfast.lint.values import Instance, LocalFunction, LocalModule, dotted_name
 
 Variable: TypeAlias = tuple[Scope, str]
 """A name, and the scope that binds it."""

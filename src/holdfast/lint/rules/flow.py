@@ -6,8 +6,8 @@ import ast
 from collections.abc import Iterator
 from typing import Final
 
-from holdfast.lint.names import CONTEXT
 from holdfast.lint.rules.site import Hit, Site, blocks, waits
+from holdfast.lint.values import CONTEXT
 
 _SWALLOWING: Final = frozenset({"BaseException"})
 _LEAVING: Final = (ast.Return, ast.Break, ast.Continue)

@@ -6,8 +6,8 @@ import ast
 from collections.abc import Iterator
 from typing import Final
 
-from holdfast.lint.names import CONTEXT, is_set
 from holdfast.lint.rules.site import Hit, Site, waits
+from holdfast.lint.values import CONTEXT, is_set
 
 _UNORDERED: Final = frozenset(
     {"all", "any", "collections.Counter", "frozenset", "len", "math.fsum", "max", "min", "set", "sorted", "sum"}

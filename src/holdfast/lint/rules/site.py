@@ -9,9 +9,10 @@ from typing import TypeAlias
 import msgspec
 
 from holdfast.lint.discover import Reached, Roles, function_of
-from holdfast.lint.names import Resolver, Value, dotted_name
+from holdfast.lint.names import Resolver
 from holdfast.lint.rules.changes import Changes
 from holdfast.lint.source import Module
+from holdfast.lint.values import Value, dotted_name
 
 
 class Hit(msgspec.Struct, frozen=True, eq=False):

@@ -5,11 +5,11 @@ from __future__ import annotations
 import ast
 from collections.abc import Iterator
 
-from holdfast.lint.names import External, LocalModule, dotted_name
 from holdfast.lint.rules.changes import COLLECTIONS, Variable, is_assigned
 from holdfast.lint.rules.forbidden import forbidden
 from holdfast.lint.rules.site import Hit, Site
 from holdfast.lint.scopes import Assigned, is_inside
+from holdfast.lint.values import External, LocalModule, dotted_name
 
 
 def check_state(site: Site) -> Iterator[Hit]:

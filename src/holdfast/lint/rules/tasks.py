@@ -6,11 +6,11 @@ import ast
 from collections.abc import Iterator
 from typing import Final
 
-from holdfast.lint.names import CONTEXT, LocalFunction, dotted_name
 from holdfast.lint.rules.calls import is_guarded
 from holdfast.lint.rules.forbidden import forbidden
 from holdfast.lint.rules.site import Hit, Site, is_generator
 from holdfast.lint.scopes import Assigned, Parameter
+from holdfast.lint.values import CONTEXT, LocalFunction, dotted_name
 
 _TASKS: Final = frozenset(
     f"{CONTEXT}.{name}"
