@@ -15,6 +15,7 @@ from holdfast.lint.source import Module
 from holdfast.lint.values import CONTEXT, Instance, LocalClass, LocalFunction, Value, dotted_name
 
 ROLES: Final = frozenset({"activity", "entity", "orchestrator", "route", "token_source"})
+_WITH: Final = ("__enter__", "__exit__", "__aenter__", "__aexit__")
 REFERENCES: Final = {
     "call_activity": 1,
     "call_sub_orchestrator": 1,
@@ -176,6 +177,8 @@ class Reach:
         for node in reached.nodes:
             if isinstance(node, ast.Call):
                 yield from self._made(self._resolver.resolve(module, node.func))
+            elif isinstance(node, ast.withitem):
+                yield from self._methods(self._resolver.resolve(module, node.context_expr), *_WITH)
             elif isinstance(node, ast.Name | ast.Attribute) and node not in elsewhere:
                 found = self._resolver.resolve(module, node)
                 if isinstance(found, LocalFunction) and isinstance(node.ctx, ast.Load):
@@ -185,16 +188,16 @@ class Reach:
         """Yield what runs when an object is made, or called."""
         match called:
             case LocalClass():
-                for name in ("__new__", "__init__", "__post_init__"):
-                    found = self._resolver.attribute(called, name)
-                    if isinstance(found, LocalFunction):
-                        yield found
+                yield from self._methods(called, "__new__", "__init__", "__post_init__")
             case Instance():
-                found = self._resolver.attribute(called, "__call__")
-                if isinstance(found, LocalFunction):
-                    yield found
+                yield from self._methods(called, "__call__")
             case _:
                 return
+
+    def _methods(self, owner: Value | None, *names: str) -> Iterator[LocalFunction]:
+        if isinstance(owner, Instance | LocalClass):
+            found = (self._resolver.attribute(owner, name) for name in names)
+            yield from (each for each in found if isinstance(each, LocalFunction))
 
 
 def named_elsewhere(resolver: Resolver, module: Module, nodes: Iterable[ast.AST]) -> Iterator[ast.AST]:

@@ -85,7 +85,10 @@ class Resolver:
         if node in self._known:
             return self._known[node]
         self._known[node] = None  # for whoever comes back here on a circle
-        self._known[node] = found = self._resolve(module, node)
+        try:
+            self._known[node] = found = self._resolve(module, node)
+        except RecursionError:  # a long way from name to name; then it is not known
+            found = None
         return found
 
     def dotted(self, module: Module, node: ast.expr) -> str:
@@ -283,6 +286,14 @@ class Resolver:
 
     def _call(self, module: Module, node: ast.Call) -> Value | None:
         function = self.resolve(module, node.func)
+        match (function, node.args):
+            case (External(dotted="getattr"), [owned, ast.Constant(value=str() as name), *_]):
+                return self.attribute(self.resolve(module, owned), name)
+            case _:
+                return self._called(function)
+
+    def _called(self, function: Value | None) -> Value | None:
+        """Return what a call of something gives."""
         match function:
             case External(dotted=dotted):
                 owner, _, method = dotted.rpartition(".")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -94,11 +95,12 @@ class Program:
         if self._is_file(folder / f"{name}.py"):
             return LocalModule(self._load(folder / f"{name}.py", roots), None)
         # A folder counts as a package only if there is Python in it; many others have the name of a library.
-        return LocalModule(None, package) if package.is_dir() and any(package.glob("*.py")) else None
+        return LocalModule(None, package) if os.path.isdir(package) and any(package.glob("*.py")) else None
 
     def _is_file(self, path: Path) -> bool:
+        # Unlike Path.is_file(), this is False for a name that is too long, or a folder that cannot be looked into.
         if path not in self._listed:
-            self._listed[path] = path.resolve() if path.is_file() else None
+            self._listed[path] = path.resolve() if os.path.isfile(path) else None
         return self._listed[path] is not None
 
     def _load(self, path: Path, roots: tuple[Path, ...]) -> Module | None:

@@ -92,3 +92,15 @@ async def goes_on(ctx: OrchestrationContext, left: int) -> None:
         await ctx.call_activity("nothing", "a")  #! HF402
         await ctx.call_sub_orchestrator("nobody")  #! HF402
         await ctx.call_activity("SHIP-IT", "a")
+
+
+@app.orchestrator
+async def combines(ctx: OrchestrationContext) -> None:
+    await when_all(both(ctx, "a"), ctx.call_activity(ship, "b"))  #! HF206
+    await when_all([both(ctx, item) for item in "ab"])  #! HF206
+
+
+@app.orchestrator
+def yields(ctx: OrchestrationContext):
+    yield both_of(ctx)  #! HF303
+    yield from both_of(ctx)

@@ -1,8 +1,10 @@
 import datetime as dt
 import time
+from dataclasses import dataclass, field
 from datetime import date, datetime
 from datetime import datetime as moment
 from time import monotonic, perf_counter as tick
+from uuid import uuid4
 
 from holdfast import App, OrchestrationContext
 
@@ -44,3 +46,19 @@ async def handlers(ctx: OrchestrationContext) -> None:
     ctx.set_query_handler("q", query)
     ctx.set_update_handler("u", update, validator=lambda _: time.time())  #! HF101
     await ctx.wait_for_external_event("done")
+
+
+@dataclass
+class Stamp:
+    name: str
+    made: datetime = field(default_factory=datetime.now)
+    key: str = field(default_factory=lambda: str(uuid4()))
+    tags: list[str] = field(default_factory=list)
+
+
+@app.orchestrator
+async def defaults(ctx: OrchestrationContext) -> object:
+    clock = getattr(time, "time")
+    clock()  #! HF101
+    full = Stamp("a", ctx.current_utc_datetime, key="b")
+    return full, Stamp("a")  #! HF101 HF103

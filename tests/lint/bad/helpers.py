@@ -49,7 +49,10 @@ class Pricing:
 
 
 class Special(Pricing):
-    pass
+    def __enter__(self) -> float:
+        return random.random()  #! HF102
+
+    def __exit__(self, *_: object) -> None: ...
 
 
 def not_reached() -> float:
@@ -88,6 +91,8 @@ async def helped(ctx: OrchestrationContext, pricing: Pricing | None) -> object:
     pricing()
     b = pricing.at()
     c = partial(one)
+    with Special():
+        pass
     prices.price()
     today_price()
     starred()

@@ -9,7 +9,7 @@ from typing import Final
 from holdfast.lint.discover import owner_scope
 from holdfast.lint.rules.forbidden import EXACT, UNLESS_GIVEN, forbidden
 from holdfast.lint.rules.site import Hit, Site, blocks
-from holdfast.lint.values import CONTEXT, LocalFunction
+from holdfast.lint.values import CONTEXT, LocalClass, LocalFunction
 
 _FIXES: Final = {
     "HF202": {"pathlib.Path()": "Do it in an activity; a PurePath is enough to take a path apart."},
@@ -30,6 +30,8 @@ def check_calls(site: Site) -> Iterator[Hit]:
 
 def _called(site: Site, call: ast.Call) -> Iterator[Hit]:
     called = site.resolve(call.func)
+    if isinstance(called, LocalClass):
+        yield from _made(site, call, called)
     if isinstance(called, LocalFunction) and site.roles.of(called.node) == "activity":
         yield Hit(call, "HF304", f"`{called.node.name}`")
         return
@@ -39,6 +41,31 @@ def _called(site: Site, call: ast.Call) -> Iterator[Hit]:
     code = _code(site, call, dotted)
     if code is not None and not (code in _REPEATS_ONLY and is_guarded(site, call)):
         yield Hit(call, code, f"`{_shown(dotted)}()`", _fix(code, dotted))
+
+
+def _made(site: Site, call: ast.Call, cls: LocalClass) -> Iterator[Hit]:
+    """Yield the default factories that run when an object is made without those fields."""
+    given = {each.arg for each in call.keywords}
+    if None in given or any(isinstance(each, ast.Starred) for each in call.args):
+        return
+    fields = [each for each in cls.node.body if isinstance(each, ast.AnnAssign) and isinstance(each.target, ast.Name)]
+    for field in fields[len(call.args) :]:
+        name = field.target.id if isinstance(field.target, ast.Name) else ""
+        if name not in given and isinstance(field.value, ast.Call):
+            for option in field.value.keywords:
+                if option.arg == "default_factory":
+                    yield from _by_factory(site, call, cls, name, option.value)
+
+
+def _by_factory(site: Site, call: ast.Call, cls: LocalClass, field: str, factory: ast.expr) -> Iterator[Hit]:
+    inside = [each.func for each in ast.walk(factory) if isinstance(each, ast.Call)]
+    for each in [factory, *inside]:
+        dotted = site.resolver.dotted(cls.module, each)
+        code = forbidden(dotted)
+        if code is not None:
+            yield Hit(
+                call, code, f"`{cls.node.name}()` calls `{dotted}()` for its field `{field}`, which", _fix(code, dotted)
+            )
 
 
 def _code(site: Site, call: ast.Call, dotted: str) -> str | None:

@@ -25,7 +25,9 @@ _TASKS: Final = frozenset(
         "map",
         "wait_for_external_event",
     )
-) | {f"holdfast.{name}" for name in ("race", "select", "when_all", "when_any")}
+)
+_COMBINATIONS: Final = frozenset(f"holdfast.{name}" for name in ("race", "select", "when_all", "when_any"))
+_AWAITABLE: Final = _TASKS | _COMBINATIONS
 """Calls that return something to be awaited."""
 _ONE_WAY: Final = frozenset(
     f"{CONTEXT}.{name}"
@@ -54,6 +56,7 @@ _NOT_AWAITABLE: Final[dict[type[ast.AST], str]] = {
     ast.Dict: "A dict",
     ast.Set: "A set",
 }
+_IN_GROUP: Final = "Use `async with ctx.task_group() as group:` and `group.create_task(...)`."
 _TOGETHER: Final = "Use `await when_all(...)`."
 
 
@@ -67,7 +70,7 @@ def check_unawaited(site: Site) -> Iterator[Hit]:
             case (
                 ast.Assign(targets=[ast.Name() as target], value=ast.Call(func=func))
                 | ast.AnnAssign(target=ast.Name() as target, value=ast.Call(func=func))
-            ) if site.dotted(func) in _TASKS and not _is_used(site, target):
+            ) if site.dotted(func) in _AWAITABLE and not _is_used(site, target):
                 yield Hit(target, "HF302", f"`{target.id}`")
             case _:
                 pass
@@ -76,7 +79,7 @@ def check_unawaited(site: Site) -> Iterator[Hit]:
 def _dropped(site: Site, node: ast.expr) -> Iterator[ast.Call]:
     """Yield the tasks that an expression of its own makes."""
     match node:
-        case ast.Call() if site.dotted(node.func) in _TASKS:
+        case ast.Call() if site.dotted(node.func) in _AWAITABLE:
             yield node
         case ast.IfExp():
             yield from _dropped(site, node.body)
@@ -119,6 +122,9 @@ def check_awaits(site: Site) -> Iterator[Hit]:
         elif isinstance(node, ast.Yield) and node.value is not None and is_generator_body:
             if site.function_of(node) is site.reached.node:
                 yield from _awaited(site, node.value)
+                yield from _coroutine(site, node.value)
+        elif isinstance(node, ast.Call) and site.dotted(node.func) in _COMBINATIONS:
+            yield from (hit for each in node.args for hit in _combined(site, each))
         elif isinstance(node, ast.AsyncWith):
             yield from (hit for item in node.items for hit in _awaited(site, item.context_expr))
         elif isinstance(node, ast.AsyncFor):
@@ -134,6 +140,19 @@ def _awaited(site: Site, value: ast.expr) -> Iterator[Hit]:
     is_ours = not dotted or dotted.startswith("holdfast.") or forbidden(dotted.removesuffix("()")) is not None
     if not is_ours and not _comes_from_caller(site, value):
         yield Hit(value, "HF206", f"`{dotted.replace('()', '(...)')}`")
+
+
+def _combined(site: Site, node: ast.expr) -> Iterator[Hit]:
+    """Coroutines among what is combined."""
+    match node:
+        case ast.List(elts=parts) | ast.Tuple(elts=parts):
+            yield from (hit for each in parts for hit in _combined(site, each))
+        case ast.ListComp(elt=part) | ast.GeneratorExp(elt=part):
+            yield from _combined(site, part)
+        case ast.Call() if any(_coroutine(site, node)):
+            yield Hit(node, "HF206", f"`{_called(node)}(...)`", _IN_GROUP)
+        case _:
+            return
 
 
 def _comes_from_caller(site: Site, value: ast.expr) -> bool:
@@ -159,7 +178,7 @@ def check_asking(site: Site) -> Iterator[Hit]:
         is_plain = not any(isinstance(each, ast.Starred) for each in call.args)
         if most is not None and len(call.args) > most and is_plain:
             yield Hit(call.args[most], "HF307", f"`{_called(call)}()`")
-        if dotted in _TASKS | _ONE_WAY and _depends_on_replay(site, call):
+        if dotted in _AWAITABLE | _ONE_WAY and _depends_on_replay(site, call):
             yield Hit(call, "HF110", f"`{_called(call)}()`")
         if dotted in _KINDS:
             yield from _unknown(site, call, _KINDS[dotted])
