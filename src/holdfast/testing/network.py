@@ -30,6 +30,7 @@ T = TypeVar("T")
 
 _LATENCY_US: Final = (50, 3_000)
 _LOOK_AGAIN_S: Final = 0.02
+_PATIENCE_S: Final = 1.0
 _RANKS: Final = {OrchestrationStatus.PENDING: 0, OrchestrationStatus.RUNNING: 1, OrchestrationStatus.SUSPENDED: 1}
 
 
@@ -132,6 +133,7 @@ class SimulatedTaskHub:
         return state
 
     async def _ask(self, request: Callable[[LocalTaskHub], Coroutine[Any, Any, T]], *, repeatable: bool = True) -> T:
+        pause_s = _LOOK_AGAIN_S
         while True:
             answer: asyncio.Future[T] = self._loop.create_future()
             copies = 1 + (
@@ -145,11 +147,12 @@ class SimulatedTaskHub:
                 if not repeatable:
                     raise
             except OverloadedError:
-                await asyncio.sleep(_LOOK_AGAIN_S)  # nothing was stored
+                pass  # nothing was stored
             except (StorageError, HostStoppedError):
                 if not repeatable:
                     raise
-            await asyncio.sleep(_LOOK_AGAIN_S)
+            await asyncio.sleep(pause_s)
+            pause_s = min(2 * pause_s, _PATIENCE_S)
 
     def _arrive(self, request: Callable[[LocalTaskHub], Coroutine[Any, Any, T]], answer: asyncio.Future[T]) -> None:
         ready = [host for host in self._hosts() if host.is_ready]

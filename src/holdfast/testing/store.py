@@ -129,6 +129,8 @@ class SimulatedStore:
         async def commit() -> None:
             await self._inner.commit(fence, writes)
             self._ledger.apply(fence, writes)
+            self._loop.note(self._ledger.lsn)
+            self._loop.note(self._ledger.rows_changed)
 
         await self._call("commit", commit)
 
