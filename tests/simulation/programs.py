@@ -7,7 +7,7 @@ reference model: it says whether that is possible at all, without knowing anythi
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any
@@ -36,6 +36,8 @@ class Outside:
     done: list[tuple[str, str]] = field(default_factory=list)
     """(token, idempotency key) of each time that one ran."""
     is_mended: bool = False
+    said: Callable[[str], bool] = lambda _: True
+    """Whether something durable says this."""
 
 
 class Grammar:
@@ -54,7 +56,7 @@ class Grammar:
         dice = self.dice
         kinds = ["call", "flaky", "broken", "fan", "race", "timer", "entity", "signal", "lock", "status", "uuid"]
         if is_root:
-            kinds += ["event", "event", "event", "again"]
+            kinds += ["event", "event", "event", "again", "again", "shout", "forsake"]
         if depth < 2:
             kinds += ["child", "children", "detached"]
         steps = [self._step(dice.choice(kinds), depth) for _ in range(dice.randint(1, 5 - depth))]
@@ -82,7 +84,9 @@ class Grammar:
             case "lock":
                 names = dice.sample(ENTITIES, dice.randint(1, 2))
                 return [kind, names, [self.token() for _ in names], dice.randrange(2)]
-            case "child" | "detached":
+            case "shout":
+                return [kind, dice.choice(ENTITIES), self.token()]
+            case "child" | "detached" | "forsake":
                 return [kind, self.program(depth + 1, is_root=False)]
             case "children":
                 return [kind, [self.program(depth + 1, is_root=False) for _ in range(dice.randint(1, 3))]]
@@ -104,6 +108,7 @@ def make_app(outside: Outside) -> App:
             return len(self.tokens)
 
         async def add_slowly(self, token: str) -> int:
+            assert outside.said(token), f"{token} is being added, and nothing durable says so"
             return self.add(token)
 
         def count(self) -> int:
@@ -183,13 +188,32 @@ def make_app(outside: Outside) -> App:
                 due = timedelta(milliseconds=milliseconds) if milliseconds else None
                 ctx.signal_entity(EntityId(Log, key), Log.add, token, due=due)
                 return None
+            case ["shout", key, token]:  # and do not wait for the answer, which may find another execution
+                ctx.call_entity(EntityId(Log, key), Log.add, token)
+                return None
+            case ["forsake", steps]:
+                ctx.call_sub_orchestrator(program, {"steps": steps, "at": 0, "results": []})
+                return None
+            case ["pair", token, number, other]:
+                calls = [ctx.call_activity(double, (token, number)), ctx.call_activity(broken, (other, number))]
+                return await when_all(calls)
+            case ["salvage", token, number, other]:
+                failure: TaskFailedError | None = None
+                try:
+                    first = await ctx.call_activity(broken, (other, number))
+                except TaskFailedError as error:
+                    first, failure = 0, error
+                second = await ctx.call_activity(double, (token, number))  # what a rewind must not do again
+                if failure is not None:
+                    raise failure
+                return [second, first]
             case ["lock", keys, tokens, pauses]:
                 async with ctx.lock(*(EntityId(Log, key) for key in keys)):
                     found = []
                     for key, token in zip(keys, tokens, strict=True):
                         count = await ctx.call_entity(EntityId(Log, key), Log.count)
                         if pauses:
-                            await ctx.call_activity(double, (token, 0))
+                            await ctx.create_timer(timedelta(seconds=2))
                         found.append([count, await ctx.call_entity(EntityId(Log, key), Log.add, token)])
                     return found
             case ["status"]:
@@ -220,10 +244,13 @@ def tokens_of(steps: list[Step], *kinds: str) -> Iterator[tuple[str, str]]:
             case ["entity" | "signal" as kind, key, token, _]:
                 if kind in kinds:
                     yield key, token
+            case ["shout", key, token]:
+                if "signal" in kinds:
+                    yield key, token
             case ["lock", keys, tokens, _]:
                 if "lock" in kinds:
                     yield from zip(keys, tokens, strict=True)
-            case ["child" | "detached", inner]:
+            case ["child" | "detached" | "forsake", inner]:
                 yield from tokens_of(inner, *kinds)
             case ["children", programs]:
                 for inner in programs:
@@ -236,7 +263,7 @@ def called(steps: list[Step]) -> Iterator[str]:
     """Give the tokens of all activities that must have run by the end."""
     for step in steps:
         match step:
-            case ["call" | "flaky", token, _]:
+            case ["call" | "flaky", token, _] | ["pair" | "salvage", token, _, _]:
                 yield token
             case ["fan", calls]:
                 yield from (token for token, _ in calls)
@@ -270,6 +297,8 @@ def _is_possible(step: Step, result: Any) -> bool:
             return result == times
         case ["broken", token, number]:
             return result in (token, number)
+        case ["pair" | "salvage", _, number, _]:
+            return result == [2 * number, number]
         case ["fan", calls]:
             return result == [2 * number for _, number in calls]
         case ["race", _, number, _]:

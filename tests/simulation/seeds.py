@@ -45,7 +45,7 @@ def make_simulation(seed: int, file: Path | None = None) -> tuple[Simulation, li
         timer_horizon_s=dice.choice((4, 600)),
         activities_max=dice.choice((1, 1_000)),
         activity_queue_max=dice.choice((1, 1_000)),
-        limits=Limits(deliveries_max=100),
+        limits=Limits(deliveries_max=100, episode_messages_max=dice.choice((1, 2, 1_000))),
     )
     hosts = dice.choice((1, 2, 2, 3))
     return Simulation(
@@ -54,6 +54,8 @@ def make_simulation(seed: int, file: Path | None = None) -> tuple[Simulation, li
 
 
 async def play(sim: Simulation, workloads: list[Workload]) -> None:
+    for workload in workloads:
+        workload.outside.said = sim.ledger.ever_said
     await asyncio.gather(*(workload.play(sim) for workload in workloads))
     await sim.settle()
     for _ in range(100):  # what nobody waits for ends as well
@@ -74,7 +76,7 @@ def _has_ended(status: str) -> bool:
     return status in ("Completed", "Failed", "Terminated", "Canceled")
 
 
-def run_seed(seed: int, directory: Path | None = None) -> Simulation:
+def run_seed(seed: int, directory: Path | None = None, *, steps_max: int | None = None) -> Simulation:
     """Run one seed; on a new file in a directory if its turn comes.
 
     Raises:
@@ -82,6 +84,8 @@ def run_seed(seed: int, directory: Path | None = None) -> Simulation:
     """
     file = None if directory is None or seed % SQLITE_EACH else directory / f"{seed}.db"
     sim, workloads = make_simulation(seed, file)
+    if steps_max is not None:
+        sim.loop.steps_max = steps_max
     try:
         sim.run(lambda sim: play(sim, workloads))
     except SimulationFailedError:
@@ -95,7 +99,8 @@ def run_seed(seed: int, directory: Path | None = None) -> Simulation:
     return sim
 
 
-def _quietly() -> None:
+def be_quiet() -> None:
+    """Prepare a process for many seeds: no logs, and no garbage collection but when asked for."""
     logging.disable(logging.CRITICAL)
     gc.disable()
 
@@ -122,7 +127,7 @@ def run_many(first: int, count: int, processes: int) -> Iterator[tuple[int, str 
     """Run seeds in several processes; give (seed, what is wrong, the faults, the steps) of each."""
     directory = Path(tempfile.mkdtemp(dir="/dev/shm" if Path("/dev/shm").is_dir() else None))
     try:
-        with multiprocessing.Pool(processes, _quietly) as pool:
+        with multiprocessing.Pool(processes, be_quiet) as pool:
             yield from pool.imap_unordered(_Try(directory), range(first, first + count), chunksize=10)
     finally:
         shutil.rmtree(directory, ignore_errors=True)

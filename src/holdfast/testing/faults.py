@@ -56,7 +56,7 @@ class Faults(msgspec.Struct, frozen=True, kw_only=True):
 
 
 _RATES: Final = {
-    "commit_refused": (0.03, 0.2),
+    "commit_refused": (0.03, 0.4),
     "commit_unknown": (0.03, 0.2),
     "call_failed": (0.02, 0.1),
     "crash_in_call": (0.03, 0.15),
@@ -64,12 +64,12 @@ _RATES: Final = {
     "reply_lost": (0.05, 0.3),
     "request_repeated": (0.1, 0.4),
     "activity_kills": (0.02, 0.1),
-    "activity_slow": (0.05, 0.3),
+    "activity_slow": (0.1, 0.5),
 }
 
 _STEPS: Final = {
-    "crash_steps": (150, 1_000),
-    "pause_steps": (300, 1_500),
+    "crash_steps": (80, 600),
+    "pause_steps": (60, 600),
     "evict_steps": (20, 200),
     "clock_steps": (200, 1_000),
 }

@@ -115,6 +115,8 @@ class SimulatedLoop(asyncio.AbstractEventLoop):
         self.now_us = 0
         self.fingerprint = 0
         self.steps = 0
+        self.steps_max: int | None = None
+        """After so many steps the run is given up."""
         self.interrupt_at = 0
         """The step before which `interrupt` is called, from outside, with the process that is about to run."""
         self.interrupt: Callable[[Process], None] = lambda _: None
@@ -162,6 +164,8 @@ class SimulatedLoop(asyncio.AbstractEventLoop):
             job: asyncio.Future[T] = asyncio.ensure_future(cast(Awaitable[T], future), loop=self)
             while not job.done():
                 self._run_some(job)
+                if self.steps_max is not None and self.steps > self.steps_max:
+                    raise InvariantViolation("everything ends", f"there is no end after {self.steps} steps")
                 if self._violation is not None:
                     raise self._violation
             return job.result()
