@@ -251,7 +251,8 @@ class Consumer:
                     return at
                 number = await ctx.wait_for_external_event("number")
                 assert number == at, f"{number} came instead of {at}"
-                await ctx.call_activity("double", (f"n{number}.", number))
+                if input["works"]:
+                    await ctx.call_activity("double", (f"n{number}.", number))
                 at += 1
             ctx.continue_as_new({**input, "at": at})
             return 0
@@ -259,9 +260,9 @@ class Consumer:
         _ = consume
 
     async def play(self, sim: Simulation) -> None:
-        given = {"at": 0, "count": self._count, "batch": self._dice.randint(1, 3)}
-        run = await sim.client.start_new("consume", given, request_key="consume")
         piles_up = self._dice.random() < 0.5
+        given = {"at": 0, "count": self._count, "batch": self._dice.randint(1, 3), "works": not piles_up}
+        run = await sim.client.start_new("consume", given, request_key="consume")
         if piles_up:
             await insist(lambda: sim.client.suspend(run.instance_id))
         for number in range(self._count):
