@@ -17,7 +17,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 from planted import BUGS, PlantedBug, planted
 from seeds import be_quiet, run_seed
 
-SEEDS_MAX = 1_000
+SEEDS_MAX = 3_000
 """Within so many seeds each planted bug must be found."""
 _STEPS_MAX = 60_000
 _STUCK_S = 20
@@ -31,19 +31,27 @@ class Detection(NamedTuple):
 
 
 def detect(bug: PlantedBug, directory: Path, seeds_max: int = SEEDS_MAX, first: int = 0) -> Detection:
-    """Run seed after seed with a bug until one fails."""
-    with planted(bug):
-        for seed in range(first, first + seeds_max):
-            signal.alarm(_STUCK_S)
-            try:
-                run_seed(seed, directory, steps_max=_STEPS_MAX)
-            except AssertionError as error:
-                return Detection(bug.name, seed - first + 1, str(error).splitlines()[0])
-            except _StuckError:
-                return Detection(bug.name, seed - first + 1, "everything ends: a single step does not")
-            finally:
-                signal.alarm(0)
+    """Run seed after seed with a bug until one fails, which must not fail without it."""
+    for seed in range(first, first + seeds_max):
+        with planted(bug):
+            finding = _finding(seed, directory)
+        if finding is not None:
+            run_seed(seed, directory)
+            return Detection(bug.name, seed - first + 1, finding)
     return Detection(bug.name, None, "")
+
+
+def _finding(seed: int, directory: Path) -> str | None:
+    signal.alarm(_STUCK_S)
+    try:
+        run_seed(seed, directory, steps_max=_STEPS_MAX)
+    except AssertionError as error:
+        return str(error).splitlines()[0]
+    except _StuckError:
+        return "everything ends: a single step does not"
+    finally:
+        signal.alarm(0)
+    return None
 
 
 class _StuckError(BaseException):

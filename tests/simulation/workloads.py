@@ -244,7 +244,7 @@ class Consumer:
         self._dice = random.Random(f"{seed}/consumer")
 
         @app.orchestrator
-        async def consume(ctx: OrchestrationContext, input: dict[str, int]) -> int:
+        async def consume(ctx: OrchestrationContext, input: dict[str, Any]) -> int:
             at = input["at"]
             for _ in range(input["batch"]):
                 if at == input["count"]:
