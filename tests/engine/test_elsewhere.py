@@ -16,6 +16,8 @@ from typing import Any
 
 import pytest
 from engine_kit import SOON, Run, SlowStore, World, make_app, running, until
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from test_orchestrations import on, result
 from test_starts_and_ends import reached
 
@@ -58,6 +60,23 @@ def test_a_recovery_that_cannot_read_the_store_goes_on_once_it_can(seed: int) ->
 
     sim = simulated(make_app(World()), scenario, seed=seed, faults=faults)
     assert "call_failed" in sim.trouble.happened
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_restarts_one_after_the_other_strand_nothing(seed: int) -> None:
+    """What a process took back while it drained was found by nobody, since only a start looked for such work."""
+    app = make_app(World())
+
+    async def scenario(sim: Simulation) -> None:
+        runs = [await sim.client.start_new("chain", 8, request_key=f"{number}") for number in range(20)]
+        for _ in range(5):
+            await sim.advance(seconds=7)
+            await sim.deploy(app)
+        for run in runs:
+            assert await run.wait_for_completion() == 2**8
+
+    sim = simulated(app, scenario, seed=seed, hosts=2, faults=Faults(total=10_000, activity_slow=0.3))
+    assert sum(host.starts for host in sim.hosts) >= 10
 
 
 def test_whatever_ends_a_child_its_parent_hears_of_it(make_store: MakeStore) -> None:
@@ -182,6 +201,63 @@ def test_attempts_keep_the_distance_that_the_policy_says_whoever_runs_them() -> 
     assert all(each >= least for each, least in zip(waited, (10, 30, 90), strict=True))
 
 
+@settings(max_examples=60, deadline=None, derandomize=True)
+@given(
+    first_s=st.integers(0, 20),
+    backoff=st.integers(1, 3),
+    most_s=st.integers(1, 60),
+    limit_s=st.none() | st.integers(0, 100),
+    attempts=st.integers(1, 6),
+    of_child=st.booleans(),
+)
+def test_retries_are_what_each_option_says_alone_and_together(
+    first_s: int, backoff: int, most_s: int, limit_s: int | None, attempts: int, of_child: bool
+) -> None:
+    """An option was lost on its way, or one of them switched off another."""
+    policy = RetryPolicy(
+        max_attempts=attempts,
+        first_retry_interval=timedelta(seconds=first_s),
+        backoff_coefficient=backoff,
+        max_retry_interval=timedelta(seconds=most_s),
+        retry_timeout=None if limit_s is None else timedelta(seconds=limit_s + 0.5),
+    )
+    expected, at = [0], 0
+    for number in range(1, attempts):
+        at += min(first_s * backoff ** (number - 1), most_s)
+        if limit_s is None or at <= limit_s + 0.5:
+            expected.append(at)
+    begun = attempts_of(policy, of_child=of_child)
+    assert [round((each - begun[0]).total_seconds()) for each in begun] == expected
+
+
+def attempts_of(policy: RetryPolicy, *, of_child: bool) -> list[datetime]:
+    """Return when the attempts of something that always fails begin."""
+    app, sims, begun = App(), list[Simulation](), list[datetime]()
+
+    @app.activity
+    async def fails() -> None:
+        begun.append(sims[0].now())
+        raise ConnectionError
+
+    @app.orchestrator
+    async def child(ctx: OrchestrationContext) -> None:
+        await ctx.call_activity(fails)
+
+    @app.orchestrator
+    async def calls(ctx: OrchestrationContext) -> None:
+        with contextlib.suppress(TaskFailedError, ConnectionError):
+            await (
+                ctx.call_sub_orchestrator(child, retry=policy) if of_child else ctx.call_activity(fails, retry=policy)
+            )
+
+    async def scenario(sim: Simulation) -> None:
+        sims.append(sim)
+        await (await sim.client.start_new(calls)).wait_for_completion()
+
+    simulated(app, scenario)
+    return begun
+
+
 # The language
 
 
@@ -262,6 +338,40 @@ def test_except_and_finally_ask_for_as_much_as_they_like(make_store: MakeStore, 
         assert await result(run, f"in_{style}") == [2, 4, 6, 8]
 
     on(make_store(), app, scenario)
+
+
+def test_an_activity_that_is_stopped_inside_of_scopes_ends() -> None:
+    """Cancellations of a scope and of the task were taken for each other, and came again and again."""
+    app, left = App(), list[str]()
+
+    @app.activity
+    async def scopes() -> None:
+        try:
+            async with asyncio.timeout(3600), asyncio.TaskGroup() as group:
+                group.create_task(asyncio.sleep(3600))
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(5):
+                        await asyncio.sleep(3600)
+                left.append("inner")
+                await asyncio.sleep(3600)
+        finally:
+            left.append("outer")
+
+    @app.orchestrator
+    async def calls(ctx: OrchestrationContext) -> str:
+        try:
+            await ctx.call_activity(scopes, timeout=timedelta(minutes=1))
+        except TimeoutError:
+            return "late"
+        return "in time"
+
+    async def scenario(sim: Simulation) -> None:
+        assert await (await sim.client.start_new(calls)).wait_for_completion() == "late"
+        assert sim.loop.now_us < 61_000_000
+
+    sim = simulated(app, scenario)
+    assert left == ["inner", "outer"]
+    assert sim.loop.steps < 10_000
 
 
 def test_the_context_of_an_activity_is_known_in_its_thread_and_in_those_it_starts(make_store: MakeStore) -> None:
