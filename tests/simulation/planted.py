@@ -213,10 +213,18 @@ BUGS: tuple[PlantedBug, ...] = (
         ("engine.activity_runner:ActivityRunner.submit", "if key not in self._queued:", "if True:"),
         ("engine.activity_runner:ActivityRunner._fill", "if key not in self._running:", "if True:"),
     ),
+    bug(
+        "work that kills its host is tried for ever",
+        ("engine.suspects:Suspects._run_activity", "if activity.deliveries >=", "if False and activity.deliveries >="),
+    ),
     # Timers
     bug(
         "timers fire early",
         ("engine.timers:DueTimes._wake", "now = self._clock.now()", "now = self._clock.now() + timedelta(seconds=1)"),
+    ),
+    bug(
+        "an orchestrator sees a time before that of its timer",
+        ("hub.episodes:next_episode", "max([now, *fired])", "now"),
     ),
     bug(
         "timers are not taken up again after a start",

@@ -38,6 +38,8 @@ class Outside:
     is_mended: bool = False
     said: Callable[[str], bool] = lambda _: True
     """Whether something durable says this."""
+    crash: Callable[[], None] = lambda: None
+    """Kills all hosts."""
 
 
 class Grammar:

@@ -350,6 +350,37 @@ class Signals:
             assert states.get(f"@log@{key}", {"tokens": []})["tokens"].count(token) <= 1
 
 
+class Deadly:
+    """One orchestration whose activity kills every host that runs it: it is parked, and nobody else is."""
+
+    def __init__(self, app: App, outside: Outside, seed: object, count: int) -> None:
+        self.outside = outside
+
+        @app.activity
+        async def deadly() -> None:
+            outside.crash()
+            await asyncio.Event().wait()
+
+        @app.orchestrator
+        async def doomed(ctx: OrchestrationContext) -> None:
+            await ctx.call_activity(deadly)
+
+        _ = doomed
+
+    async def play(self, sim: Simulation) -> None:
+        self.outside.crash = sim.crash
+        run = await sim.client.start_new("doomed", request_key="doomed")
+        stopped = await sim.client.wait_until_stopped(run.instance_id)
+        assert stopped.parked is not None, f"it is {stopped.runtime_status}"
+        while await insist(lambda: sim.client.terminate(run.instance_id)):
+            status = await sim.client.get_status(run.instance_id)
+            if status is not None and status.runtime_status == "Terminated":
+                break
+
+    def check(self, states: dict[str, Any]) -> None:
+        pass
+
+
 KINDS: tuple[Callable[[App, Outside, object, int], Workload], ...] = (
     Programs,
     Careful,
@@ -360,7 +391,7 @@ KINDS: tuple[Callable[[App, Outside, object, int], Workload], ...] = (
 )
 
 
-def make_world(seed: object) -> tuple[App, list[Workload]]:
+def make_world(seed: object, *, is_deadly: bool) -> tuple[App, list[Workload]]:
     """Return an app and what is played on it: for each seed another mixture of small workloads."""
     dice = random.Random(f"{seed}/world")
     outside = Outside()
@@ -368,4 +399,6 @@ def make_world(seed: object) -> tuple[App, list[Workload]]:
     chosen = dice.sample(KINDS[1:], dice.choice((0, 1, 1, 2)))
     if len(chosen) < 2 or dice.random() < 0.5:
         chosen.append(Programs)
+    if is_deadly:
+        chosen.append(Deadly)
     return app, [kind(app, outside, seed, dice.randint(1, 3)) for kind in chosen]

@@ -2,14 +2,14 @@
 
 A failed commit takes back all that was not durable, for all instances. So one whose changes cannot be stored would
 stop the node for ever. After two failures without progress transitions are committed one by one; then the one that
-failed is known, and held back for a moment. If others are stored meanwhile, and that happens twice, it is guilty and
-parked. On a full disk nobody is stored, and nobody is blamed.
+failed is known, and held back for a moment. If others are stored meanwhile, and that happens again and again, it is guilty
+and parked. On a full disk nobody is stored, and nobody is blamed.
 """
 
 from __future__ import annotations
 
 _FAILURES_BEFORE_ISOLATION = 2
-_PROOFS_BEFORE_PARKING = 2
+_PROOFS_BEFORE_PARKING = 4
 
 
 class Culprits:

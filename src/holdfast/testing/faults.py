@@ -56,7 +56,7 @@ class Faults(msgspec.Struct, frozen=True, kw_only=True):
 
 
 _RATES: Final = {
-    "commit_refused": (0.03, 0.4),
+    "commit_refused": (0.03, 0.25),
     "commit_unknown": (0.03, 0.2),
     "call_failed": (0.02, 0.1),
     "crash_in_call": (0.03, 0.15),
