@@ -12,7 +12,7 @@ import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import pytest
@@ -96,12 +96,14 @@ def kill_again_and_again(tmp_path: Path, kills: int, seed: int) -> None:
     check(store, log, said)
 
 
-def test_killed_at_random_points(tmp_path: Path) -> None:
+def test_killed_at_random_points(tmp_path: Path, survived: Callable[[str, int], None]) -> None:
     kill_again_and_again(tmp_path, kills=50, seed=20261122)
+    survived("kills", 50)
 
 
 @pytest.mark.soak
 @pytest.mark.timeout(3600)
 @pytest.mark.parametrize("seed", range(10))
-def test_killed_many_more_times(tmp_path: Path, seed: int) -> None:
+def test_killed_many_more_times(tmp_path: Path, seed: int, survived: Callable[[str, int], None]) -> None:
     kill_again_and_again(tmp_path, kills=200, seed=seed)
+    survived("kills", 200)
