@@ -94,8 +94,12 @@ class CarefulClient:
         self.client = client
         self.acknowledged: Callable[[str], None] = lambda what: None
         """Is told of each request that was answered, at once."""
+        self.trusted: set[str] = set()
+        """Requests that were answered before: they are not repeated, so that their effect has to be there."""
 
     async def ask(self, what: str, request: Callable[[], Awaitable[T]]) -> T | None:
+        if what in self.trusted:
+            return None
         answer = await insist(request)
         self.acknowledged(what)
         return answer
@@ -172,7 +176,7 @@ async def _terminate(careful: CarefulClient, results: dict[str, object]) -> None
 async def _operate(careful: CarefulClient, results: dict[str, object]) -> None:
     await careful.signal(account("cyd"), 1, "first")
     call = lambda: careful.client.call_entity(account("dan"), "add", 5, key="called", timeout=SOON)  # noqa: E731
-    results["called"] = await careful.ask("call", call)
+    results["called"] = await insist(call)
     await careful.signal(account("cyd"), 12, "second")
 
 

@@ -15,7 +15,7 @@ from __future__ import annotations
 import _sqlite3
 import ctypes
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -76,6 +76,15 @@ class Disk:
             return really()
         if operation.kind == "sync":
             self.operations.append(Operation("failed sync", operation.name))
+        return refused
+
+    def write(self, operation: Operation, really: Callable[[int], int]) -> int:
+        size = len(operation.data)
+        refused = self.do(operation, lambda: really(size))
+        if refused and not self.is_read_only:
+            # As when the room ends within a write, or the disk does.
+            self.operations.append(Operation("write", operation.name, operation.offset, operation.data[: size // 2]))
+            really(size // 2)
         return refused
 
 
@@ -152,8 +161,9 @@ class _Vfs:
 
     def _write(self, file: int, data: int, size: int, offset: int) -> int:
         known = self._files[file]
+        really = _WriteType(known.methods[_WRITE])
         operation = Operation("write", known.name, offset, ctypes.string_at(data, size))
-        return known.disk.do(operation, lambda: _WriteType(known.methods[_WRITE])(file, data, size, offset))
+        return known.disk.write(operation, lambda length: really(file, data, length, offset))
 
     def _truncate(self, file: int, size: int) -> int:
         known = self._files[file]
@@ -211,9 +221,12 @@ Fate = Callable[[Operation], bytes | None]
 """Given an operation that was not synced, return what of it arrives: all, a mixture, or None for nothing."""
 
 
-def files_after_cut(operations: list[Operation], fate: Fate) -> dict[str, bytes]:
-    """Return what is on the disk if the power fails after these operations."""
-    files: dict[str, _File] = {}
+Files = Mapping[str, bytes]
+
+
+def files_after_cut(before: Files, operations: list[Operation], fate: Fate) -> Files:
+    """Return what is on the disk if the power fails after these operations; `before` is what was there at first."""
+    files = {name: _File(bytearray(content), exists=True) for name, content in before.items()}
     for operation in operations:
         file = files.setdefault(operation.name, _File())
         match operation.kind:
