@@ -174,6 +174,8 @@ class _Check:
                 yield from self._wrong_lock(row)
             elif not _has_ended(row):
                 yield from self._wrong_work(row)
+            elif row.lock is not None:
+                yield f"{row.instance_id} has ended in its critical section: {row.lock}"
 
     def _orphans(self) -> Iterator[str]:
         for work in (*self._rows.activities, *self._rows.timers, *self._rows.children):
@@ -245,10 +247,17 @@ class _Check:
                 getattr(each, "request_id", "") for each in self._inbox[call.target_instance_id]
             }:
                 yield f"{row.instance_id} waits for a call that is nowhere: {call}"
-        if not _waits_for_lock(row) or any(isinstance(each, EntityLockGranted) for each in inbox):
-            return
-        section = decode_record(row.lock or "", CriticalSectionState)
-        if section.section_id not in {each.critical_section_id for each in self._lock_requests}:
+        if row.lock is None or inbox:
+            return  # a message may be what grants the lock, or says that it was broken
+        section = decode_record(row.lock, CriticalSectionState)
+        if section.is_granted and not section.is_lost:
+            for instance_id in section.lock_set:
+                entity = self._instances.get(instance_id)
+                if entity is None or entity.lock is None or section.section_id not in entity.lock:
+                    yield f"{row.instance_id} believes to hold the lock of {instance_id}: {section}"
+        elif not section.is_lost and section.section_id not in {
+            each.critical_section_id for each in self._lock_requests
+        }:
             yield f"{row.instance_id} waits for a lock that nobody passes on: {section}"
 
     def _wrong_lock(self, entity: InstanceRow) -> Iterator[str]:
@@ -269,5 +278,3 @@ class _Check:
         # A request on its way for somebody who is gone comes back as a grant, which the hub gives back.
         if not is_held and lock.section_id not in on_its_way:
             yield f"{entity.instance_id} is locked for {lock}, who does not hold it"
-        elif is_held and holder is not None and _has_ended(holder):
-            yield f"{entity.instance_id} is locked for {lock}, who has ended"

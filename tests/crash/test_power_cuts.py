@@ -51,8 +51,8 @@ def cut_again_and_again(tmp_path: Path, seed: int, cuts: int) -> None:
 
 
 def test_the_power_is_cut(tmp_path: Path, survived: Callable[[str, int], None]) -> None:
-    cut_again_and_again(tmp_path, seed=20261122, cuts=120)
-    survived("power cuts", 120)
+    cut_again_and_again(tmp_path, seed=20261122, cuts=90)
+    survived("power cuts", 90)
 
 
 @pytest.mark.soak
