@@ -39,6 +39,13 @@ class Life:
     operations: list[Operation]
     acknowledged: list[Acknowledged]
     world: World = field(default_factory=World)
+    seen: Files | None = None
+    """What programs see in the files, where that is more than what the disk holds."""
+
+    def from_here(self, seen: Files) -> Life:
+        """Return the life that begins if the process dies now, but the power stays."""
+        known = [each for each in self.acknowledged if each.position <= len(self.operations)]
+        return Life(self.before, list(self.operations), known, World(calls=list(self.world.calls)), seen)
 
     def until(self, position: int, fate: Fate) -> Life:
         """Return the life that begins if the power fails at a position of this one: what is there, what is known."""
@@ -70,19 +77,19 @@ def live(folder: Path, life: Life, fault: Fault | None = None) -> None:
     The client repeats only what was not acknowledged.
     """
     folder.mkdir()
-    path = folder / "hub.db"
-    for name, content in life.before.items():
+    path, files = folder / "hub.db", life.before if life.seen is None else life.seen
+    for name, content in files.items():
         (folder / name).write_bytes(content)
     if life.acknowledged:
         rows = rows_in_file(path)  # as SQLite alone recovers it
         assert rows.lsn >= max(each.durable_lsn for each in life.acknowledged), "what was acknowledged is lost"
         check_cold(rows)
-        for name, content in life.before.items():
+        for name, content in files.items():
             (folder / name).write_bytes(content)
     with recorded(folder) as disk:
         disk.fault = fault or disk.fault
+        disk.operations = life.operations
         results = _work_until_done(path, life, disk)
-    life.operations = disk.operations
     check_finished(rows_in_file(path), life.world, results)
     shutil.rmtree(folder)
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable
-from itertools import count
+from itertools import count, takewhile
 from pathlib import Path
 
 import pytest
@@ -121,3 +121,34 @@ def test_the_disk_fails_at_each_operation(
     tmp_path: Path, kind: str, seed: int, survived: Callable[[str, int], None]
 ) -> None:
     survived("errors of the disk", fail_again_and_again(tmp_path, kind, 1, seed))
+
+
+def die_of_a_failed_sync(tmp_path: Path, number: int, dice: random.Random) -> bool:
+    """Let a process die as a sync fails, so that the next one finds what only seems to be on the disk.
+
+    It has to make that durable, or be rid of it, before it builds on it. Return whether there was such a sync.
+    """
+    first, found = new_life(), list[Life]()
+    folder, fails = tmp_path / f"first{number}", FailsOnce("sync", number, IOERR_FSYNC)
+
+    def fault(operation: Operation) -> int:
+        code = fails(operation)
+        if code:
+            files = {path.name: path.read_bytes() for path in folder.glob("hub.db*") if not path.name.endswith("-shm")}
+            first.operations.append(Operation("failed sync", operation.name))
+            found.append(first.from_here(files))
+        return code
+
+    live(folder, first, fault)
+    for second in found:
+        died = len(second.operations)
+        live(tmp_path / f"second{number}", second)
+        live(tmp_path / f"third{number}", second.until(dice.randint(died, len(second.operations)), nothing_arrives))
+    return bool(found)
+
+
+@pytest.mark.parametrize("stride", [5, pytest.param(1, marks=pytest.mark.soak)])
+def test_a_process_dies_of_a_failed_sync(tmp_path: Path, stride: int, survived: Callable[[str, int], None]) -> None:
+    dice = random.Random(20261122)
+    numbers = takewhile(lambda number: die_of_a_failed_sync(tmp_path, number, dice), count(1, stride))
+    survived("errors of the disk", sum(1 for _ in numbers))
