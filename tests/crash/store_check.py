@@ -93,17 +93,19 @@ def rows_in_memory(data: MemoryData) -> Rows:
 
 
 def rows_in_file(path: Path) -> Rows:
-    """Read a file with SQLite alone, which must find it sound."""
+    """Read a file with SQLite alone, which must find it sound. One in which no host has come up yet holds nothing."""
     with closing(sqlite3.connect(path)) as connection:
         assert connection.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
+        tables = {row[0] for row in connection.execute("SELECT name FROM sqlite_schema")}
 
         def read(kind: Any, table: str) -> list[Any]:
             names = kind.__struct_fields__
-            rows = connection.execute(f"SELECT * FROM {table}")
+            rows = connection.execute(f"SELECT * FROM {table}") if table in tables else ()
             return [kind(**dict(zip(names, row, strict=True))) for row in rows]
 
+        node = connection.execute("SELECT lsn FROM node").fetchone() if "node" in tables else None
         return Rows(
-            lsn=connection.execute("SELECT lsn FROM node").fetchone()[0],
+            lsn=node[0] if node else 0,
             instances=read(InstanceRow, "instance"),
             history=read(HistoryRow, "history"),
             messages=read(InboxRow, "inbox"),

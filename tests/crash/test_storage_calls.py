@@ -128,8 +128,7 @@ def lives(make_store: Callable[[], Store], read_rows: Callable[[], Rows], plan: 
         if results is not None:
             check_finished(read_rows(), world, results)
             return plan.is_reached
-        if plan.method != "acquire":
-            check_cold(read_rows())
+        check_cold(read_rows())
     raise AssertionError("it does not get anywhere")
 
 
