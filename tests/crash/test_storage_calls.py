@@ -117,7 +117,16 @@ async def live(store: Store, plan: Plan, world: World) -> dict[str, object] | No
     if working.done():
         return working.result()
     await store.close()  # all that the end of a process does: the tasks that go on can no longer store anything
+    await end_tasks()
     return None
+
+
+async def end_tasks() -> None:
+    """End what would have ended with the process, and what is begun by that; or a later test hears of it."""
+    while tasks := asyncio.all_tasks() - {asyncio.current_task()}:
+        for task in tasks:
+            task.cancel()
+        await asyncio.wait(tasks)
 
 
 def lives(make_store: Callable[[], Store], read_rows: Callable[[], Rows], plan: Plan) -> bool:
