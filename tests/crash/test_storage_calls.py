@@ -122,11 +122,14 @@ async def live(store: Store, plan: Plan, world: World) -> dict[str, object] | No
 
 
 async def end_tasks() -> None:
-    """End what would have ended with the process, and what is begun by that; or a later test hears of it."""
-    while tasks := asyncio.all_tasks() - {asyncio.current_task()}:
+    """End what would have ended with the process, and what that still begins; or a later test hears of it."""
+    quiet_turns = 0
+    while quiet_turns < 3:
+        tasks = asyncio.all_tasks() - {asyncio.current_task()}
         for task in tasks:
             task.cancel()
-        await asyncio.wait(tasks)
+        quiet_turns = 0 if tasks else quiet_turns + 1
+        await (asyncio.wait(tasks) if tasks else asyncio.sleep(0))
 
 
 def lives(make_store: Callable[[], Store], read_rows: Callable[[], Rows], plan: Plan) -> bool:
