@@ -116,7 +116,9 @@ async def live(store: Store, plan: Plan, world: World) -> dict[str, object] | No
     await asyncio.wait({working, dying}, return_when=asyncio.FIRST_COMPLETED)
     if working.done():
         return working.result()
-    await store.close()  # all that the end of a process does: the tasks that go on can no longer store anything
+    await store.close()  # all that the end of a process does: nothing that goes on can store anything any more
+    if engine.is_ready:
+        engine.node.abandon()  # or its timers would fire while the loop is being closed
     await end_tasks()
     return None
 
