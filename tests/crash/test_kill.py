@@ -12,18 +12,21 @@ import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
+from store_check import complaints, rows_in_file
 
 APP = Path(__file__).with_name("crash_app.py")
 EXPECTED = {"chain": 4, "fan": 21, "family": [0, 1, 2], "transfer": 1, "race": "now", "doomed": "Terminated"}
 
 
-def host(store: Path, log: Path, *arguments: str) -> subprocess.Popen[str]:
+def host(store: Path, log: Path, *arguments: str, errors: Path | None = None) -> subprocess.Popen[str]:
     command = [sys.executable, str(APP), f"sqlite:///{store}", str(log), *arguments]
-    process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    with nullcontext() if errors is None else errors.open("w") as stderr:
+        process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=stderr, text=True)
     assert process.stdout is not None
     if process.stdout.readline() != "ready\n":
         process.kill()
@@ -46,11 +49,21 @@ def load_until_killed(store: Path, log: Path, number: int, seconds: float) -> li
     process = host(store, log, "load", str(number))
     time.sleep(seconds)
     process.kill()
+    return said_by(process)
+
+
+def said_by(process: subprocess.Popen[str]) -> list[list[str]]:
+    """Return what a process that has ended said of its load: `try` or `ack`, and of what."""
     output = rest_of(process)
     lines = output.splitlines()
     if not output.endswith("\n"):
         lines = lines[:-1]  # cut in the middle of a line
     return [line.split() for line in lines]
+
+
+def check_cold(store: Path) -> None:
+    """Check what lies in the file now that nobody runs on it."""
+    assert complaints(rows_in_file(store), ("race", "doomed")) == []
 
 
 def check(store: Path, log: Path, said: Iterable[list[str]]) -> None:
@@ -82,6 +95,7 @@ def check(store: Path, log: Path, said: Iterable[list[str]]) -> None:
     assert (found["totals"]["source"], found["totals"]["target"]) == (-transfers, transfers)
     assert {key: found["totals"][key] - paid[key] for key in paid} == dict.fromkeys(paid, 0)
     assert found["locked"] == []
+    check_cold(store)
     started = {tuple(json.loads(line)) for line in log.read_text().splitlines()}
     scheduled = {tuple(each) for each in found["scheduled"]}
     assert started <= scheduled, "activities ran that nobody had durably asked for"
@@ -93,15 +107,19 @@ def kill_again_and_again(tmp_path: Path, kills: int, seed: int) -> None:
     said: list[list[str]] = []
     for number in range(kills):
         said += load_until_killed(store, log, number, dice.uniform(0, 0.2))
+        if number % 10 == 9:
+            check_cold(store)
     check(store, log, said)
 
 
-def test_killed_at_random_points(tmp_path: Path) -> None:
+def test_killed_at_random_points(tmp_path: Path, survived: Callable[[str, int], None]) -> None:
     kill_again_and_again(tmp_path, kills=50, seed=20261122)
+    survived("kills", 50)
 
 
 @pytest.mark.soak
 @pytest.mark.timeout(3600)
 @pytest.mark.parametrize("seed", range(10))
-def test_killed_many_more_times(tmp_path: Path, seed: int) -> None:
+def test_killed_many_more_times(tmp_path: Path, seed: int, survived: Callable[[str, int], None]) -> None:
     kill_again_and_again(tmp_path, kills=200, seed=seed)
+    survived("kills", 200)

@@ -87,6 +87,7 @@ class Engine:
         )
         self._node: Node | None = None
         self._first_lsn = 0
+        self._last_failure: Exception | None = None
         self._jobs: set[asyncio.Task[None]] = set()
         self._answers = Answers()
         self._culprits = Culprits()
@@ -120,7 +121,10 @@ class Engine:
         if self._is_stopping or self._stopped is None or self._stopped.done():
             raise HostStoppedError("The host is not running; nothing was stored.")
         if self._node is None:
-            raise OverloadedError("The host is recovering from a storage failure; nothing was stored. Try again soon.")
+            raise OverloadedError(
+                "The host is recovering from a storage failure; nothing was stored. Try again soon. It was: "
+                f"{self._last_failure}"
+            )
         return self._node
 
     def check_input(self, function: FunctionReference, input: str | None) -> None:
@@ -296,7 +300,7 @@ class Engine:
             logger.error("An internal error. The host starts again from what is stored.", exc_info=error)
             if instance_id is not None:
                 self._culprits.suspect(instance_id, error)
-        self._node = None
+        self._node, self._last_failure = None, error
         progress = node.journal.durable_lsn > self._first_lsn
         # A read that fails is nobody's fault, whatever was being committed beside it.
         group = node.journal.in_flight if isinstance(error, CommitFailedError) else []
@@ -323,6 +327,7 @@ class Engine:
                 await self._end(error)
                 return
             except Exception as error:  # of the store, or a bug of ours: there is nothing better than to try again
+                self._last_failure = error
                 logger.error("The store cannot be taken again yet: %r", error)  # noqa: TRY400
                 self._culprits.failures_in_a_row += 1
             else:

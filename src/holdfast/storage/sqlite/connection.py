@@ -41,7 +41,7 @@ def open_writer(path: Path) -> sqlite3.Connection:
     try:
         version = _identify(connection, path)
         for setting in _WRITER_SETTINGS:
-            connection.execute(setting)
+            connection.execute(setting).fetchall()  # to the end: that is where a failure to switch to WAL comes out
         [mode] = connection.execute("PRAGMA journal_mode").fetchone()
         if mode != "wal":
             raise StorageError(f"{str(path)!r}: the file system does not support SQLite's WAL; put it on a local disk.")
