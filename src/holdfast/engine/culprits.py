@@ -2,8 +2,8 @@
 
 A failed commit takes back all that was not durable, for all instances. So one whose changes cannot be stored would
 stop the node for ever. After two failures without progress transitions are committed one by one; then the one that
-failed is known, and held back for a moment. If others are stored meanwhile, and that happens again and again, it is guilty
-and parked. On a full disk nobody is stored, and nobody is blamed.
+failed is known, and held back for a moment. If others are stored meanwhile, and that happens again and again, it is
+guilty and parked. On a full disk nobody is stored, and nobody is blamed.
 """
 
 from __future__ import annotations
