@@ -62,10 +62,10 @@ async def play(sim: Simulation, workloads: list[Workload]) -> None:
         workload.outside.said = sim.ledger.ever_said
     await asyncio.gather(*(workload.play(sim) for workload in workloads))
     await sim.settle()
-    for _ in range(100):  # what nobody waits for ends as well
+    for _ in range(200):  # what nobody waits for ends as well, after as many timers as it may have
         if all(_has_ended(row.status) or row.instance_id.startswith("@") for row in sim.ledger.instances.values()):
             break
-        await sim.advance(seconds=1)
+        await sim.advance(seconds=5)
     await sim.advance(seconds=10)  # and what was planned happens
     await sim.settle()
     open_ = [row.instance_id for row in sim.ledger.instances.values() if not row.instance_id.startswith("@")]
