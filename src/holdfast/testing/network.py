@@ -165,6 +165,8 @@ class SimulatedTaskHub:
 
         def done(job: asyncio.Task[T]) -> None:
             process.died.remove(lost)
+            if not job.cancelled():
+                job.exception()  # the answer may get lost, and then nobody looks at it
             self._loop.call_outside_later(self._trouble.between(*_LATENCY_US), self._answer, job, answer)
 
         process.died.append(lost)

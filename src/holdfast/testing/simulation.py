@@ -11,7 +11,7 @@ from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from types import TracebackType
-from typing import Final, TypeVar
+from typing import Any, Final, TypeVar, overload
 
 import msgspec
 
@@ -19,14 +19,22 @@ from holdfast.app import App
 from holdfast.client.client import Client
 from holdfast.codec.converter import JsonConverter
 from holdfast.engine.config import HostConfig
+from holdfast.errors import ConfigurationError
+from holdfast.model.refs import Activity
+from holdfast.model.status import OrchestrationStatus
+from holdfast.testing.bodies import ActivityBodies
+from holdfast.testing.crashes import CrashPoint, PlannedCrashes, Side
 from holdfast.testing.faults import Faults, Trouble
 from holdfast.testing.finish import check_finished
 from holdfast.testing.hosts import SimulatedClock, SimulatedHost
 from holdfast.testing.ledger import Ledger
 from holdfast.testing.loop import InvariantViolation, NothingHappensError, Process, SimulatedLoop
 from holdfast.testing.network import SimulatedTaskHub
+from holdfast.testing.patient import PatientTaskHub
 from holdfast.testing.store import Database
 
+I = TypeVar("I")  # noqa: E741 - input and output, as everywhere in the typed API
+O = TypeVar("O")  # noqa: E741
 T = TypeVar("T")
 
 _BEGINS_AT: Final = datetime(2030, 1, 1, tzinfo=UTC)
@@ -59,6 +67,9 @@ class Simulation:
         file: Path | None = None,
         begins_at: datetime = _BEGINS_AT,
         limit: timedelta = timedelta(days=3650),
+        activities_twice: bool = False,
+        patient: bool = False,
+        idle_s: float | None = None,
     ) -> None:
         """Prepare a world in which nothing runs yet.
 
@@ -66,6 +77,12 @@ class Simulation:
             hosts: how many there are; one of them has the store, the others wait for their turn.
             file: keep everything in this SQLite file, which must be new, instead of in memory.
             limit: how much simulated time the scenario may take.
+            activities_twice: run the body of each activity twice, and forget what came of the first: so it is when a
+                process dies before the outcome is stored.
+            patient: let the client ask again when an answer is lost, by giving a key to what it asks for. Otherwise
+                what has no key may raise `CommitFailedError` when a host crashes, as it may in the world.
+            idle_s: how often hosts look whether they own the store, and what the clock says; by default every few
+                seconds, if there is any use in it. In days of simulated time, each look takes real time.
         """
         self.seed = seed
         self.faults = faults or Faults()
@@ -77,23 +94,37 @@ class Simulation:
         self._hosts_count = hosts
         self._begins_at = begins_at
         self._limit = limit
+        self._idle_s = idle_s or 5.0
         self._ids = 0
         self._offset_us_max = 0
         self._next: list[tuple[int, str]] = []
-        check_s = 1.0 if self.faults.clock_steps else _NEVER_S
-        renew_s = 5.0 if hosts > 1 else _NEVER_S
+        check_s = (idle_s or 1.0) if self.faults.clock_steps else _NEVER_S
+        renew_s = (idle_s or 5.0) if hosts > 1 else _NEVER_S
         config = config or HostConfig(drain_s=0.2)
         self.config = msgspec.structs.replace(config, clock_check_s=check_s, renew_s=renew_s)
         self._database = Database(self.loop, self.trouble, self.ledger, file)
+        self._database.crashes = self._crash_at
+        self._crashes = PlannedCrashes()
+        self._bodies = ActivityBodies(twice=activities_twice)
         hub = SimulatedTaskHub(self.loop, lambda: self.hosts, self.trouble, self.ledger)
-        converter = JsonConverter(payload_bytes_max=self.config.limits.payload_bytes_max)
-        self.client = Client(hub, converter, self.config.limits, now=self.now, new_id=self.new_id)
+        if patient:
+            hub = PatientTaskHub(self.loop, lambda: self.hosts, self.trouble, self.ledger, self.new_id)
+        self._converter = JsonConverter(payload_bytes_max=self.config.limits.payload_bytes_max)
+        self.client = Client(hub, self._converter, self.config.limits, now=self.now, new_id=self.new_id)
         self.loop.interrupt = self._interrupt
 
     @property
     def fingerprint(self) -> int:
         """What the run has come to, in one number: the same for every run with the same seed and code."""
         return self.loop.fingerprint
+
+    @property
+    def moment(self) -> str:
+        """Where the run is, and what went wrong so far: for a message that lets it be seen again."""
+        return (
+            f"seed {self.seed}, step {self.loop.steps}, {self.loop.now_us / 1e6:.6f} s, "
+            f"after: {', '.join(self.trouble.happened) or 'no fault'}"
+        )
 
     def now(self) -> datetime:
         """Return the time by the clock of the world outside."""
@@ -116,10 +147,11 @@ class Simulation:
         try:
             return self.loop.run_until_complete(self._live(scenario))
         except (InvariantViolation, NothingHappensError) as error:
-            raise SimulationFailedError(
-                f"{': '.join(str(each) for each in error.args)}\n  seed {self.seed}, step {self.loop.steps}, "
-                f"{self.loop.now_us / 1e6:.6f} s, after: {', '.join(self.trouble.happened) or 'no fault'}"
-            ) from error
+            what = ": ".join(str(each) for each in error.args)
+            raise SimulationFailedError(f"{what}\n  {self.moment}") from error
+        except Exception as error:
+            error.add_note(f"In a simulation: {self.moment}")
+            raise
         finally:
             self.loop.close()
 
@@ -132,6 +164,7 @@ class Simulation:
         self._plan()
         result = await scenario(self)
         await self.settle()
+        self._crashes.is_armed = False
         await check_finished(self.ledger, self._database, self._app.registry, self.config)
         for host in self.hosts:
             await host.end()
@@ -168,6 +201,8 @@ class Simulation:
                 self.new_id,
                 self.config,
                 lambda: self._app.registry,
+                self._bodies,
+                self._idle_s,
             )
         )
 
@@ -183,12 +218,74 @@ class Simulation:
             if host.process is not None:
                 host.process.kill()
 
+    def crash_before(self, commits: int = 1) -> None:
+        """Kill every host when it asks for the n-th commit from now, which is not made: what led to it is forgotten."""
+        self._plan_crash("before", commits)
+
+    def crash_after(self, commits: int = 1) -> None:
+        """Kill every host when the n-th commit from now is made, before anybody hears of it."""
+        self._plan_crash("after", commits)
+
+    @property
+    def crashes_to_come(self) -> int:
+        """How many of the crashes that were planned have not been reached."""
+        return self._crashes.waiting
+
+    def _plan_crash(self, side: Side, commits: int) -> None:
+        if commits < 1:
+            raise ConfigurationError(f"The commit to crash at is {commits}; the next one is 1.")
+        self._crashes.add(CrashPoint(side, self.ledger.commits + commits))
+
+    def _crash_at(self, side: Side, commit: int) -> bool:
+        point = self._crashes.strikes(side, commit)
+        if point is None:
+            return False
+        self.trouble.happened.append(f"crash {side} commit {commit}")
+        self.crash()
+        return True
+
+    # What activities do
+
+    @overload
+    def replace(self, activity: Activity[None, O], fake: Callable[[], O | Awaitable[O]], /) -> None: ...
+    @overload
+    def replace(self, activity: Activity[I, O], fake: Callable[[I], O | Awaitable[O]], /) -> None: ...
+    def replace(self, activity: Activity[Any, Any], fake: Callable[..., Any], /) -> None:
+        """Let a fake run for an activity from now on, in this simulation only; it is called by the same rules.
+
+        Raises:
+            ConfigurationError: if it does not take the same input.
+        """
+        self._bodies.replace(activity, fake)
+
+    @overload
+    def calls(self, activity: Activity[I, Any], /) -> list[I]: ...
+    @overload
+    def calls(self, activity: str, /) -> list[Any]: ...
+    def calls(self, activity: Activity[Any, Any] | str, /) -> list[Any]:
+        """Return the input of every call of an activity by an orchestration, in order, None where there is none.
+
+        A call counts once, when it is durable, however often its body runs for it.
+        """
+        name = activity if isinstance(activity, str) else activity.name
+        input_type: Any = Any if isinstance(activity, str) else activity.input_type
+        return [
+            None if call.input is None else self._converter.decode(call.input, input_type)
+            for _, call in self.ledger.scheduled
+            if call.name.casefold() == name.casefold()
+        ]
+
     def _latest_us(self) -> int:
         begins = self._begins_at - datetime(1970, 1, 1, tzinfo=UTC)
         return begins // timedelta(microseconds=1) + self.loop.now_us + self._offset_us_max
 
     def _give_up(self, why: str) -> None:
-        raise InvariantViolation("everything ends", why)
+        unfinished = [
+            f"{row.instance_id!r} of {row.name!r} is {row.status}"
+            for row in self.ledger.instances.values()
+            if not row.instance_id.startswith("@") and not OrchestrationStatus(row.status).is_terminal
+        ]
+        raise InvariantViolation("everything ends", f"{why}; {', '.join(unfinished[:5]) or 'all instances have'}")
 
     # What happens between two steps
 
