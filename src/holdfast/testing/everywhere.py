@@ -27,18 +27,20 @@ def for_each_crash(
             crash.
     """
 
-    def simulation() -> Simulation:
+    def simulation(_: CrashPoint | None) -> Simulation:
         return Simulation(app, seed=seed, activities_twice=activities_twice, config=config, patient=True)
 
     return crash_everywhere(simulation, scenario)
 
 
-def crash_everywhere(simulation: Callable[[], Simulation], scenario: Callable[[Simulation], Awaitable[object]]) -> int:
-    """The same with simulations that are made by the caller, all alike."""
-    simulation().run(scenario)
+def crash_everywhere(
+    simulation: Callable[[CrashPoint | None], Simulation], scenario: Callable[[Simulation], Awaitable[object]]
+) -> int:
+    """The same with simulations that are made by the caller, all alike, each for one crash."""
+    simulation(None).run(scenario)
     runs = 1
     for point in all_crash_points():
-        world = simulation()
+        world = simulation(point)
         plan_crash(world, point)
         world.run(scenario)
         if world.crashes_to_come:

@@ -37,7 +37,7 @@ I = TypeVar("I")  # noqa: E741 - input and output, as everywhere in the typed AP
 O = TypeVar("O")  # noqa: E741
 T = TypeVar("T")
 
-_BEGINS_AT: Final = datetime(2030, 1, 1, tzinfo=UTC)
+BEGINS_AT: Final = datetime(2030, 1, 1, tzinfo=UTC)
 _CLOCK_US_MAX: Final = 60_000_000
 _PAUSE_US: Final = (10_000, 15_000_000)
 _LOOK_AGAIN_S: Final = 0.05
@@ -65,7 +65,7 @@ class Simulation:
         faults: Faults | None = None,
         config: HostConfig | None = None,
         file: Path | None = None,
-        begins_at: datetime = _BEGINS_AT,
+        begins_at: datetime = BEGINS_AT,
         limit: timedelta = timedelta(days=3650),
         activities_twice: bool = False,
         patient: bool = False,
@@ -148,6 +148,8 @@ class Simulation:
             return self.loop.run_until_complete(self._live(scenario))
         except (InvariantViolation, NothingHappensError) as error:
             what = ": ".join(str(each) for each in error.args)
+            if isinstance(error, NothingHappensError):
+                what = f"The scenario waits for what can never happen; {self._unfinished()}"
             raise SimulationFailedError(f"{what}\n  {self.moment}") from error
         except Exception as error:
             error.add_note(f"In a simulation: {self.moment}")
@@ -157,7 +159,9 @@ class Simulation:
 
     async def _live(self, scenario: Callable[[Simulation], Awaitable[T]]) -> T:
         self.loop.call_outside_later(
-            self._limit // timedelta(microseconds=1), self._give_up, f"the scenario has not ended within {self._limit}"
+            self._limit // timedelta(microseconds=1),
+            self._give_up,
+            f"the scenario has not ended within {self._limit.days} days",
         )
         for number in range(self._hosts_count):
             await self._add_host(f"host-{number}")
@@ -280,12 +284,15 @@ class Simulation:
         return begins // timedelta(microseconds=1) + self.loop.now_us + self._offset_us_max
 
     def _give_up(self, why: str) -> None:
-        unfinished = [
+        raise InvariantViolation("everything ends", f"{why}; {self._unfinished()}")
+
+    def _unfinished(self) -> str:
+        found = [
             f"{row.instance_id!r} of {row.name!r} is {row.status}"
             for row in self.ledger.instances.values()
             if not row.instance_id.startswith("@") and not OrchestrationStatus(row.status).is_terminal
         ]
-        raise InvariantViolation("everything ends", f"{why}; {', '.join(unfinished[:5]) or 'all instances have'}")
+        return ", ".join(found[:5]) or "no orchestration is unfinished"
 
     # What happens between two steps
 

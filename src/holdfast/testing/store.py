@@ -44,7 +44,7 @@ class Database:
         self.path = path
         self.data = MemoryData()
         self.crashes: Callable[[Side, int], bool] = lambda side, commit: False
-        """Whether all hosts crash before or after a commit, which has this number; called when it is asked for, or made."""
+        """Whether all hosts crash before, or after, the commit of a number; it is asked at both."""
         self._owner: SimulatedStore | None = None
 
     def connect(self, process: Process) -> SimulatedStore:
