@@ -305,7 +305,9 @@ class OrchestratorTest(Generic[O]):
 
     def _summary(self) -> str:
         if self._end is not None:
-            return f"It is {self.status}."
+            failure = self._end.failure
+            why = "" if failure is None else f", by {failure.error_type}: {failure.error_message.rstrip('.')}"
+            return f"It is {self.status}{why}."
         return f"It waits for: {'; '.join(self.pending) or 'nothing that a test can give'}."
 
     def __repr__(self) -> str:

@@ -54,6 +54,14 @@ class Faults(msgspec.Struct, frozen=True, kw_only=True):
         steps = {name: dice.choice((0, 0, often, rarely)) for name, (often, rarely) in _STEPS.items()}
         return Faults(total=dice.choice((1, 2, 4, 8, 16)), **rates, **steps)
 
+    @staticmethod
+    def often(seed: object) -> Faults:
+        """Return the same for a short scenario, such as a test of one orchestration: all of it strikes early."""
+        some = Faults.some(seed)
+        rates = {name: min(getattr(some, name) * _OFTEN, _RATE_MAX) for name in _RATES}
+        steps = {name: -(-getattr(some, name) // _OFTEN) for name in _STEPS}
+        return Faults(total=some.total, **rates, **steps)
+
 
 _RATES: Final = {
     "commit_refused": (0.03, 0.2),
@@ -73,6 +81,10 @@ _STEPS: Final = {
     "evict_steps": (20, 200),
     "clock_steps": (200, 1_000),
 }
+
+
+_OFTEN: Final = 6
+_RATE_MAX: Final = 0.6
 
 
 class Trouble:

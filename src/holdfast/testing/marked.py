@@ -40,7 +40,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
 
     def simulation(self, app: App, seed: int) -> Simulation:
         """Return a new world, in which nothing runs yet."""
-        faults = self.faults or (Faults.some if self.seeds else Faults())
+        faults = self.faults or (Faults.often if self.seeds else Faults())
         faults = faults if isinstance(faults, Faults) else faults(seed)
         return Simulation(
             app,

@@ -61,13 +61,11 @@ class OpenCall(_Open, Generic[A_co, R_contra]):
     Retries that a host makes by itself are not seen: `fail` says that the last of them has failed.
     """
 
-    def __init__(
-        self, action: ScheduleTask | CreateSubOrchestration, function: FunctionReference | None, reply: _Reply
-    ) -> None:
+    def __init__(self, action: ScheduleTask | CreateSubOrchestration, reply: _Reply) -> None:
         super().__init__(reply)
         self.action = action
         """All that was said about the call: retries, timeouts, tags, the version, the instance id."""
-        self._function = function
+        self._function: FunctionReference | None = None
 
     @property
     def name(self) -> str:
@@ -76,6 +74,10 @@ class OpenCall(_Open, Generic[A_co, R_contra]):
     @property
     def has_input(self) -> bool:
         return self.action.input is not None
+
+    def is_of(self, function: FunctionReference) -> None:
+        """Say which function is called, so that `input` has the type that it declares."""
+        self._function = function
 
     @property
     def input(self) -> A_co:
@@ -148,8 +150,9 @@ class OpenWork:
 
     def calls(self, name: str | None, function: FunctionReference | None) -> list[OpenCall[Any, Any]]:
         found = [each for each in self._calls if each.is_open and (name is None or each.name == name)]
-        for each in found:
-            each._function = each._function or function  # pyright: ignore[reportPrivateUsage] - of one module
+        if function is not None:
+            for each in found:
+                each.is_of(function)
         return found
 
     def take(self, actions: Iterable[OrchestratorAction]) -> list[Sent]:
@@ -164,7 +167,7 @@ class OpenWork:
                 case CancelTask():
                     self._cancel(action.id)
                 case ScheduleTask() | CreateSubOrchestration(detached=False):
-                    self._calls.append(OpenCall(action, None, self._reply))
+                    self._calls.append(OpenCall(action, self._reply))
                 case SendEvent() | SendEntityMessage() | CreateSubOrchestration():
                     self._ask_entity(action)
                     found = sent_by(action, CONVERTER)

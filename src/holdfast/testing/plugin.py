@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from holdfast.testing.simulation import Simulation
 
 _MARKER = (
-    "holdfast(seeds=50, hosts=2, faults=Faults.some, crash='everywhere', activities_twice=True, config=HostConfig(), "
+    "holdfast(seeds=50, hosts=2, faults=Faults.often, crash='everywhere', activities_twice=True, config=HostConfig(), "
     "begins_at=..., limit=...): how the simulation of a test that takes `sim` is run."
 )
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, TypeVar, cast, overload
 
 from holdfast.errors import InvalidInputError
-from holdfast.model.refs import NO_INPUT, ExternalEvent, Orchestrator
+from holdfast.model.refs import NO_INPUT, ExternalEvent, FunctionReference, Orchestrator
 from holdfast.model.status import OrchestrationStatus
 from holdfast.testing.driven import OrchestratorTest
 from holdfast.testing.open_work import OpenCall, OpenOperation
@@ -54,7 +54,7 @@ def run_orchestrator(
         AssertionError: naming what there is no answer for.
     """
     test: OrchestratorTest[Any] = cast(Any, OrchestratorTest)(orchestrator, input)
-    by_name = {_name_of(key): answer for key, answer in (answers or {}).items()}
+    by_name = {_name_of(key): (key, answer) for key, answer in (answers or {}).items()}
     waiting = list(events)
     while test.status is OrchestrationStatus.RUNNING:
         work = [*test.calls(), *test.operations]
@@ -77,13 +77,15 @@ def _name_of(key: object) -> str:
     return str(name).casefold()
 
 
-def _answer(work: OpenCall[Any, Any] | OpenOperation, answers: Mapping[str, Any]) -> None:
+def _answer(work: OpenCall[Any, Any] | OpenOperation, answers: Mapping[str, tuple[Any, Any]]) -> None:
     name = work.operation if isinstance(work, OpenOperation) else work.name
     if name.casefold() not in answers:
         raise AssertionError(
             f"The script has no answer for {work!r}; it has some for: {', '.join(answers) or 'nothing'}."
         )
-    answer: Any = answers[name.casefold()]
+    key, answer = answers[name.casefold()]
+    if isinstance(work, OpenCall) and isinstance(key, FunctionReference):
+        work.is_of(key)
     if callable(answer):
         try:
             answer = answer(work.input) if work.has_input else answer()

@@ -131,6 +131,7 @@ class Simulation:
         return self._begins_at + timedelta(microseconds=self.loop.now_us)
 
     def new_id(self) -> str:
+        """Return an id that no other has, the same in each run."""
         self._ids += 1
         return f"id{self._ids:06d}"
 
