@@ -129,7 +129,7 @@ async def patient(ctx: OrchestrationContext, rounds: int) -> int:
     policy = RetryPolicy(
         max_attempts=3,
         first_retry_interval=timedelta(hours=1),
-        predicate=lambda failure: "busy" in failure.error_message,
+        retry_on=lambda failure: "busy" in failure.error_message,
     )
     await ctx.call_activity(fee, 1, retry=policy)
     if rounds:

@@ -42,12 +42,15 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         """Return a new world, in which nothing runs yet."""
         faults = self.faults or (Faults.often if self.seeds else Faults())
         faults = faults if isinstance(faults, Faults) else faults(seed)
+        config = self.config or HostConfig(drain_s=0.2)
+        # Work that the process dies of again and again is parked; here it is not the work that kills.
+        limits = msgspec.structs.replace(config.limits, deliveries_max=config.limits.deliveries_max + faults.total)
         return Simulation(
             app,
             seed=seed,
             hosts=self.hosts or (2 if faults.total else 1),
             faults=faults,
-            config=self.config,
+            config=msgspec.structs.replace(config, limits=limits),
             activities_twice=self.activities_twice,
             patient=True,
             idle_s=_IDLE_S,

@@ -11,7 +11,7 @@ from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Final, TypeVar, overload
+from typing import Final, TypeVar
 
 import msgspec
 
@@ -19,11 +19,9 @@ from holdfast.app import App
 from holdfast.client.client import Client
 from holdfast.codec.converter import JsonConverter
 from holdfast.engine.config import HostConfig
-from holdfast.errors import ConfigurationError
-from holdfast.model.refs import Activity
 from holdfast.model.status import OrchestrationStatus
 from holdfast.testing.bodies import ActivityBodies
-from holdfast.testing.crashes import CrashPoint, PlannedCrashes, Side
+from holdfast.testing.controls import Controls
 from holdfast.testing.faults import Faults, Trouble
 from holdfast.testing.finish import check_finished
 from holdfast.testing.hosts import SimulatedClock, SimulatedHost
@@ -33,8 +31,6 @@ from holdfast.testing.network import SimulatedTaskHub
 from holdfast.testing.patient import PatientTaskHub
 from holdfast.testing.store import Database
 
-I = TypeVar("I")  # noqa: E741 - input and output, as everywhere in the typed API
-O = TypeVar("O")  # noqa: E741
 T = TypeVar("T")
 
 BEGINS_AT: Final = datetime(2030, 1, 1, tzinfo=UTC)
@@ -48,7 +44,7 @@ class SimulationFailedError(AssertionError):
     """A rule was broken in a simulation. The message names it, and how to see it again."""
 
 
-class Simulation:
+class Simulation(Controls):
     """One run of a scenario: `Simulation(app, seed=7, faults=Faults.some(7)).run(scenario)`.
 
     The scenario is a coroutine function that gets the simulation; it talks to the hosts through `client`, as a program
@@ -87,8 +83,9 @@ class Simulation:
         self.seed = seed
         self.faults = faults or Faults()
         self.loop = SimulatedLoop(seed)
-        self.trouble = Trouble(self.faults, seed)
-        self.ledger = Ledger(lambda: self._latest_us())
+        super().__init__(
+            Trouble(self.faults, seed), Ledger(lambda: self._latest_us()), ActivityBodies(twice=activities_twice)
+        )
         self.hosts: list[SimulatedHost] = []
         self._app = app
         self._hosts_count = hosts
@@ -104,13 +101,16 @@ class Simulation:
         self.config = msgspec.structs.replace(config, clock_check_s=check_s, renew_s=renew_s)
         self._database = Database(self.loop, self.trouble, self.ledger, file)
         self._database.crashes = self._crash_at
-        self._crashes = PlannedCrashes()
-        self._bodies = ActivityBodies(twice=activities_twice)
         hub = SimulatedTaskHub(self.loop, lambda: self.hosts, self.trouble, self.ledger)
         if patient:
             hub = PatientTaskHub(self.loop, lambda: self.hosts, self.trouble, self.ledger, self.new_id)
-        self._converter = JsonConverter(payload_bytes_max=self.config.limits.payload_bytes_max)
-        self.client = Client(hub, self._converter, self.config.limits, now=self.now, new_id=self.new_id)
+        self.client = Client(
+            hub,
+            JsonConverter(payload_bytes_max=self.config.limits.payload_bytes_max),
+            self.config.limits,
+            now=self.now,
+            new_id=self.new_id,
+        )
         self.loop.interrupt = self._interrupt
 
     @property
@@ -222,63 +222,6 @@ class Simulation:
         for host in self.hosts:
             if host.process is not None:
                 host.process.kill()
-
-    def crash_before(self, commits: int = 1) -> None:
-        """Kill every host when it asks for the n-th commit from now, which is not made: what led to it is forgotten."""
-        self._plan_crash("before", commits)
-
-    def crash_after(self, commits: int = 1) -> None:
-        """Kill every host when the n-th commit from now is made, before anybody hears of it."""
-        self._plan_crash("after", commits)
-
-    @property
-    def crashes_to_come(self) -> int:
-        """How many of the crashes that were planned have not been reached."""
-        return self._crashes.waiting
-
-    def _plan_crash(self, side: Side, commits: int) -> None:
-        if commits < 1:
-            raise ConfigurationError(f"The commit to crash at is {commits}; the next one is 1.")
-        self._crashes.add(CrashPoint(side, self.ledger.commits + commits))
-
-    def _crash_at(self, side: Side, commit: int) -> bool:
-        point = self._crashes.strikes(side, commit)
-        if point is None:
-            return False
-        self.trouble.happened.append(f"crash {side} commit {commit}")
-        self.crash()
-        return True
-
-    # What activities do
-
-    @overload
-    def replace(self, activity: Activity[None, O], fake: Callable[[], O | Awaitable[O]], /) -> None: ...
-    @overload
-    def replace(self, activity: Activity[I, O], fake: Callable[[I], O | Awaitable[O]], /) -> None: ...
-    def replace(self, activity: Activity[Any, Any], fake: Callable[..., Any], /) -> None:
-        """Let a fake run for an activity from now on, in this simulation only; it is called by the same rules.
-
-        Raises:
-            ConfigurationError: if it does not take the same input.
-        """
-        self._bodies.replace(activity, fake)
-
-    @overload
-    def calls(self, activity: Activity[I, Any], /) -> list[I]: ...
-    @overload
-    def calls(self, activity: str, /) -> list[Any]: ...
-    def calls(self, activity: Activity[Any, Any] | str, /) -> list[Any]:
-        """Return the input of every call of an activity by an orchestration, in order, None where there is none.
-
-        A call counts once, when it is durable, however often its body runs for it.
-        """
-        name = activity if isinstance(activity, str) else activity.name
-        input_type: Any = Any if isinstance(activity, str) else activity.input_type
-        return [
-            None if call.input is None else self._converter.decode(call.input, input_type)
-            for _, call in self.ledger.scheduled
-            if call.name.casefold() == name.casefold()
-        ]
 
     def _latest_us(self) -> int:
         begins = self._begins_at - datetime(1970, 1, 1, tzinfo=UTC)
