@@ -138,5 +138,11 @@ async def patient(ctx: OrchestrationContext, rounds: int) -> int:
 
 
 @app.orchestrator
+async def fetch(ctx: OrchestrationContext, page: str) -> str | None:
+    response = await ctx.call_http("GET", f"https://example.org/{page}")
+    return response.content
+
+
+@app.orchestrator
 async def dicey(ctx: OrchestrationContext) -> int:
     return await ctx.call_activity(fee, random.randrange(10**9))

@@ -11,6 +11,7 @@ import pytest
 import holdfast.testing
 
 PUBLIC = {
+    "DurableHttpRequest",
     "FakeActivityContext",
     "FakeEntityContext",
     "Faults",

@@ -5,9 +5,16 @@ from __future__ import annotations
 from datetime import timedelta
 
 import pytest
-from kit_app import ANSWER, Claim, Till, dicey, fee, parent, patient, refund
+from kit_app import ANSWER, Claim, Till, dicey, fee, fetch, parent, patient, refund
 
-from holdfast import EntityId, NonDeterminismError, OrchestrationFailedError, TaskFailedError, UpdateRejectedError
+from holdfast import (
+    DurableHttpResponse,
+    EntityId,
+    NonDeterminismError,
+    OrchestrationFailedError,
+    TaskFailedError,
+    UpdateRejectedError,
+)
 from holdfast.testing import OrchestratorTest, SentEvent, SentSignal, run_orchestrator
 
 TILL = EntityId(Till, "main")
@@ -72,6 +79,14 @@ def test_retries_queries_updates_and_the_next_execution() -> None:
     test.fire_timer()
     test.call(fee).complete(0)
     assert (test.status, test.next_input) == ("ContinuedAsNew", 0)
+
+
+def test_http_requests_are_answered() -> None:
+    test = OrchestratorTest(fetch, "a")
+    request = test.http_call()
+    assert (request.input.method, request.input.uri) == ("GET", "https://example.org/a")
+    request.complete(DurableHttpResponse(status_code=200, content="found"))
+    assert test.result == "found"
 
 
 def test_what_is_not_there_is_told_with_what_is() -> None:

@@ -7,9 +7,17 @@ from datetime import timedelta
 from pathlib import Path
 
 import pytest
-from kit_app import ANSWER, Claim, Till, app, dicey, fee, reach_out, refund
+from kit_app import ANSWER, Claim, Till, app, dicey, fee, fetch, reach_out, refund
 
-from holdfast import App, ConfigurationError, EntityId, OrchestrationContext, TaskFailedError
+from holdfast import (
+    App,
+    ConfigurationError,
+    DurableHttpResponse,
+    EntityId,
+    OrchestrationContext,
+    OrchestrationFailedError,
+    TaskFailedError,
+)
 from holdfast.testing import Faults, Simulation, SimulationFailedError, assert_history_snapshot, for_each_crash
 
 
@@ -136,6 +144,17 @@ def test_what_reaches_the_outside_says_how_to_replace_it() -> None:
             await (await sim.client.start_new(calls)).wait_for_completion()
 
     Simulation(other).run(start)
+
+
+def test_http_requests_are_answered_or_refused() -> None:
+    async def start(sim: Simulation) -> None:
+        with pytest.raises(OrchestrationFailedError, match=r"sim\.replace_http"):
+            await (await sim.client.start_new(fetch, "a")).wait_for_completion()
+        sim.replace_http(lambda request: DurableHttpResponse(status_code=200, content=request.uri[-1]))
+        assert await (await sim.client.start_new(fetch, "b")).wait_for_completion() == "b"
+        assert [request.uri for request in sim.http_requests] == ["https://example.org/a", "https://example.org/b"]
+
+    Simulation(app).run(start)
 
 
 def test_a_kept_history_refuses_other_code(tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ import importlib
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from holdfast.model.http_call import DurableHttpRequest
     from holdfast.testing.contexts import (
         FakeActivityContext,
         FakeEntityContext,
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from holdfast.testing.simulation import Simulation, SimulationFailedError
 
 __all__ = [
+    "DurableHttpRequest",
     "FakeActivityContext",
     "FakeEntityContext",
     "Faults",
@@ -50,6 +52,7 @@ _ROOMS = {
     "run_operation",
     "everywhere": "for_each_crash",
     "faults": "Faults",
+    "http": "DurableHttpRequest",
     "histories": "HistorySnapshot assert_history_snapshot",
     "open_work": "OpenCall OpenOperation",
     "driven": "OrchestratorTest",

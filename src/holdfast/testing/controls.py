@@ -6,11 +6,13 @@ from collections.abc import Awaitable, Callable
 from typing import Any, TypeVar, overload
 
 from holdfast.errors import ConfigurationError
+from holdfast.model.http_call import DurableHttpRequest, DurableHttpResponse
 from holdfast.model.refs import Activity
 from holdfast.testing.bodies import ActivityBodies
 from holdfast.testing.contexts import CONVERTER
 from holdfast.testing.crashes import CrashPoint, PlannedCrashes, Side
 from holdfast.testing.faults import Trouble
+from holdfast.testing.http import HTTP
 from holdfast.testing.ledger import Ledger
 
 I = TypeVar("I")  # noqa: E741 - input and output, as everywhere in the typed API
@@ -67,6 +69,17 @@ class Controls:
             ConfigurationError: if it does not take the same input.
         """
         self._bodies.replace(activity, fake)
+
+    def replace_http(
+        self, fake: Callable[[DurableHttpRequest], DurableHttpResponse | Awaitable[DurableHttpResponse]], /
+    ) -> None:
+        """Let a function answer the requests of `ctx.call_http` from now on; without it they fail."""
+        self._bodies.replace(HTTP, fake)
+
+    @property
+    def http_requests(self) -> list[DurableHttpRequest]:
+        """The requests that `ctx.call_http` has made, each once, as in `calls`."""
+        return self.calls(HTTP)
 
     @overload
     def calls(self, activity: Activity[I, Any], /) -> list[I]: ...

@@ -21,12 +21,14 @@ from holdfast.model.history import (
     UpdateCompleted,
     UpdateRequested,
 )
+from holdfast.model.http_call import DurableHttpRequest, DurableHttpResponse
 from holdfast.model.ids import EntityId
 from holdfast.model.refs import NO_INPUT, Activity, ExternalEvent, Orchestrator, encode_input
 from holdfast.model.status import OrchestrationStatus
 from holdfast.replay.context import OrchestrationContext
 from holdfast.replay.orchestration import Execution
 from holdfast.testing.contexts import BEGINS_AT, CONVERTER, LIMITS
+from holdfast.testing.http import HTTP
 from holdfast.testing.open_work import OpenCall, OpenOperation, OpenWork
 from holdfast.testing.sent import Sent, plain
 
@@ -109,6 +111,14 @@ class OrchestratorTest(Generic[O]):
             name = function if isinstance(function, str) else function.name
             raise AssertionError(f"No call of {name!r} waits for an answer. {self._summary()}")
         return found[0]
+
+    def http_call(self) -> OpenCall[DurableHttpRequest, DurableHttpResponse]:
+        """Return the oldest request of `ctx.call_http` that has no answer.
+
+        Raises:
+            AssertionError: if there is none; it says what there is.
+        """
+        return self.call(HTTP)
 
     @overload
     def calls(self, function: Activity[A, R] | Orchestrator[A, R], /) -> list[OpenCall[A, R]]: ...

@@ -20,6 +20,7 @@ from holdfast.model.refs import Activity
 from holdfast.registry.registry import Registry
 from holdfast.testing.bodies import ActivityBodies
 from holdfast.testing.faults import Trouble
+from holdfast.testing.http import SimulatedBuiltins
 from holdfast.testing.loop import InvariantViolation, Process, SimulatedLoop
 from holdfast.testing.store import Database
 
@@ -144,6 +145,8 @@ class SimulatedHost:
             self.clock,
             self._new_id,
         )
+        builtins = SimulatedBuiltins(functools.partial(self._simulated, process))
+        engine._builtins = builtins  # pyright: ignore[reportPrivateUsage] - there is no other use for such a parameter
         try:
             await engine.start()
         except StorageError:
