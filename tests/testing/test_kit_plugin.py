@@ -94,6 +94,33 @@ def test_plain(sim, tmp_path):
     run(pytester).assert_outcomes(passed=5)
 
 
+def test_plugins_for_asyncio_are_left_alone_and_do_not_interfere(pytester: pytest.Pytester) -> None:
+    """They take every coroutine function for their own, as this one does; those that use `sim` are none by then."""
+    taker = """
+import asyncio, functools, inspect
+
+@pytest.hookimpl(hookwrapper=True)
+def pytest_pycollect_makeitem():
+    made = yield
+    for item in made.get_result() or ():
+        if inspect.iscoroutinefunction(item.obj):
+            function = item.obj
+            item.obj = functools.wraps(function)(lambda **given: asyncio.run(function(**given)))
+"""
+    shop(
+        pytester,
+        """
+async def test_real():
+    assert "Simulated" not in type(asyncio.get_running_loop()).__name__
+
+async def test_simulated(sim):
+    assert "Simulated" in type(asyncio.get_running_loop()).__name__
+""",
+    )
+    pytester.makeconftest(SHOP + taker)
+    run(pytester).assert_outcomes(passed=2)
+
+
 def test_a_failure_names_the_seed_and_how_to_see_it_again(pytester: pytest.Pytester) -> None:
     shop(
         pytester,
