@@ -23,11 +23,12 @@ soak: $(READY)  ## the long tests
 bench: $(READY)  ## measure; prints a table, writes benchmarks/results/latest.json
 	$(BIN)/python -m benchmarks $(ARGS)
 
-lint: $(READY)  ## format, style, types, layers
+lint: $(READY)  ## format, style, types, layers, and our own linter on the examples
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/basedpyright
 	$(BIN)/lint-imports
+	$(BIN)/holdfast lint examples
 
 fmt: $(READY)  ## put everything into shape
 	$(BIN)/ruff format .

@@ -94,8 +94,7 @@ def test_the_order_is_that_in_which_they_are_due(make_store: MakeStore) -> None:
     on(make_store(), make_entities(), later, clock=clock)
 
 
-def test_they_come_to_entities_that_have_left_memory(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("holdfast.engine.recovery._LOOK_AROUND_S", 0.01)
+def test_they_come_to_entities_that_have_left_memory() -> None:
     data, clock, count = MemoryData(), SetClock(), 60
 
     async def scenario(run: Run) -> None:
@@ -111,7 +110,8 @@ def test_they_come_to_entities_that_have_left_memory(monkeypatch: pytest.MonkeyP
             await has_entries(run, f"{n}", ["later"])
         await scheduled(data, 0)
 
-    on(MemoryStore(data), make_entities(), scenario, HostConfig(cache_bytes_max=10_000, drain_s=0.2), clock)
+    config = HostConfig(cache_bytes_max=10_000, clock_check_s=0.01, drain_s=0.2)
+    on(MemoryStore(data), make_entities(), scenario, config, clock)
 
 
 def test_orchestrators_and_entities_schedule_too(make_store: MakeStore) -> None:

@@ -25,11 +25,11 @@ from holdfast import (
     StorageError,
     when_all,
 )
-from holdfast.engine import recovery
 from holdfast.errors import CommitFailedError
 from holdfast.storage.memory import MemoryData, MemoryStore
 
 TINY = HostConfig(cache_bytes_max=1, drain_s=0.2)
+LOOKS_OFTEN = HostConfig(cache_bytes_max=1, drain_s=0.2, clock_check_s=0.02)
 """Nothing stays in memory that need not."""
 
 
@@ -70,16 +70,11 @@ async def evict(run: Run, instance_id: str) -> None:
 
 
 async def refill(run: Run, store: SlowStore) -> None:
-    """Have the store looked through for activities that do not run; `_LOOK_AROUND_S` is short for that."""
+    """Have the store looked through for activities that do not run; `LOOKS_OFTEN` is for that."""
     for _ in range(2):  # when the second look begins, the first is over
         seen = store.calls["activities_visible"]
         run.engine.node.starts.has_overflowed = True
         await until(lambda seen=seen: store.calls["activities_visible"] > seen)
-
-
-@pytest.fixture
-def looks_often(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(recovery, "_LOOK_AROUND_S", 0.02)
 
 
 # Events and results
@@ -192,14 +187,13 @@ def test_a_result_is_kept_when_its_instance_is_suspended_in_the_same_moment(make
 # Nothing runs twice
 
 
-@pytest.mark.usefixtures("looks_often")
 def test_an_activity_is_not_started_again_while_its_completion_waits_for_the_loader(make_store: MakeStore) -> None:
     """It was neither queued nor running, and its row was still there, so a look through the store started it again."""
     world = World()
 
     async def scenario() -> None:
         store = SlowStore(make_store())
-        async with running(make_orders(world), store, TINY) as run:
+        async with running(make_orders(world), store, LOOKS_OFTEN) as run:
             handle = await run.client.start_new("order", 1, instance_id="o")
             await until(lambda: bool(world.calls))
             await evict(run, "o")
@@ -234,7 +228,6 @@ def test_an_activity_that_finished_during_failed_commits_is_not_started_again(ma
     asyncio.run(scenario())
 
 
-@pytest.mark.usefixtures("looks_often")
 def test_an_activity_of_an_unreadable_instance_is_left_alone() -> None:
     """Nobody could take its completion in, so each look through the store ran it once more."""
     world = World()
@@ -247,7 +240,7 @@ def test_an_activity_of_an_unreadable_instance_is_left_alone() -> None:
 
     async def scenario() -> None:
         store = SlowStore(MemoryStore(data))
-        async with running(app, store) as run:
+        async with running(app, store, LOOKS_OFTEN) as run:
             for _ in range(4):
                 await refill(run, store)
             assert await result(run, "order", 2) == 2

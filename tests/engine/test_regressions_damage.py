@@ -266,14 +266,14 @@ class SetClock:
         return now.replace(microsecond=0) if self._coarse else now
 
 
-def test_timers_fire_after_the_clock_was_set_back(make_store: MakeStore, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_timers_fire_after_the_clock_was_set_back(make_store: MakeStore) -> None:
     """Nothing was brought into memory until the clock was again where it had been, here for an hour."""
-    monkeypatch.setattr(recovery, "_LOOK_AROUND_S", 0.02)
     clock = SetClock()
     clock.ahead = timedelta(hours=1)
 
     async def scenario() -> None:
-        async with running(make_app(World()), make_store(), HostConfig(timer_horizon_s=1, drain_s=0.2), clock) as run:
+        config = HostConfig(timer_horizon_s=1, clock_check_s=0.02, drain_s=0.2)
+        async with running(make_app(World()), make_store(), config, clock) as run:
             await asyncio.sleep(0.1)  # the look-out for what comes due has begun
             clock.ahead = timedelta(0)
             assert await result(run, "sleepy", 1_100) == "awake"

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from holdfast.codec.history import decode_events
 from holdfast.engine.coalesce import coalesce
 from holdfast.engine.rows import EncodedTransition, encode_transition
 from holdfast.errors import RewindRefusedError
@@ -65,10 +66,12 @@ from holdfast.model.work_items import (
     Succeeded,
 )
 from holdfast.storage.memory import MemoryData, MemoryStore
+from holdfast.testing.fold import ExecutionFold
 
 NOW = datetime(2026, 11, 22, tzinfo=UTC)
 RETRY = RetryPolicy(max_attempts=3, first_retry_interval=timedelta(0)).rule()
 LATER = timedelta(hours=1)
+NOW_US = int((NOW + LATER).timestamp() * 1_000_000)
 
 
 class Walk:
@@ -361,8 +364,31 @@ def test_groups_do_what_their_transitions_do(seed: int) -> None:
             assert left == right or {k: v for k, v in left.items() if v} == {k: v for k, v in right.items() if v}, table
 
 
+def test_whatever_an_execution_waits_for_is_on_its_way() -> None:
+    """What was asked for, and has no answer, has a row of its own, or its answer is in the inbox."""
+    waiting = sum(count_what_is_on_its_way(seed) for seed in range(30))
+    assert waiting > 100, "the walks have become too short to test anything"
+
+
+def count_what_is_on_its_way(seed: int) -> int:
+    data, waiting = asyncio.run(store_in_groups(walk(seed), random.Random(seed), 10)), 0
+    for row in data.instances.values():
+        if OrchestrationStatus(row.status).is_terminal or is_entity(row.instance_id):
+            continue
+        fold = ExecutionFold()
+        for _, text in sorted(data.history.get(row.execution_id, {}).items()):
+            assert fold.add(decode_events(text), NOW_US) is None
+        inbox = [message.event for message in data.messages.values() if message.instance_id == row.instance_id]
+        for asked, table in (("TaskScheduled", data.activities), ("SubOrchestrationInstanceCreated", data.children)):
+            for number in fold.open(asked):
+                is_answered = any(f'"task_scheduled_id":{number}' in event for event in inbox)
+                assert is_answered or (row.execution_id, number) in table, (row.instance_id, asked, number)
+                waiting += 1
+    return waiting
+
+
 @pytest.mark.parametrize("seed", range(30))
-def test_every_waiting_instance_has_a_reason_to_go_on(seed: int) -> None:
+def test_nothing_is_left_of_what_is_over(seed: int) -> None:
     """Of an instance that has ended only its row and history are left; no row is of an execution that is over.
 
     Only entities that are stored remember keys, and no more than they may.

@@ -125,7 +125,7 @@ def test_a_failure_names_the_seed_and_how_to_see_it_again(pytester: pytest.Pytes
     shop(
         pytester,
         """
-@pytest.mark.holdfast(seeds=8)
+@pytest.mark.holdfast(seeds=60)
 async def test_charged_once(sim):
     charged = []
     sim.replace(charge, lambda amount: charged.append(amount) or amount)
@@ -137,7 +137,7 @@ async def test_charged_once(sim):
     )
     found = run(pytester)
     counts = found.parseoutcomes()
-    assert counts["passed"] + counts["failed"] == 8
+    assert counts["passed"] + counts["failed"] == 60
     assert counts["failed"] >= 1, "a body that is repeated after a crash charges twice"
     [command, *_] = [line.split("To see it again: pytest ")[1] for line in found.outlines if "see it again" in line]
     test, _, seed = command.replace("'", "").partition(" --holdfast-seed ")

@@ -18,7 +18,8 @@ from holdfast import (
     OrchestrationFailedError,
     TaskFailedError,
 )
-from holdfast.testing import Faults, Simulation, SimulationFailedError, assert_history_snapshot, for_each_crash
+from holdfast.testing import Simulation, SimulationFailedError, assert_history_snapshot, for_each_crash
+from holdfast.testing.marked import Settings
 
 
 async def scenario(sim: Simulation) -> list[int]:
@@ -90,7 +91,7 @@ def test_a_crash_is_planned_from_now(plan: Callable[[Simulation, int], None]) ->
 
 @pytest.mark.parametrize("seed", range(12))
 def test_a_patient_client_needs_no_keys(seed: int) -> None:
-    Simulation(app, seed=seed, hosts=2, faults=Faults.often(seed), patient=True, idle_s=60).run(scenario)
+    Settings(seeds=1).simulation(app, seed).run(scenario)
 
 
 def test_an_orchestrator_that_is_not_deterministic_is_found_at_the_end() -> None:

@@ -14,6 +14,8 @@ import typer
 import holdfast
 from holdfast.cli.errors import CANNOT_START, NOT_WELL, CommandError
 from holdfast.cli.export_history import export_history
+from holdfast.cli.lint import LintOptions
+from holdfast.cli.lint import lint as lint_paths
 from holdfast.cli.replay import ReplayOptions, replay_histories
 from holdfast.cli.run import RunOptions, run_app
 from holdfast.errors import HoldfastError
@@ -104,6 +106,24 @@ def export(
     """Write the history of one instance as JSON, for `holdfast replay`."""
     with _leaving():
         export_history(instance_id, store, output)
+
+
+@commands.command()
+def lint(
+    paths: Annotated[
+        list[Path] | None, typer.Argument(metavar="PATH...", help="Files and folders; by default .")
+    ] = None,
+    select: Annotated[
+        list[str] | None, typer.Option(metavar="CODES", help="Only these, as HF101 or HF1; commas between several.")
+    ] = None,
+    ignore: Annotated[list[str] | None, typer.Option(metavar="CODES", help="All but these.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON object per line for each finding.")] = False,
+) -> None:
+    """Look for orchestrator code that would differ on a replay, without running it. Exit code 1: there is some."""
+    options = LintOptions(tuple(paths or [Path()]), tuple(select or ()), tuple(ignore or ()), as_json)
+    with _leaving():
+        if not lint_paths(options):
+            sys.exit(NOT_WELL)
 
 
 @contextmanager

@@ -136,7 +136,9 @@ def coalesce(lsn_before: int, transitions: Sequence[EncodedTransition]) -> Write
     return WriteSet(
         lsn_before=lsn_before,
         lsn=transitions[-1].lsn,
-        instances_inserted=[instances.updates[instance_id].row for instance_id in instances.inserted],
+        instances_inserted=[
+            update.row for instance_id, update in instances.updates.items() if instance_id in instances.inserted
+        ],
         instances_updated=[
             update for instance_id, update in instances.updates.items() if instance_id not in instances.inserted
         ],

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import functools
 import os
 from collections.abc import Mapping
 from types import MappingProxyType
@@ -72,9 +73,12 @@ _TEXTS: Mapping[str, tuple[object, ...]] = MappingProxyType(
 _NESTED: Mapping[str, type[msgspec.Struct]] = MappingProxyType({"limits": Limits, "http_calls": HttpCallPolicy})
 
 
+_fields = functools.cache(msgspec.structs.fields)
+
+
 def check_settings(settings: HostConfig | Limits) -> None:
     """Raise ConfigurationError for a value of the wrong type, or a number that is not more than zero."""
-    for field in msgspec.structs.fields(settings):
+    for field in _fields(type(settings)):
         value = getattr(settings, field.name)
         if isinstance(value, Limits) and isinstance(field.default, Limits):
             check_settings(value)

@@ -298,7 +298,9 @@ class Engine:
                 self._culprits.suspect(instance_id, error)
         self._node = None
         progress = node.journal.durable_lsn > self._first_lsn
-        self._culprits.failed(error, node.journal.in_flight, progress=progress)
+        # A read that fails is nobody's fault, whatever was being committed beside it.
+        group = node.journal.in_flight if isinstance(error, CommitFailedError) else []
+        self._culprits.failed(error, group, progress=progress)
         node.abandon()
         # A store that another process took is not taken back: the two would fight for ever.
         lost = isinstance(error, OwnershipLostError)

@@ -29,7 +29,7 @@ class Journal:
         """How many transitions one commit may have."""
         self._in_flight_lsn = 0
         self.in_flight: list[str] = []
-        """The instances of the group that is being committed, or that failed."""
+        """The instances of the group that is being committed, or whose commit failed."""
         self._store = store
         self._ownership = ownership
         self._config = config
@@ -112,6 +112,7 @@ class Journal:
         self._in_flight_lsn = group[-1].lsn
         # Shielded: cancelling this loop must not leave a commit behind that nobody waits for.
         await asyncio.shield(self._store.commit(self._ownership.fence, coalesce(self.durable_lsn, group)))
+        self.in_flight = []
         self._waiting_bytes -= sum(each.size_bytes for each in group)
         self.durable_lsn = group[-1].lsn
         while self._waiters and self._waiters[0][0] <= self.durable_lsn:

@@ -30,8 +30,10 @@ async def recover(node: Node, store: Store, runner: ActivityRunner) -> None:
         for instance_id in instance_ids:
             node.wake(instance_id)
         after = instance_ids[-1]
-        while not node.loader.is_idle or node.journal.is_full:  # noqa: ASYNC110 - a rare pause, at the start only
-            await asyncio.sleep(0.001)
+        pause_s = 0.001
+        while not node.loader.is_idle or node.journal.is_full:
+            await asyncio.sleep(pause_s)
+            pause_s = min(2 * pause_s, _LOOK_FOR_ROOM_S)
     node.suspects.scanned()
 
 

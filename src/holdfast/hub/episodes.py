@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from datetime import datetime
+
 import msgspec
 
 from holdfast.hub.asking import NewExecutions, ask_for_activity, ask_for_child
@@ -134,8 +136,11 @@ def _append_last(
     _append_history(transition, instance, (OrchestratorStarted(timestamp=transition.now), event, completed))
 
 
-def next_episode(instance: Instance, started: OrchestratorStarted, limits: Limits) -> PendingEpisode | None:
-    """Take what waits for an orchestration as one episode; None if nothing does, or if it may not run."""
+def next_episode(instance: Instance, now: datetime, limits: Limits) -> PendingEpisode | None:
+    """Take what waits for an orchestration as one episode; None if nothing does, or if it may not run.
+
+    Its time is not before that of a timer which it hears of, also if the clock was set back since that fired.
+    """
     if instance.is_working or instance.status is OrchestrationStatus.SUSPENDED or instance.is_terminal:
         return None
     if waits_for_start(instance):
@@ -146,6 +151,8 @@ def next_episode(instance: Instance, started: OrchestratorStarted, limits: Limit
     if not messages:
         return None
     instance.is_working = True
+    fired = (message.event.fire_at for message in messages if isinstance(message.event, TimerFired))
+    started = OrchestratorStarted(timestamp=max([now, *fired]))
     work_item = OrchestrationWorkItem(
         instance_id=instance.instance_id,
         execution_id=instance.execution_id,

@@ -42,7 +42,6 @@ from holdfast.model.history import (
     EntityUnlockSent,
     ExecutionRewound,
     ExecutionStarted,
-    OrchestratorStarted,
     SubOrchestrationInstanceCompleted,
     SubOrchestrationInstanceFailed,
     WorkRemembered,
@@ -251,7 +250,7 @@ class Hub(Requests):
         """Take the work that waits for the user code of an instance, if it may run."""
         if instance.is_entity:
             return next_batch(instance, self.limits, now)
-        return next_episode(instance, OrchestratorStarted(timestamp=now), self.limits)
+        return next_episode(instance, now, self.limits)
 
     def complete_episode(
         self, instance: Instance, pending: PendingEpisode, episode: Episode, now: datetime

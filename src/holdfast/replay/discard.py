@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import dis
+import functools
 import types
 from typing import Any
 
@@ -40,8 +41,12 @@ def _frames(body: Any) -> list[types.FrameType]:
     return frames
 
 
+@functools.lru_cache(maxsize=10_000)
 def _handler_runs_code(code: types.CodeType, offset: int) -> bool:
-    """Whether `GeneratorExit` at this offset meets anything but `except SomeError:` clauses."""
+    """Whether `GeneratorExit` at this offset meets anything but `except SomeError:` clauses.
+
+    Remembered, because reading the code again for each instance that waits at the same line costs milliseconds.
+    """
     table = _exception_table(code.co_exceptiontable)
     listing = list(dis.get_instructions(code))
     position = {each.offset: index for index, each in enumerate(listing)}

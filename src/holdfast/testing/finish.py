@@ -20,7 +20,7 @@ from holdfast.testing.ledger import Ledger
 from holdfast.testing.loop import InvariantViolation
 from holdfast.testing.store import Database
 
-_PREFIXES_MAX: Final = 5
+_PREFIXES_MAX: Final = 3
 
 
 async def check_finished(ledger: Ledger, database: Database, registry: Registry, config: HostConfig) -> None:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 from datetime import datetime, timedelta
 from typing import Any, Final
 
@@ -76,6 +77,7 @@ class SimulatedHost:
         self._idle_s = idle_s
         self._tries = (0, 0)
         self._is_over = False
+        self._attempts: set[tuple[str, int, int]] = set()
         self._job = loop.create_task(self._live())
 
     @property
@@ -121,6 +123,7 @@ class SimulatedHost:
             main = process.start(self._main(process))
             main.add_done_callback(lambda _, process=process: process.kill())
             self.starts += 1
+            self._attempts = set()
             await ended
             pause_us = self._try_again_us() if self._engine is None else _RESTART_US
             self._engine = self.task_hub = None
@@ -162,6 +165,10 @@ class SimulatedHost:
 
         @functools.wraps(activity.function)
         async def run(*arguments: Any) -> Any:
+            with self._alone(activity):
+                return await run_alone(*arguments)
+
+        async def run_alone(*arguments: Any) -> Any:
             await self._begin(activity)
             dies = self._trouble.happens("activity_kills", self._trouble.faults.activity_kills)
             if dies and self._trouble.coin():
@@ -180,15 +187,32 @@ class SimulatedHost:
             options=activity.options,
         )
 
+    @contextlib.contextmanager
+    def _alone(self, activity: Activity[Any, Any]) -> Generator[None]:
+        """Hold that a host does not run one attempt twice at the same time."""
+        context, attempts = activity_context(), self._attempts
+        attempt = (context.execution_id, context.sequence, context.attempt)
+        if attempt in attempts:
+            self._loop.violated(
+                InvariantViolation("one attempt at a time", f"{activity.name!r} {attempt} runs already")
+            )
+        attempts.add(attempt)
+        try:
+            yield
+        finally:
+            attempts.discard(attempt)
+
     async def _begin(self, activity: Activity[Any, Any]) -> None:
         context = activity_context()
         key = (context.execution_id, context.sequence)
         if not activity.speculative and self._database.ledger.attempts.get(key, 0) < context.attempt:
-            raise InvariantViolation(
+            # Raised here, it would be the failure of the activity.
+            violation = InvariantViolation(
                 "starts have causes",
                 f"attempt {context.attempt} of {activity.name!r} {key} of {context.instance_id!r} starts, and nothing "
                 "durable says so",
             )
+            self._loop.violated(violation)
         if self._trouble.happens("activity_slow", self._trouble.faults.activity_slow):
             await asyncio.sleep(self._trouble.between(*_SLOW_US) / 1e6)
 

@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Hashable
-from typing import Any, Final, NoReturn, TypeVar
+from typing import Any, Final, NoReturn, TypeVar, cast
+
+import msgspec
 
 from holdfast.codec.history import decode_events
 from holdfast.model.history import ExecutionRewound, HistoryEvent, TaskScheduled
@@ -54,6 +56,7 @@ class Ledger:
         self.scheduled: list[tuple[str, TaskScheduled]] = []
         """Every call of an activity, with its execution, in the order in which they became durable."""
         self.commits = 0
+        self.rows_changed = 0
         self._message_ids: set[int] = set()
         self._timer_keys: set[tuple[str, int]] = set()
         self._executions_gone: set[str] = set()
@@ -78,6 +81,7 @@ class Ledger:
         if writes.lsn_before != self.lsn or writes.lsn <= self.lsn:
             self._broken("one order", f"a group from {writes.lsn_before} to {writes.lsn} follows {self.lsn}")
         self.commits += 1
+        self.rows_changed += _count(writes)
         self.lsn = writes.lsn
         self._take_out(writes)
         self._put_in(writes)
@@ -296,6 +300,11 @@ class Ledger:
 
 
 T = TypeVar("T")
+
+
+def _count(writes: WriteSet) -> int:
+    fields = cast(tuple[object, ...], msgspec.structs.astuple(writes))
+    return sum(len(cast(list[object], rows)) for rows in fields if isinstance(rows, list))
 
 
 def _is_child_of(row: InstanceRow, child: ChildRow) -> bool:

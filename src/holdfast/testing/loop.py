@@ -13,6 +13,7 @@ import contextvars
 import heapq
 import logging
 import random
+import warnings
 from collections import deque
 from collections.abc import Awaitable, Callable, Coroutine, Generator
 from concurrent.futures import Executor
@@ -114,6 +115,8 @@ class SimulatedLoop(asyncio.AbstractEventLoop):
         self.now_us = 0
         self.fingerprint = 0
         self.steps = 0
+        self.steps_max: int | None = None
+        """After so many steps the run is given up."""
         self.interrupt_at = 0
         """The step before which `interrupt` is called, from outside, with the process that is about to run."""
         self.interrupt: Callable[[Process], None] = lambda _: None
@@ -122,7 +125,7 @@ class SimulatedLoop(asyncio.AbstractEventLoop):
         self._scheduled: list[tuple[int, int, _Call]] = []
         self._calls = 0
         self._buried: list[asyncio.Task[Any]] = []
-        self._violation: InvariantViolation | None = None
+        self._violation: BaseException | None = None
         self._is_running = self._is_closed = False
 
     def process(self, name: str) -> Process:
@@ -140,8 +143,8 @@ class SimulatedLoop(asyncio.AbstractEventLoop):
         """Let a number become part of the fingerprint."""
         self.fingerprint = hash((self.fingerprint, number))
 
-    def violated(self, violation: InvariantViolation) -> None:
-        """End the run with a violation, wherever it was found."""
+    def violated(self, violation: BaseException) -> None:
+        """End the run with a violation, or a mistake in the world outside, wherever it was found."""
         self._violation = self._violation or violation
 
     # Running
@@ -161,6 +164,8 @@ class SimulatedLoop(asyncio.AbstractEventLoop):
             job: asyncio.Future[T] = asyncio.ensure_future(cast(Awaitable[T], future), loop=self)
             while not job.done():
                 self._run_some(job)
+                if self.steps_max is not None and self.steps > self.steps_max:
+                    raise InvariantViolation("everything ends", f"there is no end after {self.steps} steps")
                 if self._violation is not None:
                     raise self._violation
             return job.result()
@@ -200,6 +205,8 @@ class SimulatedLoop(asyncio.AbstractEventLoop):
         except (KeyboardInterrupt, SystemExit):
             raise
         except BaseException as error:
+            if call.process is self.outside:
+                self.violated(error)
             self.call_exception_handler({"message": f"A callback of {call.process.name} raised.", "exception": error})
 
     def _move_due(self) -> None:
@@ -329,8 +336,10 @@ class SimulatedLoop(asyncio.AbstractEventLoop):
             process.ready.clear()
             self._buried.extend(process.jobs)
         self._scheduled.clear()
-        for job in self._buried:
-            coroutine = job.get_coro()
-            with contextlib.suppress(BaseException):
-                cast(Coroutine[Any, Any, Any], coroutine).close()
-        self._buried.clear()
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", RuntimeWarning)  # of coroutines that never began to run
+            for job in self._buried:
+                coroutine = job.get_coro()
+                with contextlib.suppress(BaseException):
+                    cast(Coroutine[Any, Any, Any], coroutine).close()
+            self._buried.clear()

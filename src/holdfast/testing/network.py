@@ -30,6 +30,7 @@ T = TypeVar("T")
 
 _LATENCY_US: Final = (50, 3_000)
 _LOOK_AGAIN_S: Final = 0.02
+_PATIENCE_S: Final = 1.0
 _RANKS: Final = {OrchestrationStatus.PENDING: 0, OrchestrationStatus.RUNNING: 1, OrchestrationStatus.SUSPENDED: 1}
 
 
@@ -57,10 +58,12 @@ class SimulatedTaskHub:
         """By instance, the execution that a client has seen, and how far it was."""
 
     async def start_orchestration(self, request: StartRequest) -> None:
+        def stored(_: None) -> None:
+            if request.instance_id not in self._ledger.instances:
+                _broken("answers are durable", f"{request.instance_id!r} was started, but is not stored")
+
         is_safe = request.request_key is not None
-        await self._ask(lambda hub: hub.start_orchestration(request), repeatable=is_safe)
-        if request.instance_id not in self._ledger.instances:
-            _broken("answers are durable", f"{request.instance_id!r} was started, but is not stored")
+        await self._ask(lambda hub: hub.start_orchestration(request), stored, repeatable=is_safe)
 
     async def send(self, instance_id: str, event: MessageEvent) -> None:
         is_safe = isinstance(event, EventRaised) and event.key is not None
@@ -80,10 +83,16 @@ class SimulatedTaskHub:
 
     async def signal_entities(self, requests: Sequence[OperationRequest]) -> None:
         is_safe = all(request.key is not None for request in requests)
-        await self._ask(lambda hub: hub.signal_entities(requests), repeatable=is_safe)
+        await self._ask(
+            lambda hub: hub.signal_entities(requests), lambda _: self._check_said(requests), repeatable=is_safe
+        )
 
     async def call_entity(self, request: OperationRequest, timeout: timedelta | None) -> OperationAnswer:
-        return await self._ask(lambda hub: hub.call_entity(request, timeout), repeatable=request.key is not None)
+        is_safe = request.key is not None
+        check = self._check_said if is_safe else self._check_done
+        return await self._ask(
+            lambda hub: hub.call_entity(request, timeout), lambda _: check([request]), repeatable=is_safe
+        )
 
     async def get_entity(self, instance_id: str) -> EntityState | None:
         return await self._ask(lambda hub: hub.get_entity(instance_id))
@@ -103,7 +112,7 @@ class SimulatedTaskHub:
         )
 
     async def get_state(self, instance_id: str) -> OrchestrationState | None:
-        state = await self._ask(lambda hub: hub.get_state(instance_id))
+        state = await self._ask(lambda hub: hub.get_state(instance_id), self._check_stored)
         return state if state is None else self._told(state)
 
     async def get_history(self, instance_id: str) -> Sequence[HistoryEvent]:
@@ -113,10 +122,30 @@ class SimulatedTaskHub:
         return await self._ask(lambda hub: hub.export_history(instance_id))
 
     async def wait_until_stopped(self, instance_id: str, timeout: timedelta | None) -> OrchestrationState:
-        return self._told(await self._ask(lambda hub: hub.wait_until_stopped(instance_id, timeout)))
+        state = await self._ask(lambda hub: hub.wait_until_stopped(instance_id, timeout), self._check_stored)
+        return self._told(state)
 
-    def _told(self, state: OrchestrationState) -> OrchestrationState:
-        """Hold that what a client is told is stored, and never taken back."""
+    def _check_said(self, requests: Sequence[OperationRequest]) -> None:
+        """Hold that what an accepted operation says is in the store, if it says anything that can be told apart."""
+        for request in requests:
+            text = (request.input or "").strip('"')
+            if len(text) > 1 and text.isprintable() and text.isascii() and not self._ledger.ever_said(text):
+                _broken("answers are durable", f"{text!r} was accepted for {request.instance_id}, but is not stored")
+
+    def _check_done(self, requests: Sequence[OperationRequest]) -> None:
+        """Hold that what is answered does not wait any more."""
+        self._check_said(requests)
+        for request in requests:
+            waiting = (row.event for row in self._ledger.messages.values() if row.instance_id == request.instance_id)
+            text = f'"operation":"{request.operation}"'
+            escaped = (request.input or "").replace('"', '\\"')
+            if len(escaped) > 5 and any(text in event and escaped in event for event in waiting):
+                _broken("answers are durable", f"{request.instance_id} has answered {request.input}, which still waits")
+
+    def _check_stored(self, state: OrchestrationState | None) -> None:
+        """Hold that what a host tells is stored."""
+        if state is None:
+            return
         row = self._ledger.instances.get(state.instance_id)
         if row is None:
             _broken("answers are durable", f"a client is told of {state.instance_id!r}, which is not stored")
@@ -124,6 +153,10 @@ class SimulatedTaskHub:
         is_same = row.execution_id == state.execution_id
         if is_same and status.is_terminal and (row.status, row.output) != (status, state.output):
             _broken("answers are durable", f"{state.instance_id!r} is told to be {status}, but is stored {row.status}")
+
+    def _told(self, state: OrchestrationState) -> OrchestrationState:
+        """Hold that a client never sees a status go back."""
+        status = state.runtime_status
         rank = _RANKS.get(status, 2)
         execution_id, seen = self._seen.get(state.instance_id, ("", 0))
         if execution_id == state.execution_id and rank < seen:
@@ -131,27 +164,41 @@ class SimulatedTaskHub:
         self._seen[state.instance_id] = (state.execution_id, rank)
         return state
 
-    async def _ask(self, request: Callable[[LocalTaskHub], Coroutine[Any, Any, T]], *, repeatable: bool = True) -> T:
+    async def _ask(
+        self,
+        request: Callable[[LocalTaskHub], Coroutine[Any, Any, T]],
+        check: Callable[[T], None] = lambda _: None,
+        *,
+        repeatable: bool = True,
+    ) -> T:
+        """Send a request until it is answered; `check` sees each answer as it leaves its host."""
+        pause_s = _LOOK_AGAIN_S
         while True:
             answer: asyncio.Future[T] = self._loop.create_future()
             copies = 1 + (
                 repeatable and self._trouble.happens("request_repeated", self._trouble.faults.request_repeated)
             )
             for _ in range(copies):
-                self._loop.call_outside_later(self._trouble.between(*_LATENCY_US), self._arrive, request, answer)
+                self._loop.call_outside_later(self._trouble.between(*_LATENCY_US), self._arrive, request, check, answer)
             try:
                 return await answer
             except RequestLostError:
                 if not repeatable:
                     raise
             except OverloadedError:
-                await asyncio.sleep(_LOOK_AGAIN_S)  # nothing was stored
+                pass  # nothing was stored
             except (StorageError, HostStoppedError):
                 if not repeatable:
                     raise
-            await asyncio.sleep(_LOOK_AGAIN_S)
+            await asyncio.sleep(pause_s)
+            pause_s = min(2 * pause_s, _PATIENCE_S)
 
-    def _arrive(self, request: Callable[[LocalTaskHub], Coroutine[Any, Any, T]], answer: asyncio.Future[T]) -> None:
+    def _arrive(
+        self,
+        request: Callable[[LocalTaskHub], Coroutine[Any, Any, T]],
+        check: Callable[[T], None],
+        answer: asyncio.Future[T],
+    ) -> None:
         ready = [host for host in self._hosts() if host.is_ready]
         if not ready:
             _fail(answer, OverloadedError("No host is ready."))
@@ -165,8 +212,8 @@ class SimulatedTaskHub:
 
         def done(job: asyncio.Task[T]) -> None:
             process.died.remove(lost)
-            if not job.cancelled():
-                job.exception()  # the answer may get lost, and then nobody looks at it
+            if not job.cancelled() and job.exception() is None:
+                check(job.result())
             self._loop.call_outside_later(self._trouble.between(*_LATENCY_US), self._answer, job, answer)
 
         process.died.append(lost)

@@ -35,8 +35,8 @@ T = TypeVar("T")
 
 BEGINS_AT: Final = datetime(2030, 1, 1, tzinfo=UTC)
 _CLOCK_US_MAX: Final = 60_000_000
-_PAUSE_US: Final = (10_000, 15_000_000)
-_LOOK_AGAIN_S: Final = 0.05
+_PAUSE_US: Final = (10_000, 40_000_000)
+_LOOK_AGAIN_S: Final = 0.25
 _NEVER_S: Final = 1e7
 
 

@@ -132,6 +132,8 @@ class SimulatedStore:
         async def commit() -> None:
             await self._inner.commit(fence, writes)
             self._ledger.apply(fence, writes)
+            self._loop.note(self._ledger.lsn)
+            self._loop.note(self._ledger.rows_changed)
             self._database.crashes("after", self._ledger.commits)
 
         await self._call("commit", commit)

@@ -1,0 +1,5 @@
+from os import getenv
+
+
+def starred() -> object:
+    return getenv("X")  #! HF104
