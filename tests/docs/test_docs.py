@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import subprocess
 import sys
@@ -60,6 +61,7 @@ def run(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
         text=True,
         timeout=60,
         check=False,
+        env={name: value for name, value in os.environ.items() if name != "CI"},  # there, tests keep no histories
     )
 
 
@@ -67,7 +69,7 @@ def run(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
 def test_script_runs_in_an_empty_folder(snippet: Snippet, tmp_path: Path) -> None:
     """What is not in the example is complete: it runs as it stands, tests under pytest, everything else as a script."""
     (tmp_path / "snippet.py").write_text(snippet.code, encoding="utf-8")
-    is_test = "\ndef test_" in snippet.code
+    is_test = re.search(r"^(?:async )?def test_", snippet.code, re.MULTILINE) is not None
     command = ("-m", "pytest", "-q", "-p", "no:cacheprovider", "snippet.py") if is_test else ("snippet.py",)
     done = run(tmp_path, *command)
     assert done.returncode == 0, done.stdout + done.stderr

@@ -54,6 +54,16 @@ class Faults(msgspec.Struct, frozen=True, kw_only=True):
         steps = {name: dice.choice((0, 0, often, rarely)) for name, (often, rarely) in _STEPS.items()}
         return Faults(total=dice.choice((1, 2, 4, 8, 16)), **rates, **steps)
 
+    @staticmethod
+    def often(seed: object) -> Faults:
+        """Return the same for a short scenario, such as a test of one orchestration: all of it strikes early."""
+        some = Faults.some(seed)
+        rates = {name: min(getattr(some, name) * _OFTEN, _RATE_MAX) for name in _RARE}
+        return msgspec.structs.replace(some, total=some.total * _OFTEN, **rates)
+
+
+_RARE: Final = ("commit_refused", "commit_unknown", "crash_in_call", "reply_lost", "activity_kills", "activity_slow")
+"""What a short scenario gives few chances for; the other kinds would use up the total before it has begun."""
 
 _RATES: Final = {
     "commit_refused": (0.03, 0.25),
@@ -73,6 +83,10 @@ _STEPS: Final = {
     "evict_steps": (20, 200),
     "clock_steps": (200, 1_000),
 }
+
+
+_OFTEN: Final = 4
+_RATE_MAX: Final = 0.4
 
 
 class Trouble:

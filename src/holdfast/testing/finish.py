@@ -91,7 +91,10 @@ def _check_replays(ledger: Ledger, row: InstanceRow, registry: Registry, config:
         try:
             check_replay(registry, history, config)
         except HoldfastError as error:
-            _broken("replays agree", f"{row.instance_id}, the first {length} of {len(episodes)} episodes: {error}")
+            which = "its" if length == len(episodes) else f"the first {length} of its"
+            _broken(
+                "replays agree", f"replayed from {which} {len(episodes)} episodes, at the end of the test:\n{error}"
+            )
 
 
 def _check_locks(ledger: Ledger) -> None:

@@ -19,12 +19,16 @@ from holdfast.errors import HostStoppedError, OverloadedError, StorageError
 from holdfast.model.ids import NewId
 from holdfast.model.refs import Activity
 from holdfast.registry.registry import Registry
+from holdfast.testing.bodies import ActivityBodies
 from holdfast.testing.faults import Trouble
+from holdfast.testing.http import SimulatedBuiltins
 from holdfast.testing.loop import InvariantViolation, Process, SimulatedLoop
 from holdfast.testing.store import Database
 
 _RESTART_US: Final = (10_000, 3_000_000)
-_TRY_AGAIN_US: Final = (3_000_000, 9_000_000)
+_TRY_AGAIN: Final = (0.6, 1.8)
+_OFTEN_S: Final = 5.0
+_LONGER_MAX: Final = 6
 _SLOW_US: Final = (500_000, 10_000_000)
 
 
@@ -53,6 +57,8 @@ class SimulatedHost:
         new_id: NewId,
         config: HostConfig,
         registry: Callable[[], Registry],
+        bodies: ActivityBodies,
+        idle_s: float,
     ) -> None:
         self.name = name
         self.clock = clock
@@ -67,6 +73,9 @@ class SimulatedHost:
         self._new_id = new_id
         self._config = config
         self._registry = registry
+        self._bodies = bodies
+        self._idle_s = idle_s
+        self._tries = (0, 0)
         self._is_over = False
         self._attempts: set[tuple[str, int, int]] = set()
         self._job = loop.create_task(self._live())
@@ -116,10 +125,19 @@ class SimulatedHost:
             self.starts += 1
             self._attempts = set()
             await ended
-            pause_us = _TRY_AGAIN_US if self._engine is None else _RESTART_US
+            pause_us = self._try_again_us() if self._engine is None else _RESTART_US
             self._engine = self.task_hub = None
             if not self._is_over:
                 await asyncio.sleep(self._trouble.between(*pause_us) / 1e6)
+
+    def _try_again_us(self) -> tuple[int, int]:
+        """Return how long to wait before asking for the store again; ever longer, while nothing goes wrong."""
+        struck = len(self._trouble.happened)
+        count, struck_before = self._tries
+        self._tries = (count + 1 if struck == struck_before else 0, struck)
+        longer = 2 ** min(count, _LONGER_MAX) if self._idle_s > _OFTEN_S else 1
+        low, high = _TRY_AGAIN
+        return int(low * self._idle_s * longer * 1e6), int(high * self._idle_s * longer * 1e6)
 
     async def _main(self, process: Process) -> None:
         engine = Engine(
@@ -130,6 +148,8 @@ class SimulatedHost:
             self.clock,
             self._new_id,
         )
+        builtins = SimulatedBuiltins(functools.partial(self._simulated, process))
+        engine._builtins = builtins  # pyright: ignore[reportPrivateUsage] - there is no other use for such a parameter
         try:
             await engine.start()
         except StorageError:
@@ -153,9 +173,7 @@ class SimulatedHost:
             dies = self._trouble.happens("activity_kills", self._trouble.faults.activity_kills)
             if dies and self._trouble.coin():
                 await _die(process)
-            result = activity.function(*arguments)
-            if activity.runs_in == "loop":
-                result = await result
+            result = await self._bodies.run(activity, arguments)
             if dies:
                 await _die(process)
             return result

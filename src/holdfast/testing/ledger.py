@@ -12,6 +12,7 @@ from typing import Any, Final, NoReturn, TypeVar, cast
 import msgspec
 
 from holdfast.codec.history import decode_events
+from holdfast.model.history import ExecutionRewound, HistoryEvent, TaskScheduled
 from holdfast.model.status import OrchestrationStatus
 from holdfast.storage.port import (
     ActivityRow,
@@ -52,6 +53,8 @@ class Ledger:
         """Every message, episode and entity state that ever became durable, in order."""
         self.attempts: dict[tuple[str, int], int] = {}
         """For each activity that ever became durable, the attempts that did."""
+        self.scheduled: list[tuple[str, TaskScheduled]] = []
+        """Every call of an activity, with its execution, in the order in which they became durable."""
         self.commits = 0
         self.rows_changed = 0
         self._message_ids: set[int] = set()
@@ -213,9 +216,18 @@ class Ledger:
             episodes.append(row.events)
             self.texts.append(row.events)
             fold = self.folds.setdefault(row.execution_id, ExecutionFold())
-            problem = fold.add(decode_events(row.events), self._now_us())
+            events = decode_events(row.events)
+            self._note_calls(row.execution_id, events)
+            problem = fold.add(events, self._now_us())
             if problem is not None:
                 self._broken(problem[0], f"execution {row.execution_id}, episode {row.episode}: {problem[1]}")
+
+    def _note_calls(self, execution_id: str, events: tuple[HistoryEvent, ...]) -> None:
+        for event in events:
+            if isinstance(event, ExecutionRewound):  # what came before was taken over, and is here already
+                self.scheduled = [each for each in self.scheduled if each[0] != execution_id]
+            elif isinstance(event, TaskScheduled):
+                self.scheduled.append((execution_id, event))
 
     def _check_instance(self, row: InstanceRow) -> None:
         if row.instance_id.startswith("@"):

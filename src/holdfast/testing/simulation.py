@@ -19,17 +19,21 @@ from holdfast.app import App
 from holdfast.client.client import Client
 from holdfast.codec.converter import JsonConverter
 from holdfast.engine.config import HostConfig
+from holdfast.model.status import OrchestrationStatus
+from holdfast.testing.bodies import ActivityBodies
+from holdfast.testing.controls import Controls
 from holdfast.testing.faults import Faults, Trouble
 from holdfast.testing.finish import check_finished
 from holdfast.testing.hosts import SimulatedClock, SimulatedHost
 from holdfast.testing.ledger import Ledger
 from holdfast.testing.loop import InvariantViolation, NothingHappensError, Process, SimulatedLoop
 from holdfast.testing.network import SimulatedTaskHub
+from holdfast.testing.patient import PatientTaskHub
 from holdfast.testing.store import Database
 
 T = TypeVar("T")
 
-_BEGINS_AT: Final = datetime(2030, 1, 1, tzinfo=UTC)
+BEGINS_AT: Final = datetime(2030, 1, 1, tzinfo=UTC)
 _CLOCK_US_MAX: Final = 60_000_000
 _PAUSE_US: Final = (10_000, 40_000_000)
 _LOOK_AGAIN_S: Final = 0.25
@@ -40,7 +44,7 @@ class SimulationFailedError(AssertionError):
     """A rule was broken in a simulation. The message names it, and how to see it again."""
 
 
-class Simulation:
+class Simulation(Controls):
     """One run of a scenario: `Simulation(app, seed=7, faults=Faults.some(7)).run(scenario)`.
 
     The scenario is a coroutine function that gets the simulation; it talks to the hosts through `client`, as a program
@@ -57,8 +61,11 @@ class Simulation:
         faults: Faults | None = None,
         config: HostConfig | None = None,
         file: Path | None = None,
-        begins_at: datetime = _BEGINS_AT,
+        begins_at: datetime = BEGINS_AT,
         limit: timedelta = timedelta(days=3650),
+        activities_twice: bool = False,
+        patient: bool = False,
+        idle_s: float | None = None,
     ) -> None:
         """Prepare a world in which nothing runs yet.
 
@@ -66,28 +73,44 @@ class Simulation:
             hosts: how many there are; one of them has the store, the others wait for their turn.
             file: keep everything in this SQLite file, which must be new, instead of in memory.
             limit: how much simulated time the scenario may take.
+            activities_twice: run the body of each activity twice, and forget what came of the first: so it is when a
+                process dies before the outcome is stored.
+            patient: let the client ask again when an answer is lost, by giving a key to what it asks for. Otherwise
+                what has no key may raise `CommitFailedError` when a host crashes, as it may in the world.
+            idle_s: how often hosts look whether they own the store, and what the clock says; by default every few
+                seconds, if there is any use in it. In days of simulated time, each look takes real time.
         """
         self.seed = seed
         self.faults = faults or Faults()
         self.loop = SimulatedLoop(seed)
-        self.trouble = Trouble(self.faults, seed)
-        self.ledger = Ledger(lambda: self._latest_us())
+        super().__init__(
+            Trouble(self.faults, seed), Ledger(lambda: self._latest_us()), ActivityBodies(twice=activities_twice)
+        )
         self.hosts: list[SimulatedHost] = []
         self._app = app
         self._hosts_count = hosts
         self._begins_at = begins_at
         self._limit = limit
+        self._idle_s = idle_s or 5.0
         self._ids = 0
         self._offset_us_max = 0
         self._next: list[tuple[int, str]] = []
-        check_s = 1.0 if self.faults.clock_steps else _NEVER_S
-        renew_s = 5.0 if hosts > 1 else _NEVER_S
+        check_s = (idle_s or 1.0) if self.faults.clock_steps else _NEVER_S
+        renew_s = (idle_s or 5.0) if hosts > 1 else _NEVER_S
         config = config or HostConfig(drain_s=0.2)
         self.config = msgspec.structs.replace(config, clock_check_s=check_s, renew_s=renew_s)
         self._database = Database(self.loop, self.trouble, self.ledger, file)
+        self._database.crashes = self._crash_at
         hub = SimulatedTaskHub(self.loop, lambda: self.hosts, self.trouble, self.ledger)
-        converter = JsonConverter(payload_bytes_max=self.config.limits.payload_bytes_max)
-        self.client = Client(hub, converter, self.config.limits, now=self.now, new_id=self.new_id)
+        if patient:
+            hub = PatientTaskHub(self.loop, lambda: self.hosts, self.trouble, self.ledger, self.new_id)
+        self.client = Client(
+            hub,
+            JsonConverter(payload_bytes_max=self.config.limits.payload_bytes_max),
+            self.config.limits,
+            now=self.now,
+            new_id=self.new_id,
+        )
         self.loop.interrupt = self._interrupt
 
     @property
@@ -95,11 +118,20 @@ class Simulation:
         """What the run has come to, in one number: the same for every run with the same seed and code."""
         return self.loop.fingerprint
 
+    @property
+    def moment(self) -> str:
+        """Where the run is, and what went wrong so far: for a message that lets it be seen again."""
+        return (
+            f"seed {self.seed}, step {self.loop.steps}, {self.loop.now_us / 1e6:.6f} s, "
+            f"after: {', '.join(self.trouble.happened) or 'no fault'}"
+        )
+
     def now(self) -> datetime:
         """Return the time by the clock of the world outside."""
         return self._begins_at + timedelta(microseconds=self.loop.now_us)
 
     def new_id(self) -> str:
+        """Return an id that no other has, the same in each run."""
         self._ids += 1
         return f"id{self._ids:06d}"
 
@@ -116,22 +148,28 @@ class Simulation:
         try:
             return self.loop.run_until_complete(self._live(scenario))
         except (InvariantViolation, NothingHappensError) as error:
-            raise SimulationFailedError(
-                f"{': '.join(str(each) for each in error.args)}\n  seed {self.seed}, step {self.loop.steps}, "
-                f"{self.loop.now_us / 1e6:.6f} s, after: {', '.join(self.trouble.happened) or 'no fault'}"
-            ) from error
+            what = ": ".join(str(each) for each in error.args)
+            if isinstance(error, NothingHappensError):
+                what = f"The scenario waits for what can never happen; {self._unfinished()}"
+            raise SimulationFailedError(f"{what}\n  {self.moment}") from error
+        except Exception as error:
+            error.add_note(f"In a simulation: {self.moment}")
+            raise
         finally:
             self.loop.close()
 
     async def _live(self, scenario: Callable[[Simulation], Awaitable[T]]) -> T:
         self.loop.call_outside_later(
-            self._limit // timedelta(microseconds=1), self._give_up, f"the scenario has not ended within {self._limit}"
+            self._limit // timedelta(microseconds=1),
+            self._give_up,
+            f"the scenario has not ended within {self._limit.days} days",
         )
         for number in range(self._hosts_count):
             await self._add_host(f"host-{number}")
         self._plan()
         result = await scenario(self)
         await self.settle()
+        self._crashes.is_armed = False
         await check_finished(self.ledger, self._database, self._app.registry, self.config)
         for host in self.hosts:
             await host.end()
@@ -168,6 +206,8 @@ class Simulation:
                 self.new_id,
                 self.config,
                 lambda: self._app.registry,
+                self._bodies,
+                self._idle_s,
             )
         )
 
@@ -188,7 +228,15 @@ class Simulation:
         return begins // timedelta(microseconds=1) + self.loop.now_us + self._offset_us_max
 
     def _give_up(self, why: str) -> None:
-        raise InvariantViolation("everything ends", why)
+        raise InvariantViolation("everything ends", f"{why}; {self._unfinished()}")
+
+    def _unfinished(self) -> str:
+        found = [
+            f"{row.instance_id!r} of {row.name!r} is {row.status}"
+            for row in self.ledger.instances.values()
+            if not row.instance_id.startswith("@") and not OrchestrationStatus(row.status).is_terminal
+        ]
+        return ", ".join(found[:5]) or "no orchestration is unfinished"
 
     # What happens between two steps
 

@@ -22,6 +22,7 @@ from holdfast.storage.port import (
     WriteSet,
 )
 from holdfast.storage.sqlite.store import SqliteStore
+from holdfast.testing.crashes import Side
 from holdfast.testing.faults import Trouble
 from holdfast.testing.ledger import Ledger
 from holdfast.testing.loop import Process, SimulatedLoop
@@ -42,6 +43,8 @@ class Database:
         self.ledger = ledger
         self.path = path
         self.data = MemoryData()
+        self.crashes: Callable[[Side, int], bool] = lambda side, commit: False
+        """Whether all hosts crash before, or after, the commit of a number; it is asked at both."""
         self._owner: SimulatedStore | None = None
 
     def connect(self, process: Process) -> SimulatedStore:
@@ -131,6 +134,7 @@ class SimulatedStore:
             self._ledger.apply(fence, writes)
             self._loop.note(self._ledger.lsn)
             self._loop.note(self._ledger.rows_changed)
+            self._database.crashes("after", self._ledger.commits)
 
         await self._call("commit", commit)
 
@@ -204,6 +208,8 @@ class SimulatedStore:
         error: StorageError | None = None
         if crash and trouble.coin():
             self.process.kill()
+            return
+        if name == "commit" and self._database.crashes("before", self._ledger.commits + 1):
             return
         if name == "commit" and trouble.happens("commit_refused", faults.commit_refused):
             error = CommitFailedError("The simulated store refuses this commit.")
