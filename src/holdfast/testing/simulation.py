@@ -38,6 +38,13 @@ _CLOCK_US_MAX: Final = 60_000_000
 _PAUSE_US: Final = (10_000, 40_000_000)
 _LOOK_AGAIN_S: Final = 0.25
 _NEVER_S: Final = 1e7
+_INTERRUPTIONS: Final = {
+    "crash": "crash_steps",
+    "pause": "pause_steps",
+    "evict": "evict_steps",
+    "set the clock": "clock_steps",
+}
+"""What happens between two steps, and the setting of `Faults` that says how often."""
 
 
 class SimulationFailedError(AssertionError):
@@ -242,16 +249,14 @@ class Simulation(Controls):
 
     def _plan(self) -> None:
         """Decide when something happens next, for each kind of it."""
-        faults = self.faults
-        for kind, mean in (
-            ("crash", faults.crash_steps),
-            ("pause", faults.pause_steps),
-            ("evict", faults.evict_steps),
-            ("set the clock", faults.clock_steps),
-        ):
-            if mean:
-                self._next.append((self.loop.steps + self.trouble.steps_until(mean), kind))
+        for kind in _INTERRUPTIONS:
+            self._plan_next(kind)
         self._arm()
+
+    def _plan_next(self, kind: str) -> None:
+        mean_steps: int = getattr(self.faults, _INTERRUPTIONS[kind])
+        if mean_steps:
+            self._next.append((self.loop.steps + self.trouble.steps_until(mean_steps), kind))
 
     def _arm(self) -> None:
         self._next.sort()
@@ -261,15 +266,9 @@ class Simulation(Controls):
         _, kind = self._next.pop(0)
         host = next((each for each in self.hosts if each.process is process), None)
         host = host or self.hosts[self.trouble.between(0, len(self.hosts) - 1)]
-        mean = {
-            "crash": self.faults.crash_steps,
-            "pause": self.faults.pause_steps,
-            "evict": self.faults.evict_steps,
-            "set the clock": self.faults.clock_steps,
-        }[kind]
         if self.trouble.left > 0:
             self._happen(kind, host)
-            self._next.append((self.loop.steps + self.trouble.steps_until(mean), kind))
+            self._plan_next(kind)
         self._arm()
 
     def _happen(self, kind: str, host: SimulatedHost) -> None:
