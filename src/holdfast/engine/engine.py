@@ -75,10 +75,10 @@ class Engine:
         self.new_id = new_id
         self.waiters = Waiters()
         self.worker = Worker(registry, converter, config)
-        self._builtins = Builtins(config.http_calls, token_sources)
+        self.builtins = Builtins(config.http_calls, token_sources)
         self._progress = Progress(self._record_progress)
         self._runner = ActivityRunner(
-            lambda name, version: self._builtins.find(name) or registry.activity(name, version),
+            lambda name, version: self.builtins.find(name) or registry.activity(name, version),
             converter,
             config,
             self.clock,
@@ -171,7 +171,7 @@ class Engine:
             self._runner.drain(self.config.drain_s),
             *([] if self._node is None else [self._node.batches.drain(self.config.drain_s)]),
         )
-        await self._builtins.close()
+        await self.builtins.close()
         self._progress.close()
         node, self._node = self._node, None
         if node is not None:

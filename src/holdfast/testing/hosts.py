@@ -148,8 +148,7 @@ class SimulatedHost:
             self.clock,
             self._new_id,
         )
-        builtins = SimulatedBuiltins(functools.partial(self._simulated, process))
-        engine._builtins = builtins  # pyright: ignore[reportPrivateUsage] - there is no other use for such a parameter
+        engine.builtins = SimulatedBuiltins(functools.partial(self._simulated, process))
         try:
             await engine.start()
         except StorageError:
