@@ -82,3 +82,45 @@ async def fail_reads(sim: Simulation) -> list[int]:
 def test_a_read_that_fails_is_not_the_fault_of_who_was_stored_last() -> None:
     """After a few of them it was parked, though nothing was wrong with it."""
     assert Simulation(make_app()).run(fail_reads) == list(range(8))
+
+
+def make_deadly_app(worlds: list[Simulation]) -> App:
+    app = App()
+
+    @app.activity
+    async def deadly() -> None:
+        await asyncio.sleep(0.005)
+        worlds[-1].crash()
+        await asyncio.Event().wait()
+
+    @app.activity
+    async def harmless() -> str:
+        await asyncio.sleep(0.01)
+        return "done"
+
+    @app.orchestrator
+    async def doomed(ctx: OrchestrationContext) -> None:
+        await ctx.call_activity(deadly)
+
+    @app.orchestrator
+    async def innocent(ctx: OrchestrationContext) -> str:
+        return await ctx.call_activity(harmless)
+
+    _ = (doomed, innocent)
+    return app
+
+
+async def kill_beside(sim: Simulation) -> str:
+    run = await sim.client.start_new("innocent", request_key="i")
+    doomed = await sim.client.start_new("doomed", request_key="d")
+    stopped = await sim.client.wait_until_stopped(doomed.instance_id)
+    assert stopped.parked is not None
+    return await run.wait_for_completion()
+
+
+def test_who_runs_beside_work_that_kills_is_not_parked_with_it() -> None:
+    """Found innocent, it was not stored before the next suspect killed the process, until its patience was over."""
+    worlds: list[Simulation] = []
+    for seed in range(20):
+        worlds.append(Simulation(make_deadly_app(worlds), seed=seed))
+        assert worlds[-1].run(kill_beside) == "done"

@@ -134,7 +134,7 @@ class Suspects:
         self._done.clear()
         node.append(node.hub.count_delivery(instance, activity, node.clock.now()))
         await self._alone()
-        await self._consumed(instance, activity.sequence)
+        await self._kept(activity)
 
     async def _run_instance(self, instance_id: str) -> None:
         node = self._node
@@ -161,14 +161,21 @@ class Suspects:
             return
         await self._node.journal.durable(self._node.hub.lsn)
 
-    async def _consumed(self, instance: Instance, sequence: int) -> None:
-        """Wait a moment until the outcome of a suspect is stored: the next one may kill the process.
+    async def _kept(self, activity: ScheduledActivity) -> None:
+        """Store the outcome of a suspect, since the next one may kill the process.
 
-        Only a moment, because its orchestration may be a suspect too, and wait for its turn.
+        Its orchestration may be a suspect too, or be held back until all of them have run: so it is stored as a
+        message.
         """
+        instance = await self._instance(activity.instance_id)
+        if instance is None:
+            return
+        kept = self._node.hub.keep_answers(instance, self._node.clock.now())
+        if kept is not None:
+            self._node.append(kept)
         with suppress(TimeoutError):
             async with asyncio.timeout(_CONSUMED_S):
-                while sequence in instance.answered:  # noqa: ASYNC110 - rare
+                while activity.sequence in instance.answered:  # noqa: ASYNC110 - rare: an episode that is being replayed
                     await asyncio.sleep(0.001)
         await self._node.journal.durable(self._node.hub.lsn)
 

@@ -189,6 +189,15 @@ class Hub(Requests):
         transition.send(instance.instance_id, message.event, instance.execution_id)
         return transition
 
+    def keep_answers(self, instance: Instance, now: datetime) -> Transition | None:
+        """Store the results of activities that wait for an instance, which may have to wait for its turn."""
+        if not any(message.activity is not None for message in instance.inbox):
+            return None
+        transition = self._begin(instance.instance_id, now)
+        transition.touch(instance)
+        keep_answers(transition, instance)
+        return transition
+
     def finish_activity(
         self, instance: Instance, work_item: ActivityWorkItem, outcome: Outcome, now: datetime
     ) -> Message | Transition | None:
