@@ -220,7 +220,7 @@ async def test_waits(sim):
     )
     found = run(pytester)
     found.assert_outcomes(failed=1)
-    found.stdout.fnmatch_lines(["*has not ended within 2 days; 'id*' of 'purchase' is Running"])
+    found.stdout.fnmatch_lines(["*has not ended within 2 days, 0:00:00; 'id*' of 'purchase' is Running"])
 
 
 def test_a_wrong_marker_is_refused(pytester: pytest.Pytester) -> None:

@@ -106,7 +106,7 @@ def test_what_never_happens_is_told() -> None:
     async def wait(sim: Simulation) -> None:
         await (await sim.client.start_new(refund, Claim(1))).wait_for_completion()
 
-    with pytest.raises(SimulationFailedError, match="within 1 days; 'id000001' of 'refund' is Running"):
+    with pytest.raises(SimulationFailedError, match="within 1 day, 0:00:00; 'id000001' of 'refund' is Running"):
         Simulation(app, limit=timedelta(days=1)).run(wait)
 
 

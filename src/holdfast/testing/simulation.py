@@ -169,7 +169,7 @@ class Simulation(Controls):
         self.loop.call_outside_later(
             self._limit // timedelta(microseconds=1),
             self._give_up,
-            f"the scenario has not ended within {self._limit.days} days",
+            f"the scenario has not ended within {self._limit}",
         )
         for number in range(self._hosts_count):
             await self._add_host(f"host-{number}")
