@@ -107,7 +107,7 @@ def kill_again_and_again(tmp_path: Path, kills: int, seed: int) -> None:
     said: list[list[str]] = []
     for number in range(kills):
         said += load_until_killed(store, log, number, dice.uniform(0, 0.2))
-        if number % 10 == 9:
+        if number % 50 == 24:
             check_cold(store)
     check(store, log, said)
 
