@@ -217,14 +217,6 @@ BUGS: tuple[PlantedBug, ...] = (
         "work that kills its host is tried for ever",
         ("engine.suspects:Suspects._run_activity", "if activity.deliveries >=", "if False and activity.deliveries >="),
     ),
-    bug(
-        "the outcome of a suspect is lost when the next one kills",
-        (
-            "engine.suspects:Suspects._kept",
-            "kept = self._node.hub.keep_answers(instance, self._node.clock.now())",
-            "kept = None",
-        ),
-    ),
     # Timers
     bug(
         "timers fire early",

@@ -85,7 +85,6 @@ HARD = frozenset(
     {
         "an idle owner does not notice that it was replaced",
         "an orchestrator sees a time before that of its timer",
-        "the outcome of a suspect is lost when the next one kills",
         "messages of an old execution reach the new one",
     }
 )
