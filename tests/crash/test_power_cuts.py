@@ -151,10 +151,10 @@ def die_of_a_failed_sync(tmp_path: Path, number: int, dice: random.Random) -> bo
 def first_safe_cut(operations: list[Operation], died: int) -> int:
     """Return from where on the power may fail in the process after one that died of a failed sync.
 
-    A known gap, which guarantees.md tells of: if it was the log that could not be synced, not before the next process has emptied it for good. Until
-    then the file may hold a commit of which the log on the disk, which is older, knows nothing. SQLite then mixes the
-    two, and the file can be corrupt. It takes a failed sync, a death before the process could react to it, and a power
-    cut while the next one is opening the file.
+    A known gap, which guarantees.md tells of: if it was the log that could not be synced, not before the next process
+    has emptied it for good. Until then the file may hold a commit of which the log on the disk, which is older, knows
+    nothing. SQLite then mixes the two, and the file can be corrupt. It takes a failed sync, a death before the process
+    could react to it, and a power cut while the next one is opening the file.
     """
     if operations[died - 1].name != "hub.db-wal":
         return died
