@@ -15,7 +15,7 @@ from holdfast.codec.converter import JsonConverter
 from holdfast.engine.clock import Clock
 from holdfast.engine.engine import Engine
 from holdfast.engine.task_hub import LocalTaskHub
-from holdfast.errors import CommitFailedError, StorageError
+from holdfast.errors import CommitFailedError, OverloadedError, StorageError
 from holdfast.storage.port import Fence, Store, WriteSet
 
 SOON = timedelta(seconds=60)
@@ -57,6 +57,27 @@ async def until(condition: Callable[[], bool]) -> None:
         return condition()
 
     await eventually(holds)
+
+
+async def insist(request: Callable[[], Awaitable[None]]) -> None:
+    """Repeat an idempotent request until it is acknowledged, as a careful client does."""
+    while True:
+        try:
+            await request()
+        except (StorageError, OverloadedError):
+            await asyncio.sleep(0.001)
+        else:
+            return
+
+
+async def start(run: Run, name: str, value: object, instance_id: str) -> None:
+    """Start an orchestration once, whatever becomes of the first request."""
+
+    async def request() -> None:
+        if await run.client.get_status(instance_id) is None:
+            await run.client.start_new(name, value, instance_id=instance_id)
+
+    await insist(request)
 
 
 if TYPE_CHECKING:

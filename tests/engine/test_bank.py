@@ -13,8 +13,7 @@ from datetime import timedelta
 from pathlib import Path
 
 import pytest
-from engine_kit import SOON, FailingStore, Run, eventually, running
-from test_crash_points import insist, start
+from engine_kit import SOON, FailingStore, Run, eventually, insist, running, start
 
 from holdfast import (
     App,

@@ -10,8 +10,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
-from engine_kit import SOON, FailingStore, Run, World, eventually, running, until
-from test_crash_points import insist
+from engine_kit import SOON, FailingStore, Run, World, eventually, insist, running, until
 from test_orchestrations import MakeStore, on
 
 from holdfast import (

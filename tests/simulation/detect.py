@@ -20,7 +20,7 @@ from seeds import be_quiet, run_seed
 SEEDS_MAX = 3_000
 """Within so many seeds each planted bug must be found."""
 _STEPS_MAX = 60_000
-_STUCK_S = 20
+_STUCK_S = 60
 
 
 class Detection(NamedTuple):
@@ -36,7 +36,7 @@ def detect(bug: PlantedBug, directory: Path, seeds_max: int = SEEDS_MAX, first: 
         with planted(bug):
             finding = _finding(seed, directory)
         if finding is not None:
-            run_seed(seed, directory)
+            run_seed(seed, directory, steps_max=_STEPS_MAX)
             return Detection(bug.name, seed - first + 1, finding)
     return Detection(bug.name, None, "")
 
@@ -54,8 +54,8 @@ def _finding(seed: int, directory: Path) -> str | None:
     return None
 
 
-class _StuckError(BaseException):
-    pass
+class _StuckError(KeyboardInterrupt):
+    """The only kind of error that no part of asyncio keeps to itself."""
 
 
 def _give_up(*_: object) -> None:

@@ -217,6 +217,15 @@ BUGS: tuple[PlantedBug, ...] = (
         "work that kills its host is tried for ever",
         ("engine.suspects:Suspects._run_activity", "if activity.deliveries >=", "if False and activity.deliveries >="),
     ),
+    bug(
+        "an internal error, after which the host starts again",
+        (
+            "hub.hub:Hub.finish_activity",
+            "if activity is None:",
+            "if activity is not None and self.lsn % 7 == 0:\n"
+            "        raise KeyError('planted')\n    if activity is None:",
+        ),
+    ),
     # Timers
     bug(
         "timers fire early",

@@ -26,7 +26,9 @@ sys.path.insert(0, str(Path(__file__).parent))
 from workloads import Workload, make_world
 
 from holdfast import HostConfig, Limits
+from holdfast.model.requests import OperationRequest
 from holdfast.testing.faults import Faults
+from holdfast.testing.loop import InvariantViolation
 from holdfast.testing.simulation import Simulation, SimulationFailedError
 
 SQLITE_EACH = 20
@@ -60,6 +62,7 @@ def make_simulation(seed: int, file: Path | None = None) -> tuple[Simulation, li
 async def play(sim: Simulation, workloads: list[Workload]) -> None:
     for workload in workloads:
         workload.outside.said = sim.ledger.ever_said
+    sim.task_hub.answered = lambda request: check_answer(sim, request)
     await asyncio.gather(*(workload.play(sim) for workload in workloads))
     await sim.settle()
     for _ in range(200):  # what nobody waits for ends as well, after as many timers as it may have
@@ -74,6 +77,16 @@ async def play(sim: Simulation, workloads: list[Workload]) -> None:
     states = {row.instance_id: json.loads(row.state) for row in sim.ledger.instances.values() if row.state is not None}
     for workload in workloads:
         workload.check(states)
+
+
+def check_answer(sim: Simulation, request: OperationRequest) -> None:
+    """Hold that a token is stored, and that a call without a key does not wait any more, when its answer is sent."""
+    token = (request.input or "").strip('"')
+    if not sim.ledger.ever_said(token):
+        raise InvariantViolation("answers are durable", f"{token} was accepted, and is not stored")
+    waiting = [row for row in sim.ledger.messages.values() if row.instance_id == request.instance_id]
+    if request.key is None and any(token in row.event and "OperationCalled" in row.event for row in waiting):
+        raise InvariantViolation("answers are durable", f"{token} was answered, and still waits")
 
 
 def _has_ended(status: str) -> bool:

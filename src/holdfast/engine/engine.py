@@ -87,7 +87,8 @@ class Engine:
         )
         self._node: Node | None = None
         self._first_lsn = 0
-        self._last_failure: Exception | None = None
+        self.last_failure: Exception | None = None
+        """Why it had to start from what is stored, if it had to."""
         self._jobs: set[asyncio.Task[None]] = set()
         self._answers = Answers()
         self._culprits = Culprits()
@@ -121,11 +122,13 @@ class Engine:
         if self._is_stopping or self._stopped is None or self._stopped.done():
             raise HostStoppedError("The host is not running; nothing was stored.")
         if self._node is None:
-            raise OverloadedError(
-                "The host is recovering from a storage failure; nothing was stored. Try again soon. It was: "
-                f"{self._last_failure}"
-            )
+            was = "" if self.last_failure is None else f" It was: {self.last_failure}"
+            raise OverloadedError(f"The host is starting; nothing was stored. Try again soon.{was}")
         return self._node
+
+    def note_failure(self, error: Exception) -> None:
+        """Keep the reason for which the engine starts again; a simulation looks at it."""
+        self.last_failure = error
 
     def check_input(self, function: FunctionReference, input: str | None) -> None:
         """Raise PayloadError if an input does not fit the type that a function declares for it."""
@@ -300,11 +303,10 @@ class Engine:
             logger.error("An internal error. The host starts again from what is stored.", exc_info=error)
             if instance_id is not None:
                 self._culprits.suspect(instance_id, error)
-        self._node, self._last_failure = None, error
+        self._node = None
+        self.note_failure(error)
         progress = node.journal.durable_lsn > self._first_lsn
-        # A read that fails is nobody's fault, whatever was being committed beside it.
-        group = node.journal.in_flight if isinstance(error, CommitFailedError) else []
-        self._culprits.failed(error, group, progress=progress)
+        self._culprits.failed(error, node.journal.failed_group, progress=progress)
         node.abandon()
         # A store that another process took is not taken back: the two would fight for ever.
         lost = isinstance(error, OwnershipLostError)
@@ -327,7 +329,7 @@ class Engine:
                 await self._end(error)
                 return
             except Exception as error:  # of the store, or a bug of ours: there is nothing better than to try again
-                self._last_failure = error
+                self.note_failure(error)
                 logger.error("The store cannot be taken again yet: %r", error)  # noqa: TRY400
                 self._culprits.failures_in_a_row += 1
             else:

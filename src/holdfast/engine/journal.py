@@ -28,8 +28,8 @@ class Journal:
         self.group_max = config.group_transitions_max
         """How many transitions one commit may have."""
         self._in_flight_lsn = 0
-        self.in_flight: list[str] = []
-        """The instances of the group that is being committed, or whose commit failed."""
+        self.failed_group: list[str] = []
+        """The instances of the group whose commit failed, for whatever reason."""
         self._store = store
         self._ownership = ownership
         self._config = config
@@ -108,11 +108,13 @@ class Journal:
             encoded, released = self._waiting.popleft()
             group.append(encoded)
             outputs.extend(released)
-        self.in_flight = [encoded.instance_id for encoded in group]
         self._in_flight_lsn = group[-1].lsn
-        # Shielded: cancelling this loop must not leave a commit behind that nobody waits for.
-        await asyncio.shield(self._store.commit(self._ownership.fence, coalesce(self.durable_lsn, group)))
-        self.in_flight = []
+        try:
+            # Shielded: cancelling this loop must not leave a commit behind that nobody waits for.
+            await asyncio.shield(self._store.commit(self._ownership.fence, coalesce(self.durable_lsn, group)))
+        except Exception:
+            self.failed_group = [encoded.instance_id for encoded in group]
+            raise
         self._waiting_bytes -= sum(each.size_bytes for each in group)
         self.durable_lsn = group[-1].lsn
         while self._waiters and self._waiters[0][0] <= self.durable_lsn:

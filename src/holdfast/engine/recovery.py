@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 
 from holdfast.engine.activity_runner import ActivityRunner
 from holdfast.engine.clock import to_microseconds
 from holdfast.engine.node import Node
 from holdfast.engine.rows import decode_activity, decode_timer
-from holdfast.errors import CorruptRecordError
+from holdfast.errors import CorruptRecordError, OwnershipLostError, StorageError
 from holdfast.model.failure import failure_from_exception
 from holdfast.storage.port import Store
+
+logger = logging.getLogger("holdfast.engine")
 
 _ROWS_PER_READ = 5_000
 _INSTANCES_PER_READ = 500
@@ -57,12 +60,19 @@ async def keep_filled(node: Node, store: Store, runner: ActivityRunner) -> None:
 async def keep_ownership(node: Node, store: Store) -> None:
     """Make sure now and then that the store is still ours, also when there is nothing to commit. Never ends.
 
+    A store that cannot be read just now tells nothing, and is asked again.
+
     Raises:
         OwnershipLostError: when it is not; whoever waits at this host would wait for ever.
     """
     while True:
         await asyncio.sleep(node.config.renew_s)
-        await store.renew(node.fence)
+        try:
+            await store.renew(node.fence)
+        except OwnershipLostError:
+            raise
+        except StorageError as error:
+            logger.warning("It could not be found out whether this host still owns its store: %s", error)
 
 
 def _wall_clock_offset_s(node: Node, ticks_s: float) -> float:

@@ -7,6 +7,8 @@ from typing import Final
 
 import msgspec
 
+from holdfast.errors import ConfigurationError
+
 
 class Faults(msgspec.Struct, frozen=True, kw_only=True):
     """How often things go wrong, until `total` of them have; then the world is well, and everything must end well.
@@ -41,6 +43,15 @@ class Faults(msgspec.Struct, frozen=True, kw_only=True):
     """An activity takes its host with it, before or after it has done its work."""
     activity_slow: float = 0.0
     """An activity takes seconds."""
+
+    def __post_init__(self) -> None:
+        """Refuse what cannot be, and rates of faults of which there may be none."""
+        given = {name: getattr(self, name) for name in self.__struct_fields__ if name != "total"}
+        for name, value in given.items():
+            if value < 0 or (value > 1 and not name.endswith("_steps")):
+                raise ConfigurationError(f"{name} is {value}; it must be a probability, or a number of steps.")
+        if self.total < 0 or (self.total == 0 and any(value for name, value in given.items() if name != "evict_steps")):
+            raise ConfigurationError(f"total is {self.total}: it is how many faults there may be; give it, too.")
 
     @staticmethod
     def some(seed: object) -> Faults:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
 from typing import Any, Final, NoReturn
 
@@ -29,7 +30,7 @@ async def check_finished(ledger: Ledger, database: Database, registry: Registry,
     Raises:
         InvariantViolation: naming what is broken.
     """
-    check_stored(ledger, await database.everything(list(ledger.instances)))
+    check_stored(ledger, database.everything())
     orchestrations = [row for row in ledger.instances.values() if not row.instance_id.startswith("@")]
     for row in orchestrations:
         _check_nothing_forgotten(ledger, row)
@@ -73,7 +74,8 @@ def _check_nothing_forgotten(ledger: Ledger, row: InstanceRow) -> None:
 
 
 def _in_inbox(events: Iterable[str], number: int) -> bool:
-    return any(f'"task_scheduled_id":{number}' in event for event in events)
+    said = re.compile(rf'"task_scheduled_id":{number}\b')
+    return any(said.search(event) for event in events)
 
 
 def _check_replays(ledger: Ledger, row: InstanceRow, registry: Registry, config: HostConfig) -> None:

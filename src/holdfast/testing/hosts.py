@@ -44,6 +44,17 @@ class SimulatedClock:
         return self._begins_at + timedelta(microseconds=self._loop.now_us + self.offset_us)
 
 
+class _WatchedEngine(Engine):
+    """An engine whose internal errors end the simulation; in the world it would start again and go on."""
+
+    internal_error: Callable[[BaseException], None]
+
+    def note_failure(self, error: Exception) -> None:
+        super().note_failure(error)
+        if not isinstance(error, StorageError):
+            self.internal_error(error)
+
+
 class SimulatedHost:
     """One host after the other under one name: when its process ends, it is started again."""
 
@@ -121,7 +132,7 @@ class SimulatedHost:
             process = self.process = self._loop.process(self.name)
             ended = _end_of(process)
             main = process.start(self._main(process))
-            main.add_done_callback(lambda _, process=process: process.kill())
+            main.add_done_callback(functools.partial(self._ended, process))
             self.starts += 1
             self._attempts = set()
             await ended
@@ -129,6 +140,17 @@ class SimulatedHost:
             self._engine = self.task_hub = None
             if not self._is_over:
                 await asyncio.sleep(self._trouble.between(*pause_us) / 1e6)
+
+    def _ended(self, process: Process, main: asyncio.Task[None]) -> None:
+        error = None if main.cancelled() else main.exception()
+        if error is not None:
+            self._broke(error)
+        process.kill()
+
+    def _broke(self, error: BaseException) -> None:
+        violation = InvariantViolation("no internal errors", f"{self.name}: {error!r}")
+        violation.__cause__ = error
+        self._loop.violated(violation)
 
     def _try_again_us(self) -> tuple[int, int]:
         """Return how long to wait before asking for the store again; ever longer, while nothing goes wrong."""
@@ -140,7 +162,7 @@ class SimulatedHost:
         return int(low * self._idle_s * longer * 1e6), int(high * self._idle_s * longer * 1e6)
 
     async def _main(self, process: Process) -> None:
-        engine = Engine(
+        engine = _WatchedEngine(
             self._registry().with_activities(functools.partial(self._simulated, process)),
             self._database.connect(process),
             JsonConverter(payload_bytes_max=self._config.limits.payload_bytes_max),
@@ -149,6 +171,7 @@ class SimulatedHost:
             self._new_id,
         )
         engine.builtins = SimulatedBuiltins(functools.partial(self._simulated, process))
+        engine.internal_error = self._broke
         try:
             await engine.start()
         except StorageError:

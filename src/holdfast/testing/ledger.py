@@ -60,6 +60,7 @@ class Ledger:
         self._message_ids: set[int] = set()
         self._timer_keys: set[tuple[str, int]] = set()
         self._executions_gone: set[str] = set()
+        self._keys_ever: set[tuple[str, str]] = set()
         self._now_us = now_us
 
     def acquired(self, ownership: Ownership) -> None:
@@ -122,6 +123,17 @@ class Ledger:
         ]
         return found
 
+    def ever_had_key(self, instance_id: str, key: str) -> bool:
+        """Whether an entity remembers, or remembered, an idempotency key, or is about to."""
+        if (instance_id, key) in self._keys_ever:
+            return True
+        said = f'"key":{msgspec.json.encode(key).decode()}'
+        waiting = [row.event for row in self.messages.values() if row.instance_id == instance_id]
+        waiting += [
+            row.event for row in self.timers.values() if row.instance_id == instance_id and row.event is not None
+        ]
+        return any(said in event for event in waiting)
+
     # The tables
 
     def _take_out(self, writes: WriteSet) -> None:
@@ -165,6 +177,7 @@ class Ledger:
             self._insert("child", self.children, row.key, row)
         for row in writes.operation_keys_inserted:
             self._insert("operation key", self.operation_keys, row.key, row)
+            self._keys_ever.add(row.key)
 
     def _change_instances(self, writes: WriteSet) -> None:
         before = dict(self.instances) if writes.instances_removed else self.instances

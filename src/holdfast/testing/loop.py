@@ -57,7 +57,7 @@ class Process:
         return self.paused_at_us is not None
 
     def start(self, work: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
-        """Run a coroutine in this process; the task may be awaited only from inside it."""
+        """Run a coroutine in this process; it may be awaited only from inside it."""
         context = self._context.copy()
         return context.run(self._loop.create_task, work, context=context)
 

@@ -119,7 +119,7 @@ def run_test(
         first.run(scenario)
     except SimulationFailedError as error:
         failure = f"{error}\n  {world.how_to_see_it()}"
-    except Exception as error:
+    except BaseException as error:  # also those of pytest
         error.add_note(world.how_to_see_it())
         raise
     else:

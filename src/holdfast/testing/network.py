@@ -54,6 +54,8 @@ class SimulatedTaskHub:
         self._hosts = hosts
         self._trouble = trouble
         self._ledger = ledger
+        self.answered: Callable[[OperationRequest], None] = lambda _: None
+        """Called for each operation when its answer leaves the host."""
         self._seen: dict[str, tuple[str, int]] = {}
         """By instance, the execution that a client has seen, and how far it was."""
 
@@ -84,14 +86,13 @@ class SimulatedTaskHub:
     async def signal_entities(self, requests: Sequence[OperationRequest]) -> None:
         is_safe = all(request.key is not None for request in requests)
         await self._ask(
-            lambda hub: hub.signal_entities(requests), lambda _: self._check_said(requests), repeatable=is_safe
+            lambda hub: hub.signal_entities(requests), lambda _: self._check_kept(requests), repeatable=is_safe
         )
 
     async def call_entity(self, request: OperationRequest, timeout: timedelta | None) -> OperationAnswer:
         is_safe = request.key is not None
-        check = self._check_said if is_safe else self._check_done
         return await self._ask(
-            lambda hub: hub.call_entity(request, timeout), lambda _: check([request]), repeatable=is_safe
+            lambda hub: hub.call_entity(request, timeout), lambda _: self._check_kept([request]), repeatable=is_safe
         )
 
     async def get_entity(self, instance_id: str) -> EntityState | None:
@@ -112,8 +113,9 @@ class SimulatedTaskHub:
         )
 
     async def get_state(self, instance_id: str) -> OrchestrationState | None:
+        seen = self._seen_of(instance_id)
         state = await self._ask(lambda hub: hub.get_state(instance_id), self._check_stored)
-        return state if state is None else self._told(state)
+        return state if state is None else self._told(state, seen)
 
     async def get_history(self, instance_id: str) -> Sequence[HistoryEvent]:
         return await self._ask(lambda hub: hub.get_history(instance_id))
@@ -122,25 +124,18 @@ class SimulatedTaskHub:
         return await self._ask(lambda hub: hub.export_history(instance_id))
 
     async def wait_until_stopped(self, instance_id: str, timeout: timedelta | None) -> OrchestrationState:
+        seen = self._seen_of(instance_id)
         state = await self._ask(lambda hub: hub.wait_until_stopped(instance_id, timeout), self._check_stored)
-        return self._told(state)
+        return self._told(state, seen)
 
-    def _check_said(self, requests: Sequence[OperationRequest]) -> None:
-        """Hold that what an accepted operation says is in the store, if it says anything that can be told apart."""
+    def _check_kept(self, requests: Sequence[OperationRequest]) -> None:
+        """Hold that what was accepted with a key is known by it in the store."""
         for request in requests:
-            text = (request.input or "").strip('"')
-            if len(text) > 1 and text.isprintable() and text.isascii() and not self._ledger.ever_said(text):
-                _broken("answers are durable", f"{text!r} was accepted for {request.instance_id}, but is not stored")
-
-    def _check_done(self, requests: Sequence[OperationRequest]) -> None:
-        """Hold that what is answered does not wait any more."""
-        self._check_said(requests)
-        for request in requests:
-            waiting = (row.event for row in self._ledger.messages.values() if row.instance_id == request.instance_id)
-            text = f'"operation":"{request.operation}"'
-            escaped = (request.input or "").replace('"', '\\"')
-            if len(escaped) > 5 and any(text in event and escaped in event for event in waiting):
-                _broken("answers are durable", f"{request.instance_id} has answered {request.input}, which still waits")
+            self.answered(request)
+            if request.key is not None and not self._ledger.ever_had_key(request.instance_id, request.key):
+                _broken(
+                    "answers are durable", f"{request.key!r} was accepted for {request.instance_id}, and is not stored"
+                )
 
     def _check_stored(self, state: OrchestrationState | None) -> None:
         """Hold that what a host tells is stored."""
@@ -154,15 +149,16 @@ class SimulatedTaskHub:
         if is_same and status.is_terminal and (row.status, row.output) != (status, state.output):
             _broken("answers are durable", f"{state.instance_id!r} is told to be {status}, but is stored {row.status}")
 
-    def _told(self, state: OrchestrationState) -> OrchestrationState:
-        """Hold that a client never sees a status go back."""
-        status = state.runtime_status
-        rank = _RANKS.get(status, 2)
-        execution_id, seen = self._seen.get(state.instance_id, ("", 0))
-        if execution_id == state.execution_id and rank < seen:
-            _broken("status goes forward", f"{state.instance_id!r} is told to be {status} again")
-        self._seen[state.instance_id] = (state.execution_id, rank)
+    def _told(self, state: OrchestrationState, seen: tuple[str, int]) -> OrchestrationState:
+        """Hold that a client is told no earlier status than it had seen when it asked."""
+        rank = _RANKS.get(state.runtime_status, 2)
+        if seen[0] == state.execution_id and rank < seen[1]:
+            _broken("status goes forward", f"{state.instance_id!r} is told to be {state.runtime_status} again")
+        self._seen[state.instance_id] = (state.execution_id, max(rank, seen[1] if seen[0] == state.execution_id else 0))
         return state
+
+    def _seen_of(self, instance_id: str) -> tuple[str, int]:
+        return self._seen.get(instance_id, ("", 0))
 
     async def _ask(
         self,

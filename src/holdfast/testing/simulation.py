@@ -19,6 +19,7 @@ from holdfast.app import App
 from holdfast.client.client import Client
 from holdfast.codec.converter import JsonConverter
 from holdfast.engine.config import HostConfig
+from holdfast.errors import ConfigurationError
 from holdfast.model.status import OrchestrationStatus
 from holdfast.testing.bodies import ActivityBodies
 from holdfast.testing.controls import Controls
@@ -102,22 +103,19 @@ class Simulation(Controls):
         self._ids = 0
         self._offset_us_max = 0
         self._next: list[tuple[int, str]] = []
-        check_s = (idle_s or 1.0) if self.faults.clock_steps else _NEVER_S
-        renew_s = (idle_s or 5.0) if hosts > 1 else _NEVER_S
-        config = config or HostConfig(drain_s=0.2)
-        self.config = msgspec.structs.replace(config, clock_check_s=check_s, renew_s=renew_s)
+        self.config = msgspec.structs.replace(
+            config or HostConfig(drain_s=0.2),
+            clock_check_s=(idle_s or 1.0) if self.faults.clock_steps else _NEVER_S,
+            renew_s=(idle_s or 5.0) if hosts > 1 else _NEVER_S,
+        )
         self._database = Database(self.loop, self.trouble, self.ledger, file)
         self._database.crashes = self._crash_at
         hub = SimulatedTaskHub(self.loop, lambda: self.hosts, self.trouble, self.ledger)
         if patient:
             hub = PatientTaskHub(self.loop, lambda: self.hosts, self.trouble, self.ledger, self.new_id)
-        self.client = Client(
-            hub,
-            JsonConverter(payload_bytes_max=self.config.limits.payload_bytes_max),
-            self.config.limits,
-            now=self.now,
-            new_id=self.new_id,
-        )
+        self.task_hub = hub
+        converter = JsonConverter(payload_bytes_max=self.config.limits.payload_bytes_max)
+        self.client = Client(hub, converter, self.config.limits, now=self.now, new_id=self.new_id)
         self.loop.interrupt = self._interrupt
 
     @property
@@ -151,7 +149,10 @@ class Simulation(Controls):
 
         Raises:
             SimulationFailedError: if a rule was broken, by the seed and the step at which it can be seen again.
+            ConfigurationError: if it has run before.
         """
+        if self.hosts or self.loop.is_closed():
+            raise ConfigurationError("A simulation runs once; make a new one.")
         try:
             return self.loop.run_until_complete(self._live(scenario))
         except (InvariantViolation, NothingHappensError) as error:
@@ -159,7 +160,7 @@ class Simulation(Controls):
             if isinstance(error, NothingHappensError):
                 what = f"The scenario waits for what can never happen; {self._unfinished()}"
             raise SimulationFailedError(f"{what}\n  {self.moment}") from error
-        except Exception as error:
+        except BaseException as error:  # also those of pytest
             error.add_note(f"In a simulation: {self.moment}")
             raise
         finally:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine
+import sqlite3
+from collections.abc import Callable, Coroutine, Sequence
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
@@ -11,9 +12,12 @@ from holdfast.errors import CommitFailedError, StorageError
 from holdfast.storage.memory import MemoryData, MemoryStore
 from holdfast.storage.port import (
     ActivityRow,
+    ChildRow,
     EntityRow,
     Fence,
+    InboxRow,
     InstanceRow,
+    OperationKeyRow,
     Ownership,
     PageKey,
     Store,
@@ -52,7 +56,7 @@ class Database:
         inner = MemoryStore(self.data) if self.path is None else SqliteStore(self.path)
         return SimulatedStore(self, inner, process)
 
-    async def everything(self, instance_ids: list[str]) -> dict[str, dict[Any, Any]]:
+    def everything(self) -> dict[str, dict[Any, Any]]:
         """Return all rows by table and key, read from the store itself."""
         if self.path is None:
             data = self.data
@@ -65,22 +69,7 @@ class Database:
                 "child": dict(data.children),
                 "operation key": dict(data.operation_keys),
             }
-        store = SqliteStore(self.path)
-        try:
-            stored = await store.load(instance_ids)
-            rows = [each.row for each in stored if each.row is not None]
-            history = {row.execution_id: await store.load_history(row.execution_id) for row in rows}
-            return {
-                "instance": {row.instance_id: row for row in rows},
-                "history": {key: texts for key, texts in history.items() if texts},
-                "message": {row.message_id: row for each in stored for row in each.messages},
-                "activity": {row.key: row for each in stored for row in each.activities},
-                "timer": {row.key: row for each in stored for row in each.timers},
-                "child": {row.key: row for each in stored for row in each.children},
-                "operation key": {row.key: row for each in stored for row in each.operation_keys},
-            }
-        finally:
-            await store.close()
+        return _rows_of_file(self.path)
 
     def taken_by(self, store: SimulatedStore) -> None:
         self._owner = store
@@ -235,6 +224,40 @@ class SimulatedStore:
             if self._trouble.coin():
                 _at_once(work, self._loop.create_future())
         _run(self._inner.close())
+
+
+def _rows_of_file(path: Path) -> dict[str, dict[Any, Any]]:
+    """Return all rows of all tables, by a connection of its own."""
+
+    def select(table: str, columns: Sequence[str]) -> list[tuple[Any, ...]]:
+        return connection.execute(f"SELECT {', '.join(columns)} FROM {table}").fetchall()
+
+    connection = sqlite3.connect(path)
+    try:
+        instances = [
+            InstanceRow(**dict(zip(InstanceRow.__struct_fields__, row, strict=True)))
+            for row in select("instance", InstanceRow.__struct_fields__)
+        ]
+        history: dict[str, list[str]] = {}
+        for execution_id, _, events in sorted(select("history", ("execution_id", "episode", "events"))):
+            history.setdefault(execution_id, []).append(events)
+        messages = [InboxRow(*row) for row in select("inbox", InboxRow.__struct_fields__)]
+        return {
+            "instance": {row.instance_id: row for row in instances},
+            "history": history,
+            "message": {row.message_id: row for row in messages},
+            **{
+                name: {row.key: row for row in (kind(*each) for each in select(table, kind.__struct_fields__))}
+                for name, table, kind in (
+                    ("activity", "activity", ActivityRow),
+                    ("timer", "timer", TimerRow),
+                    ("child", "child", ChildRow),
+                    ("operation key", "operation_key", OperationKeyRow),
+                )
+            },
+        }
+    finally:
+        connection.close()
 
 
 def _at_once(work: Callable[[], Coroutine[Any, Any, T]], outcome: asyncio.Future[T]) -> None:
