@@ -624,24 +624,32 @@ def test_what_is_terminated_does_not_start_any_more(make_store: MakeStore) -> No
 class StubbornStore(FailingStore):
     """Refuses every commit that touches one instance, as a store does that cannot hold what it is given."""
 
-    def __init__(self, store: Any, refuses: Callable[[str, str], bool]) -> None:
+    def __init__(self, store: Any, refuses: Callable[[str, str], bool], error: Exception) -> None:
         super().__init__(store)
         self._refuses = refuses
+        self._error = error
 
     async def commit(self, fence: Any, writes: Any) -> None:
         rows = [*writes.instances_inserted, *(update.row for update in writes.instances_updated)]
         if any(self._refuses(row.instance_id, row.status) for row in rows):
-            raise CommitFailedError("planted: this row cannot be stored")
+            raise self._error
         await super().commit(fence, writes)
 
 
-@pytest.mark.parametrize("even_parking", [False, True])
-def test_an_instance_that_cannot_be_stored_does_not_stop_the_others(even_parking: bool) -> None:
+@pytest.mark.parametrize(
+    ("even_parking", "error"),
+    [
+        (False, CommitFailedError("planted: this row cannot be stored")),
+        (True, CommitFailedError("planted: this row cannot be stored")),
+        (False, ValueError("planted: a bug of ours, or of the adapter")),
+    ],
+)
+def test_an_instance_that_cannot_be_stored_does_not_stop_the_others(even_parking: bool, error: Exception) -> None:
     def refuses(instance_id: str, status: str) -> bool:
         return instance_id == "cursed" and (status == "Completed" or (even_parking and status == "Suspended"))
 
     async def scenario() -> None:
-        store = StubbornStore(MemoryStore(), refuses)
+        store = StubbornStore(MemoryStore(), refuses, error)
         async with running(make_app(World()), store) as run:
             await run.client.start_new("events", 1, instance_id="fine")
             await run.client.start_new("sleepy", 20, instance_id="cursed")

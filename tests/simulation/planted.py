@@ -121,7 +121,7 @@ BUGS: tuple[PlantedBug, ...] = (
             "engine.journal:Journal._commit_group",
             "await asyncio.shield(",
             "try: await self._store.commit(self._ownership.fence, coalesce(self.durable_lsn, group))\n"
-            "    except CommitFailedError: await asyncio.shield(",
+            "        except CommitFailedError: await asyncio.shield(",
         ),
         _NO_COUNTS,
         ("storage.memory:MemoryStore.commit", "if data.lsn != writes.lsn_before:", "if False:"),
