@@ -20,7 +20,7 @@ from seeds import be_quiet, run_seed
 SEEDS_MAX = 3_000
 """Within so many seeds each planted bug must be found."""
 _STEPS_MAX = 60_000
-_STUCK_S = 60
+_STUCK_S = 10
 
 
 class Detection(NamedTuple):

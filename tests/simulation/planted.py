@@ -237,7 +237,7 @@ BUGS: tuple[PlantedBug, ...] = (
     ),
     bug(
         "timers are not taken up again after a start",
-        ("engine.recovery:recover", "await _fill_timers(node, store)", "pass"),
+        ("engine.recovery:_fill_timers", "after = None", "return"),
     ),
     bug(
         "a cancelled timer fires",

@@ -164,7 +164,10 @@ def main() -> None:
                 run_seed(seed, Path(directory))
         return
     began, faults, steps, wrong = time.monotonic(), Counter[str](), 0, 0
-    for seed, error, happened, taken in run_many(options.first, options.count, options.processes):
+    results = run_many(options.first, options.count, options.processes)
+    for done, (seed, error, happened, taken) in enumerate(results, 1):
+        if done % 10_000 == 0:
+            print(f"{done} seeds, {wrong} failed, {time.monotonic() - began:.0f} s", flush=True)
         faults.update(happened)
         steps += taken
         if error is not None:
