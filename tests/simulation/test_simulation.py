@@ -79,13 +79,12 @@ def test_the_same_seed_is_the_same_world(tmp_path: Path, caplog: pytest.LogCaptu
         assert there.stdout.strip() == str([run_seed(seed).fingerprint for seed in seeds[:8]])
 
 
-EASY = 300
+EASY = 400
 """Within so many seeds most planted bugs are found; the others take a soak."""
 HARD = frozenset(
     {
         "an idle owner does not notice that it was replaced",
         "an orchestrator sees a time before that of its timer",
-        "messages of an old execution reach the new one",
     }
 )
 
