@@ -122,8 +122,12 @@ class Engine:
         if self._is_stopping or self._stopped is None or self._stopped.done():
             raise HostStoppedError("The host is not running; nothing was stored.")
         if self._node is None:
-            was = "" if self.last_failure is None else f" It was: {self.last_failure}"
-            raise OverloadedError(f"The host is starting; nothing was stored. Try again soon.{was}")
+            if self.last_failure is None:
+                raise OverloadedError("The host is starting; nothing was stored. Try again soon.")
+            raise OverloadedError(
+                "The host is recovering from a failure; nothing was stored. Try again soon. It was: "
+                f"{self.last_failure}"
+            )
         return self._node
 
     def note_failure(self, error: Exception) -> None:
