@@ -11,6 +11,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any, TypeVar
 
+import engine_kit
 from engine_kit import SOON, World, eventually, make_app
 from store_check import Rows, complaints, leftovers
 
@@ -21,7 +22,6 @@ from holdfast import (
     HostConfig,
     InstanceNotRunningError,
     OrchestrationContext,
-    OverloadedError,
     RetryPolicy,
     StorageError,
     activity_context,
@@ -80,13 +80,10 @@ def make_crash_app(world: World) -> App:
 
 async def insist(request: Callable[[], Awaitable[T]]) -> T | None:
     """Repeat a request until it is acknowledged; what comes too late for its instance has been there before."""
-    while True:
-        try:
-            return await request()
-        except InstanceNotRunningError:
-            return None
-        except (StorageError, OverloadedError):
-            await asyncio.sleep(0.001)
+    try:
+        return await engine_kit.insist(request)
+    except InstanceNotRunningError:
+        return None
 
 
 class CarefulClient:

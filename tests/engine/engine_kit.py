@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from holdfast import App, Client, Entity, EntityId, HostConfig, OrchestrationContext, RetryPolicy, when_all
 from holdfast.codec.converter import JsonConverter
@@ -17,6 +17,8 @@ from holdfast.engine.engine import Engine
 from holdfast.engine.task_hub import LocalTaskHub
 from holdfast.errors import CommitFailedError, OverloadedError, StorageError
 from holdfast.storage.port import Fence, Store, WriteSet
+
+T = TypeVar("T")
 
 SOON = timedelta(seconds=60)
 """How long a test waits for what must happen; only a failing test waits that long."""
@@ -59,15 +61,13 @@ async def until(condition: Callable[[], bool]) -> None:
     await eventually(holds)
 
 
-async def insist(request: Callable[[], Awaitable[None]]) -> None:
+async def insist(request: Callable[[], Awaitable[T]]) -> T:
     """Repeat an idempotent request until it is acknowledged, as a careful client does."""
     while True:
         try:
-            await request()
+            return await request()
         except (StorageError, OverloadedError):
             await asyncio.sleep(0.001)
-        else:
-            return
 
 
 async def start(run: Run, name: str, value: object, instance_id: str) -> None:

@@ -3,28 +3,18 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
-from engine_kit import SOON, FailingStore, Run, eventually, running
+from engine_kit import SOON, FailingStore, Run, eventually, insist, running
 from entity_kit import Outside, cell, entries, ledger, make_entities, note
 
-from holdfast import EntitySignal, HostConfig, OverloadedError, StorageError
+from holdfast import EntitySignal, HostConfig
 from holdfast.storage.memory import MemoryData, MemoryStore
 from holdfast.storage.open_store import open_store
 from holdfast.storage.port import Store
-
-
-async def insist(request: Callable[[], Awaitable[Any]]) -> Any:
-    """Repeat a request, which has a key, until it is acknowledged."""
-    while True:
-        try:
-            return await request()
-        except (StorageError, OverloadedError):
-            await asyncio.sleep(0.001)
 
 
 async def workload(run: Run) -> list[Any]:

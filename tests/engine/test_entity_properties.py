@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-from engine_kit import SOON, FailingStore, Run, eventually, until
+from engine_kit import SOON, FailingStore, Run, eventually, insist
 from entity_kit import Outside, entries, ledger, make_entities, on
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -21,8 +20,6 @@ from holdfast import (
     HostConfig,
     Limits,
     OrchestrationContext,
-    OverloadedError,
-    StorageError,
     entity_context,
 )
 from holdfast.storage.memory import MemoryData, MemoryStore
@@ -177,13 +174,13 @@ def test_a_new_execution_gets_each_event_once_and_no_late_answers(
     async def scenario(run: Run) -> None:
         sent = 0
         failing.fail_at = dict(failing_commits)
-        await insist(run, lambda: run.client.start_new("loop", [], instance_id="loop"))
+        await insist(lambda: run.client.start_new("loop", [], instance_id="loop"))
         for burst, count in enumerate([*bursts, 1]):
             if burst == opens_after:
                 outside.gate.set()
             for _ in range(count):
                 event = sent
-                await insist(run, lambda event=event: run.client.raise_event("loop", "e", event, key=f"{event}"))
+                await insist(lambda event=event: run.client.raise_event("loop", "e", event, key=f"{event}"))
                 sent += 1
             for _ in range(count):
                 await asyncio.sleep(0)
@@ -199,15 +196,6 @@ def test_a_new_execution_gets_each_event_once_and_no_late_answers(
         assert await entries(run, "signals") == await entries(run, "calls") == list(range(rounds))
 
     on(failing, app, scenario, HostConfig(drain_s=0.2))
-
-
-async def insist(run: Run, request: Callable[[], Awaitable[Any]]) -> Any:
-    """Repeat a request until it is acknowledged; it has a key, or an id that is used once."""
-    while True:
-        try:
-            return await request()
-        except (StorageError, OverloadedError):
-            await until(lambda: run.engine.is_ready)
 
 
 AMOUNTS = st.lists(
@@ -256,14 +244,14 @@ def test_the_sum_is_what_was_acknowledged_whatever_commits_fail(
         purse, key = EntityId(Purse, f"{source}"), f"key {number}"
         if kind == "send":
             to = (f"{target}", amount)
-            answer = await insist(run, lambda: run.client.call_entity(purse, Purse.send, to, key=key, timeout=SOON))
+            answer = await insist(lambda: run.client.call_entity(purse, Purse.send, to, key=key, timeout=SOON))
             assert answer == -amount
         elif kind == "call":
-            answer = await insist(run, lambda: run.client.call_entity(purse, Purse.add, amount, key=key, timeout=SOON))
+            answer = await insist(lambda: run.client.call_entity(purse, Purse.add, amount, key=key, timeout=SOON))
             assert answer == amount
         else:
             operation = "add" if kind == "signal" else "fail"
-            await insist(run, lambda: run.client.signal_entity(purse, operation, amount, key=key))
+            await insist(lambda: run.client.signal_entity(purse, operation, amount, key=key))
 
     async def scenario(run: Run) -> None:
         failing.fail_at = dict(failing_commits)

@@ -177,7 +177,11 @@ BUGS: tuple[PlantedBug, ...] = (
     ),
     bug(
         "the inbox is last in, first out",
-        ("hub.hub:Hub.deliver", "instance.inbox.append(message)", "instance.inbox.appendleft(message)"),
+        (
+            "hub.hub:Hub.deliver",
+            "else:\n        instance.inbox.append(message)",
+            "else:\n        instance.inbox.appendleft(message)",
+        ),
     ),
     # Activities
     bug(

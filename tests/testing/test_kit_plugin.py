@@ -239,6 +239,13 @@ def test_a_wrong_marker_is_refused(pytester: pytest.Pytester) -> None:
     )
 
 
+def test_a_plain_test_cannot_crash_everywhere(pytester: pytest.Pytester) -> None:
+    shop(pytester, "@pytest.mark.holdfast(crash='everywhere')\ndef test_it(sim): ...")
+    found = run(pytester)
+    found.assert_outcomes(errors=1)
+    found.stdout.fnmatch_lines(["*the test must be an `async def`*"])
+
+
 def test_without_an_app_the_error_says_what_to_write(pytester: pytest.Pytester) -> None:
     pytester.makepyfile("async def test_it(sim): ...")
     found = run(pytester)

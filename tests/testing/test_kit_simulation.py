@@ -20,6 +20,7 @@ from holdfast import (
 )
 from holdfast.testing import Simulation, SimulationFailedError, assert_history_snapshot, for_each_crash
 from holdfast.testing.marked import Settings
+from holdfast.testing.simulation import CrashNotReachedError
 
 
 async def scenario(sim: Simulation) -> list[int]:
@@ -84,7 +85,8 @@ def test_a_crash_is_planned_from_now(plan: Callable[[Simulation, int], None]) ->
         assert sim.trouble.happened[0].endswith(f"commit {commits + 2}")
         assert sim.crashes_to_come == 1
 
-    sim.run(crashed)
+    with pytest.raises(CrashNotReachedError, match="1 of the planned crashes never came"):
+        sim.run(crashed)
     with pytest.raises(ConfigurationError):
         sim.crash_before(0)
 

@@ -93,7 +93,8 @@ class Hub(Requests):
         if message.activity is not None:
             instance.answered.add(message.activity[1])
             if instance.status is OrchestrationStatus.SUSPENDED:
-                return instance, self._keep_answer(instance, message, now)
+                instance.inbox.append(message)
+                return instance, self.keep_answers(instance, now)
         if instance.is_entity:
             return instance, self._take_in(instance, message, now)
         if isinstance(message.event, ExecutionStarted):
@@ -178,15 +179,6 @@ class Hub(Requests):
                 failure=FailureDetails("holdfast.errors.InstanceAlreadyExistsError", str(error)),
             )
             transition.send(event.parent.instance_id, failed, event.parent.execution_id)
-        return transition
-
-    def _keep_answer(self, instance: Instance, message: Message, now: datetime) -> Transition:
-        """An instance that may not run for a long time must not hold a result in memory only."""
-        assert message.activity is not None
-        transition = self._begin(instance.instance_id, now)
-        transition.touch(instance)
-        transition.remove_activity(instance, message.activity[1])
-        transition.send(instance.instance_id, message.event, instance.execution_id)
         return transition
 
     def keep_answers(self, instance: Instance, now: datetime) -> Transition | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable
 from typing import Any, TypeVar, overload
 
@@ -19,7 +20,7 @@ I = TypeVar("I")  # noqa: E741 - input and output, as everywhere in the typed AP
 O = TypeVar("O")  # noqa: E741
 
 
-class Controls:
+class Controls(ABC):
     """Base of `Simulation`."""
 
     def __init__(self, trouble: Trouble, ledger: Ledger, bodies: ActivityBodies) -> None:
@@ -28,9 +29,9 @@ class Controls:
         self._bodies = bodies
         self._crashes = PlannedCrashes()
 
+    @abstractmethod
     def crash(self) -> None:
         """Kill every host where it stands; they are started again."""
-        raise NotImplementedError
 
     def crash_before(self, commits: int = 1) -> None:
         """Kill every host when it asks for the n-th commit from now, which is not made: what led to it is forgotten."""

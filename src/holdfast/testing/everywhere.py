@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable
 from holdfast.app import App
 from holdfast.engine.config import HostConfig
 from holdfast.testing.crashes import CrashPoint, all_crash_points
-from holdfast.testing.simulation import Simulation
+from holdfast.testing.simulation import CrashNotReachedError, Simulation
 
 
 def for_each_crash(
@@ -42,8 +42,9 @@ def crash_everywhere(
     for point in all_crash_points():
         world = simulation(point)
         plan_crash(world, point)
-        world.run(scenario)
-        if world.crashes_to_come:
+        try:
+            world.run(scenario)
+        except CrashNotReachedError:
             break
         runs += 1
     return runs

@@ -22,7 +22,7 @@ class Faults(msgspec.Struct, frozen=True, kw_only=True):
     pause_steps: int = 0
     """A host stands still for a while, perhaps for longer than its lease, and then goes on as if nothing was."""
     evict_steps: int = 0
-    """Whatever can leave the memory of a host does."""
+    """Whatever can leave the memory of a host does. It does not count as a fault, but ends with them."""
     clock_steps: int = 0
     """The wall clock of a host is set, by up to a minute."""
     commit_refused: float = 0.0
@@ -45,12 +45,12 @@ class Faults(msgspec.Struct, frozen=True, kw_only=True):
     """An activity takes seconds."""
 
     def __post_init__(self) -> None:
-        """Refuse what cannot be, and rates of faults of which there may be none."""
+        """Refuse what cannot be, and what would never strike."""
         given = {name: getattr(self, name) for name in self.__struct_fields__ if name != "total"}
         for name, value in given.items():
             if value < 0 or (value > 1 and not name.endswith("_steps")):
                 raise ConfigurationError(f"{name} is {value}; it must be a probability, or a number of steps.")
-        if self.total < 0 or (self.total == 0 and any(value for name, value in given.items() if name != "evict_steps")):
+        if self.total < 0 or (self.total == 0 and any(given.values())):
             raise ConfigurationError(f"total is {self.total}: it is how many faults there may be; give it, too.")
 
     @staticmethod

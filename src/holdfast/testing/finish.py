@@ -44,11 +44,11 @@ def check_stored(ledger: Ledger, stored: Mapping[str, Mapping[Any, object]]) -> 
     expected: dict[str, Mapping[Any, object]] = {
         "instance": {key: _without_deliveries(row) for key, row in ledger.instances.items()},
         "history": {key: episodes for key, episodes in ledger.history.items() if episodes},
-        "message": ledger.messages,
+        "inbox": ledger.messages,
         "activity": {key: _without_deliveries(row) for key, row in ledger.activities.items()},
         "timer": ledger.timers,
         "child": ledger.children,
-        "operation key": ledger.operation_keys,
+        "operation_key": ledger.operation_keys,
     }
     for table, rows in expected.items():
         found = {key: _without_deliveries(row) for key, row in stored[table].items()}

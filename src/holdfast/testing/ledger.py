@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Hashable
-from typing import Any, Final, NoReturn, TypeVar, cast
+from typing import Final, NoReturn, TypeVar, cast
 
 import msgspec
 
@@ -29,14 +29,18 @@ from holdfast.testing.fold import ExecutionFold
 from holdfast.testing.loop import InvariantViolation
 
 _Key = TypeVar("_Key", bound=Hashable)
-_Row = TypeVar("_Row", ActivityRow, TimerRow, ChildRow)
+_Row = TypeVar("_Row")
 
 _ENDED: Final = frozenset(status for status in OrchestrationStatus if status.is_terminal)
 _CHILD_ENDS: Final = re.compile(r'"type":"SubOrchestrationInstance(?:Completed|Failed)".*"task_scheduled_id":(-?\d+)')
 
 
+class _Lock(msgspec.Struct):
+    section_id: str
+
+
 class Ledger:
-    """What is durable, by the sum of all commits. `observers` are told of each group after it was checked."""
+    """What is durable, by the sum of all commits."""
 
     def __init__(self, now_us: Callable[[], int]) -> None:
         self.incarnation = 0
@@ -84,6 +88,7 @@ class Ledger:
         self.commits += 1
         self.rows_changed += _count(writes)
         self.lsn = writes.lsn
+        replaced = self._replaced(writes)
         self._take_out(writes)
         self._put_in(writes)
         self._change_instances(writes)
@@ -92,7 +97,8 @@ class Ledger:
             self._check_instance(row)
         for update in writes.instances_updated:
             self._check_instance(update.row)
-        self._check_open_work(writes)
+        self._check_ends_leave_nothing(writes)
+        self._check_orphans(writes, replaced)
         self._check_children(writes)
 
     def ever_said(self, token: str) -> bool:
@@ -109,7 +115,7 @@ class Ledger:
         found = [
             f"message {row.message_id} to {row.instance_id}: {row.event[:80]}"
             for row in self.messages.values()
-            if row.instance_id not in resting
+            if row.instance_id not in resting or self._is_for_section(row)
         ]
         found += [
             f"activity {row.key} of {row.instance_id}"
@@ -122,6 +128,11 @@ class Ledger:
             if row.due_at <= now_us and row.instance_id not in resting
         ]
         return found
+
+    def _is_for_section(self, message: InboxRow) -> bool:
+        """Whether a message is for a locked entity, and from within the section that holds its lock."""
+        lock = self.instances[message.instance_id].lock
+        return lock is not None and f'"{msgspec.json.decode(lock, type=_Lock).section_id}"' in message.event
 
     def ever_had_key(self, instance_id: str, key: str) -> bool:
         """Whether an entity remembers, or remembered, an idempotency key, or is about to."""
@@ -258,21 +269,35 @@ class Ledger:
         if recorded is not None and recorded.status != row.status:
             self._broken("status is the history's", f"{row.instance_id} is {row.status}, not {recorded.status}")
 
-    def _check_open_work(self, writes: WriteSet) -> None:
+    def _work_of(self, execution_id: str) -> list[tuple[str, int]]:
+        """Return the keys of what is open for an execution."""
+        return [
+            key for table in (self.activities, self.timers, self.children) for key in table if key[0] == execution_id
+        ]
+
+    def _check_ends_leave_nothing(self, writes: WriteSet) -> None:
         changed = [update.row for update in writes.instances_updated]
         for row in (*changed, *writes.instances_inserted):
             if row.instance_id.startswith("@") or OrchestrationStatus(row.status) not in _ENDED:
                 continue
-            tables: tuple[tuple[str, dict[tuple[str, int], Any]], ...] = (
-                ("activity", self.activities),
-                ("timer", self.timers),
-                ("child", self.children),
-            )
-            for name, table in tables:
-                left = [key for key in table if key[0] == row.execution_id]
-                if left:
-                    self._broken("ends leave nothing", f"{row.instance_id} has ended, and has {name} rows {left}")
-        for work in (*writes.activities_inserted, *writes.children_inserted):
+            if left := self._work_of(row.execution_id):
+                self._broken("ends leave nothing", f"{row.instance_id} has ended, and still has {left}")
+
+    def _replaced(self, writes: WriteSet) -> list[tuple[str, str]]:
+        """Return what a group is about to replace: (instance, its execution so far)."""
+        return [
+            (update.row.instance_id, known.execution_id)
+            for update in writes.instances_updated
+            if (known := self.instances.get(update.row.instance_id)) is not None
+            and known.execution_id != update.row.execution_id
+        ]
+
+    def _check_orphans(self, writes: WriteSet, replaced: list[tuple[str, str]]) -> None:
+        for instance_id, execution_id in replaced:
+            left = self._work_of(execution_id)
+            if left or execution_id in self.history:
+                self._broken("no orphans", f"{instance_id} is in another execution; of {execution_id} is left: {left}")
+        for work in (*writes.activities_inserted, *writes.timers_inserted, *writes.children_inserted):
             owner = self.instances.get(work.instance_id)
             if owner is None or owner.execution_id != work.execution_id:
                 self._broken("no orphans", f"work {work.key} of {work.instance_id} belongs to no current execution")
@@ -287,18 +312,17 @@ class Ledger:
             row = self.instances.get(child.child_instance_id)
             if row is None or OrchestrationStatus(row.status) not in _ENDED or not _is_child_of(row, child):
                 continue
-            told = (row.event for row in self.messages.values() if row.instance_id == child.instance_id)
-            if not any(_tells(event, child.sequence) for event in told):
+            if not any(_tells(message, child) for message in self.messages.values()):
                 self._broken(
                     "parents are told", f"{child.child_instance_id} is {row.status}; {child.instance_id} is not told"
                 )
 
-    def _remove(self, what: str, table: dict[_Key, T], key: _Key) -> T:
+    def _remove(self, what: str, table: dict[_Key, _Row], key: _Key) -> _Row:
         if key not in table:
             self._broken("exact counts", f"{what} {key} is removed, but is not there")
         return table.pop(key)
 
-    def _insert(self, what: str, table: dict[_Key, T], key: _Key, row: T) -> None:
+    def _insert(self, what: str, table: dict[_Key, _Row], key: _Key, row: _Row) -> None:
         if key in table:
             self._broken("exact counts", f"{what} {key} is inserted twice")
         table[key] = row
@@ -312,9 +336,6 @@ class Ledger:
         raise InvariantViolation(rule, f"{what} (commit {self.commits}, lsn {self.lsn})")
 
 
-T = TypeVar("T")
-
-
 def _count(writes: WriteSet) -> int:
     fields = cast(tuple[object, ...], msgspec.structs.astuple(writes))
     return sum(len(cast(list[object], rows)) for rows in fields if isinstance(rows, list))
@@ -324,6 +345,8 @@ def _is_child_of(row: InstanceRow, child: ChildRow) -> bool:
     return row.parent is not None and child.execution_id in row.parent
 
 
-def _tells(event: str, sequence: int) -> bool:
-    found = _CHILD_ENDS.search(event)
-    return found is not None and int(found[1]) == sequence
+def _tells(message: InboxRow, child: ChildRow) -> bool:
+    if (message.instance_id, message.execution_id) != (child.instance_id, child.execution_id):
+        return False
+    found = _CHILD_ENDS.search(message.event)
+    return found is not None and int(found[1]) == child.sequence

@@ -297,7 +297,9 @@ class SimulatedLoop(asyncio.AbstractEventLoop):
                 future.set_result(func(*args))
             except StopIteration as error:
                 future.set_exception(RuntimeError(f"{error!r} cannot leave a thread."))
-            except Exception as error:
+            except (KeyboardInterrupt, InvariantViolation):
+                raise
+            except BaseException as error:  # as a pool of threads does
                 future.set_exception(error)
 
         if _PROCESS.get(self.outside) is self.outside:

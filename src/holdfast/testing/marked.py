@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import inspect
 import os
 import re
 import shlex
@@ -87,7 +88,13 @@ def seeds_of(definition: pytest.Item) -> list[int]:
 
 
 def simulation_for(item: pytest.Function, app: App, seed: int) -> Simulation:
-    """Return the first simulation of a test."""
+    """Return the first simulation of a test.
+
+    It fails if the test is not one that can be run in a simulation of its own, but asks for crashes.
+    """
+    test = inspect.unwrap(cast("Callable[..., object]", item.obj))  # an async test is wrapped by now
+    if settings_of(item).crash is not None and not inspect.iscoroutinefunction(test):
+        pytest.fail("With crash=, the test must be an `async def`: it is run again for each crash.", pytrace=False)
     item.stash[_NEW] = functools.partial(settings_of(item).simulation, app, seed)
     return item.stash[_NEW]()
 

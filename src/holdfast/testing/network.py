@@ -146,12 +146,14 @@ class SimulatedTaskHub:
             _broken("answers are durable", f"a client is told of {state.instance_id!r}, which is not stored")
         status = state.runtime_status
         is_same = row.execution_id == state.execution_id
-        if is_same and status.is_terminal and (row.status, row.output) != (status, state.output):
+        is_ahead = _rank(OrchestrationStatus(row.status)) < _rank(status)
+        is_other = status.is_terminal and (row.status, row.output) != (status, state.output)
+        if is_same and (is_ahead or is_other):
             _broken("answers are durable", f"{state.instance_id!r} is told to be {status}, but is stored {row.status}")
 
     def _told(self, state: OrchestrationState, seen: tuple[str, int]) -> OrchestrationState:
         """Hold that a client is told no earlier status than it had seen when it asked."""
-        rank = _RANKS.get(state.runtime_status, 2)
+        rank = _rank(state.runtime_status)
         if seen[0] == state.execution_id and rank < seen[1]:
             _broken("status goes forward", f"{state.instance_id!r} is told to be {state.runtime_status} again")
         self._seen[state.instance_id] = (state.execution_id, max(rank, seen[1] if seen[0] == state.execution_id else 0))
@@ -224,6 +226,10 @@ class SimulatedTaskHub:
             _fail(answer, error)
         elif not answer.done():
             answer.set_result(job.result())
+
+
+def _rank(status: OrchestrationStatus) -> int:
+    return _RANKS.get(status, 2)
 
 
 def _fail(answer: asyncio.Future[Any], error: BaseException) -> None:

@@ -11,7 +11,7 @@ from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from types import TracebackType
-from typing import Final, TypeVar
+from typing import Final, Literal, TypeAlias, TypeVar
 
 import msgspec
 
@@ -39,7 +39,8 @@ _CLOCK_US_MAX: Final = 60_000_000
 _PAUSE_US: Final = (10_000, 40_000_000)
 _LOOK_AGAIN_S: Final = 0.25
 _NEVER_S: Final = 1e7
-_INTERRUPTIONS: Final = {
+Interruption: TypeAlias = Literal["crash", "pause", "evict", "set the clock"]
+_INTERRUPTIONS: Final[dict[Interruption, str]] = {
     "crash": "crash_steps",
     "pause": "pause_steps",
     "evict": "evict_steps",
@@ -50,6 +51,10 @@ _INTERRUPTIONS: Final = {
 
 class SimulationFailedError(AssertionError):
     """A rule was broken in a simulation. The message names it, and how to see it again."""
+
+
+class CrashNotReachedError(AssertionError):
+    """A crash was planned for a commit that was not made, so that the run shows nothing."""
 
 
 class Simulation(Controls):
@@ -102,7 +107,7 @@ class Simulation(Controls):
         self._idle_s = idle_s or 5.0
         self._ids = 0
         self._offset_us_max = 0
-        self._next: list[tuple[int, str]] = []
+        self._next: list[tuple[int, Interruption]] = []
         self.config = msgspec.structs.replace(
             config or HostConfig(drain_s=0.2),
             clock_check_s=(idle_s or 1.0) if self.faults.clock_steps else _NEVER_S,
@@ -149,6 +154,7 @@ class Simulation(Controls):
 
         Raises:
             SimulationFailedError: if a rule was broken, by the seed and the step at which it can be seen again.
+            CrashNotReachedError: if a planned crash was never reached.
             ConfigurationError: if it has run before.
         """
         if self.hosts or self.loop.is_closed():
@@ -181,6 +187,10 @@ class Simulation(Controls):
         await check_finished(self.ledger, self._database, self._app.registry, self.config)
         for host in self.hosts:
             await host.end()
+        if self.crashes_to_come:
+            raise CrashNotReachedError(
+                f"{self.crashes_to_come} of the planned crashes never came: there were {self.ledger.commits} commits."
+            )
         return result
 
     async def settle(self) -> None:
@@ -254,7 +264,7 @@ class Simulation(Controls):
             self._plan_next(kind)
         self._arm()
 
-    def _plan_next(self, kind: str) -> None:
+    def _plan_next(self, kind: Interruption) -> None:
         mean_steps: int = getattr(self.faults, _INTERRUPTIONS[kind])
         if mean_steps:
             self._next.append((self.loop.steps + self.trouble.steps_until(mean_steps), kind))
@@ -272,7 +282,7 @@ class Simulation(Controls):
             self._plan_next(kind)
         self._arm()
 
-    def _happen(self, kind: str, host: SimulatedHost) -> None:
+    def _happen(self, kind: Interruption, host: SimulatedHost) -> None:
         process = host.process
         if process is None or not process.is_alive or process.is_paused:
             return
@@ -286,7 +296,7 @@ class Simulation(Controls):
                 self.loop.call_outside_later(self.trouble.between(*_PAUSE_US), process.go_on)
             case "evict":
                 _evict(host)
-            case _:
+            case "set the clock":
                 self.trouble.strike(kind)
                 host.clock.offset_us = self.trouble.between(-_CLOCK_US_MAX, _CLOCK_US_MAX)
                 self._offset_us_max = max(self._offset_us_max, host.clock.offset_us)

@@ -36,6 +36,7 @@ T = TypeVar("T")
 _LATENCY_US: Final = (100, 3_000)
 _SLOW_US: Final = (1_000_000, 20_000_000)
 _LEASE_US: Final = 5_000_000
+_KEYED: Final = {"activity": ActivityRow, "timer": TimerRow, "child": ChildRow, "operation_key": OperationKeyRow}
 
 
 class Database:
@@ -63,11 +64,11 @@ class Database:
             return {
                 "instance": dict(data.instances),
                 "history": {key: [text for _, text in sorted(rows.items())] for key, rows in data.history.items()},
-                "message": dict(data.messages),
+                "inbox": dict(data.messages),
                 "activity": dict(data.activities),
                 "timer": dict(data.timers),
                 "child": dict(data.children),
-                "operation key": dict(data.operation_keys),
+                "operation_key": dict(data.operation_keys),
             }
         return _rows_of_file(self.path)
 
@@ -245,15 +246,10 @@ def _rows_of_file(path: Path) -> dict[str, dict[Any, Any]]:
         return {
             "instance": {row.instance_id: row for row in instances},
             "history": history,
-            "message": {row.message_id: row for row in messages},
+            "inbox": {row.message_id: row for row in messages},
             **{
-                name: {row.key: row for row in (kind(*each) for each in select(table, kind.__struct_fields__))}
-                for name, table, kind in (
-                    ("activity", "activity", ActivityRow),
-                    ("timer", "timer", TimerRow),
-                    ("child", "child", ChildRow),
-                    ("operation key", "operation_key", OperationKeyRow),
-                )
+                table: {row.key: row for row in (kind(*each) for each in select(table, kind.__struct_fields__))}
+                for table, kind in _KEYED.items()
             },
         }
     finally:
