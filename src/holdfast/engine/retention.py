@@ -21,10 +21,9 @@ from holdfast.storage.port import InstanceConditions, Store
 
 logger = logging.getLogger("holdfast.engine")
 
-_INSTANCES_PER_STEP: Final = 100
-_SHARE: Final = 0.1
-"""The part of the time that purging takes at most, as long as there is something to purge."""
-_PAUSE_S_MIN: Final = 0.02
+_INSTANCES_PER_STEP: Final = 400
+_PAUSE_S_MIN: Final = 0.1
+"""Between two steps. If the store has much to do, a step takes long, and the pause after it as long as the step."""
 _ROUND_S_MAX: Final = 60.0
 _ROUNDS_FROM_START: Final = 60
 """After so many rounds a rule looks from the beginning again, at what somebody just used before."""
@@ -90,7 +89,7 @@ async def _purge_by(rule: RetentionRule, after: str, node: Node, store: Store) -
         if page.next_after is None:
             break
         after = page.next_after
-        await asyncio.sleep(max(_PAUSE_S_MIN, (now() - began) * (1 / _SHARE - 1)))
+        await asyncio.sleep(max(_PAUSE_S_MIN, now() - began))
     if purged:
         logger.info("Purged %d instances that ended more than %s ago.", purged, rule.age)
     return after
