@@ -41,6 +41,7 @@ from holdfast.errors import (
     WaitTimeoutError,
 )
 from holdfast.host import Host
+from holdfast.model.bulk import BulkProgress
 from holdfast.model.entities import Entity, EntityFunction
 from holdfast.model.failure import FailureDetails
 from holdfast.model.http_call import DurableHttpResponse
@@ -63,6 +64,7 @@ __all__ = [
     "Activity",
     "ActivityContext",
     "App",
+    "BulkProgress",
     "CancelledError",
     "Client",
     "CompensationFailedError",
