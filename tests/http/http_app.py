@@ -77,8 +77,58 @@ def make_app() -> App:
         async with ctx.lock(EntityId("counter", "shared")):
             await ctx.wait_for_external_event("LetGo")
 
+    add_lively(app)
     add_routes(app)
     return app
+
+
+def add_lively(app: App) -> None:
+    attempts: list[str] = []
+
+    @app.activity
+    async def settle(text: str) -> str:
+        attempts.append(text)
+        if len(attempts) == 1:
+            raise ValueError(f"{text} is not settled yet")
+        return text
+
+    @app.orchestrator
+    async def settling(ctx: OrchestrationContext, text: str) -> str:
+        return await ctx.call_activity(settle, text)
+
+    @app.orchestrator
+    async def cart(ctx: OrchestrationContext) -> list[str]:
+        items: list[str] = []
+
+        def check(item: str) -> None:
+            if item in items:
+                raise ValueError(f"{item} is in the cart already")
+
+        def add(item: str) -> int:
+            items.append(item)
+            return len(items)
+
+        ctx.set_query_handler("items", lambda: items)
+        ctx.set_update_handler("add", add, validator=check)
+        ctx.set_update_handler("remove", lambda item: items.remove(item))
+        await ctx.wait_for_external_event("checkout")
+        return items
+
+    @app.orchestrator
+    async def staged(ctx: OrchestrationContext) -> str:
+        ctx.set_custom_status("first")
+        await ctx.wait_for_external_event("Next")
+        ctx.set_custom_status("second")
+        await ctx.wait_for_external_event("Next")
+        return "done"
+
+    @app.orchestrator
+    async def keeps_child(ctx: OrchestrationContext) -> str:
+        return await ctx.call_sub_orchestrator(staged, instance_id="child")
+
+    @app.orchestrator(version="2")
+    async def versioned(ctx: OrchestrationContext) -> str:
+        return "two"
 
 
 def add_routes(app: App) -> None:
@@ -132,6 +182,15 @@ class Served:
         """Wait until an instance has ended, and return its status object."""
         await self.host.client.wait_until_stopped(instance_id, timeout=PATIENCE)
         return (await self.http.get(f"{BASE}/instances/{instance_id}")).json()
+
+    async def until(self, instance_id: str, status: str) -> Any:
+        """Wait until an instance has a status, and return its status object."""
+        async with asyncio.timeout(PATIENCE.total_seconds()):
+            while True:
+                found = (await self.http.get(f"{BASE}/instances/{instance_id}")).json()
+                if found.get("runtimeStatus") == status:
+                    return found
+                await asyncio.sleep(0.005)
 
 
 @contextlib.asynccontextmanager

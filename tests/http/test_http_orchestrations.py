@@ -18,15 +18,18 @@ from holdfast import App
 FALSY = [b"null", b"0", b'""', b"[]", b"{}", b"false"]
 
 
-def management_urls(instance: str, query: str = "") -> dict[str, str]:
-    url = f"{ORIGIN}{BASE}/instances/{instance}"
+def management_urls(instance: str, query: str = "", base: str = BASE) -> dict[str, str]:
+    url = f"{ORIGIN}{base}/instances/{instance}"
     first, more = (f"?{query}", f"&{query}") if query else ("", "")
     return {
-        "statusQueryGetUri": url + first,
+        "purgeHistoryDeleteUri": url + first,
         "sendEventPostUri": f"{url}/raiseEvent/{{eventName}}{first}",
+        "statusQueryGetUri": url + first,
+        "restartPostUri": f"{url}/restart{first}",
         "terminatePostUri": f"{url}/terminate?reason={{text}}{more}",
         "suspendPostUri": f"{url}/suspend?reason={{text}}{more}",
         "resumePostUri": f"{url}/resume?reason={{text}}{more}",
+        "rewindPostUri": f"{url}/rewind?reason={{text}}{more}",
     }
 
 
@@ -52,8 +55,11 @@ def test_a_start_takes_an_id_and_common_parameters(base: str) -> None:
         query = "?taskHub=hub&connection=Storage&code=ignored&returnInternalServerErrorOnFailure=TRUE"
         response = await served.http.post(f"{base}/orchestrators/echo/mine{query}", content=b"")
         assert response.status_code == 202
-        urls = management_urls("mine")
-        urls["statusQueryGetUri"] += "?returnInternalServerErrorOnFailure=true"
+        repeated = "taskHub=hub&connection=Storage"
+        urls = management_urls("mine", repeated)
+        urls["statusQueryGetUri"] = urls["purgeHistoryDeleteUri"].replace(
+            "?", "?returnInternalServerErrorOnFailure=true&"
+        )
         assert response.json() == {"id": "mine", **urls}
 
     serve(scenario)

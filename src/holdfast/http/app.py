@@ -10,11 +10,11 @@ from starlette.routing import Mount, Route, Router
 
 from holdfast.client.client import Client
 from holdfast.http.body import BoundedBodies
-from holdfast.http.entities import EntityEndpoints
 from holdfast.http.errors import json_response, not_found_response
 from holdfast.http.functions import function_routes
-from holdfast.http.management import HostView, Management
+from holdfast.http.management import HostView
 from holdfast.http.payload import Links
+from holdfast.http.routing import management_routes
 from holdfast.http.security import Guard
 from holdfast.registry import routes as registered
 
@@ -42,8 +42,7 @@ def make_http_app(
     inside = Router(
         [
             *function_routes(host, client, routes),
-            *Management(host, client, links).routes(),
-            *EntityEndpoints(host, client).routes(),
+            *management_routes(host, client, links),
         ],
         redirect_slashes=False,
     )

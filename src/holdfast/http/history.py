@@ -64,6 +64,13 @@ def project_history(events: Sequence[HistoryEvent], *, show_input: bool, show_ou
     return rows
 
 
+def event_rows(events: Sequence[HistoryEvent], *, show_input: bool, show_output: bool) -> list[dict[str, object]]:
+    """Return one row for each event, with its numbers, and nothing folded."""
+    hidden = frozenset[str]() if show_input else frozenset({"input"})
+    hidden = hidden if show_output else hidden | _OUTPUTS
+    return [_row(event, hidden) for event in events]
+
+
 def _folded(event: _Finished, scheduled: _Scheduled | None, hidden: frozenset[str]) -> dict[str, object]:
     row = _row(event, hidden)
     if scheduled is not None:
