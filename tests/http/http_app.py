@@ -15,7 +15,7 @@ from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 
 from holdfast import App, Client, Entity, EntityId, Host, HostConfig, OrchestrationContext, OverloadedError
-from holdfast.http import check_status_response
+from holdfast.http import check_status_response, management_payload
 
 BASE = "/runtime/webhooks/durabletask"
 ORIGIN = "http://localhost:7071"
@@ -115,7 +115,7 @@ def add_lively(app: App) -> None:
         return items
 
     @app.orchestrator
-    async def staged(ctx: OrchestrationContext) -> str:
+    async def staged(ctx: OrchestrationContext, input: Any = None) -> str:
         ctx.set_custom_status("first")
         await ctx.wait_for_external_event("Next")
         ctx.set_custom_status("second")
@@ -136,6 +136,10 @@ def add_routes(app: App) -> None:
     async def order(request: Request, client: Client) -> Response:
         started = await client.start_new("echo", await request.json(), instance_id=request.path_params["order"])
         return check_status_response(request, started.instance_id)
+
+    @app.route("/payload/{instance}")
+    async def payload(request: Request, client: Client) -> dict[str, str]:
+        return management_payload(request, request.path_params["instance"])
 
     @app.route("/value")
     async def value(request: Request, client: Client) -> Any:

@@ -103,7 +103,10 @@ def test_a_fork_goes_on_from_an_episode() -> None:
         await served.ended("x")
         forked = await served.http.post(f"{INSTANCES}/x/fork?newInstanceId=y&episode=1")
         assert (forked.status_code, forked.json()["id"]) == (202, "y")
-        assert (await served.until("y", "Running"))["customStatus"] == "first"
+        await served.until("y", "Running")
+        await served.http.post(f"{INSTANCES}/y/raiseEvent/Next", json=1)
+        while (await served.until("y", "Running"))["customStatus"] != "second":  # it waits for the other one then
+            await asyncio.sleep(0.005)
         for query, status in {
             "newInstanceId=y": 409,
             "episode=99": 400,

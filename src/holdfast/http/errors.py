@@ -17,6 +17,7 @@ from holdfast.errors import (
     HoldfastError,
     HostStoppedError,
     InstanceAlreadyExistsError,
+    InstanceError,
     InstanceNotEndedError,
     InstanceNotFoundError,
     InstanceNotRunningError,
@@ -44,6 +45,14 @@ Statuses = Mapping[type[HoldfastError], int]
 
 AS_ELSEWHERE: Statuses = MappingProxyType({})
 
+
+class HistoryChangedError(InstanceError):
+    """The instance has another history than when the first page of it was read."""
+
+    def __init__(self, instance_id: str) -> None:
+        super().__init__(instance_id, f"Instance {instance_id!r} has another history now. Begin with its first page.")
+
+
 _STATUS: tuple[tuple[type[HoldfastError], int], ...] = (
     (TaskFailedError, 422),  # first: it may be of the class that the handler raised as well
     (PayloadTooLargeError, 413),
@@ -55,6 +64,7 @@ _STATUS: tuple[tuple[type[HoldfastError], int], ...] = (
     (InstanceParkedError, 409),
     (InstanceNotEndedError, 412),
     (RewindRefusedError, 409),
+    (HistoryChangedError, 409),
     (UpdateRejectedError, 409),
     (QueryFailedError, 409),
     (WaitTimeoutError, 504),

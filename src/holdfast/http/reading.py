@@ -10,21 +10,13 @@ from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 
 from holdfast.client.client import Client
-from holdfast.errors import InstanceError
-from holdfast.http.errors import BadRequestError, Endpoint, json_response
+from holdfast.http.errors import BadRequestError, Endpoint, HistoryChangedError, json_response
 from holdfast.http.history import event_rows
 from holdfast.http.operations import NDJSON, TOKEN_HEADER
 from holdfast.http.parameters import flag, orchestration_id, top
 from holdfast.model.history import ExecutionStarted, HistoryEvent, OrchestratorStarted
 
 _LINES = 500
-
-
-class HistoryChangedError(InstanceError):
-    """The instance has another history than when the first page of it was read."""
-
-    def __init__(self, instance_id: str) -> None:
-        super().__init__(instance_id, f"Instance {instance_id!r} has another history now. Begin with its first page.")
 
 
 class Histories:
