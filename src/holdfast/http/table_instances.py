@@ -182,8 +182,8 @@ INSTANCE_OPERATIONS: Final = (
             Parameter("Accept", f"`{NDJSON}`: all of it in one answer, one event in a line", where="header"),
         ),
         answers=(
-            Answer(200, "The events of these episodes.", ref("History"), headers=(TOKEN_HEADER,)),
-            Answer(200, "All events.", {}, NDJSON),
+            Answer(200, "A page of events.", ref("History"), headers=(TOKEN_HEADER,)),
+            Answer(200, f"With `Accept: {NDJSON}`: all of them, one in a line.", {}, NDJSON),
             NO_INSTANCE,
             failure(409, "It was continued as new or started again since the first page; begin anew."),
         ),
