@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Final
 
-from holdfast.http.operations import Schema
+from holdfast.http.operations import JSON, Schema
 from holdfast.model.status import OrchestrationStatus
 
 _STRING: Final = {"type": "string"}
@@ -72,6 +72,7 @@ SCHEMAS: Final[Mapping[str, Schema]] = MappingProxyType(
         ),
         "StatusOrError": {"anyOf": [_ref("Status"), _ref("Error")]},
         "Statuses": _list(_ref("Status")),
+        "LiveUpdate": _object({"event": {"const": "status"}, "data": {"type": "string", "contentMediaType": JSON}}),
         "Counts": {
             "type": "object",
             "propertyNames": _STATUS,
