@@ -77,6 +77,11 @@ def make_app() -> App:
         async with ctx.lock(EntityId("counter", "shared")):
             await ctx.wait_for_external_event("LetGo")
 
+    @app.orchestrator
+    async def fails_locked(ctx: OrchestrationContext) -> None:
+        async with ctx.lock(EntityId("counter", "held")):
+            await ctx.call_activity(refuse, "in a critical section")
+
     add_lively(app)
     add_routes(app)
     return app

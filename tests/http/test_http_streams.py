@@ -9,8 +9,11 @@ from typing import Any
 import httpx
 import pytest
 from http_app import BASE, PATIENCE, Served, serve
+from starlette.requests import Request
+from starlette.responses import StreamingResponse
 
-from holdfast import HostConfig
+from holdfast import HostConfig, OverloadedError
+from holdfast.http.live import LiveUpdates
 
 INSTANCES = f"{BASE}/instances"
 TOKEN = "x-ms-continuation-token"
@@ -145,7 +148,33 @@ def test_the_number_of_streams_is_bounded_and_places_are_given_back() -> None:
     serve(scenario, config=HostConfig(http_streams_max=1))
 
 
-def test_a_stream_ends_when_its_instance_is_removed_or_the_host_stops() -> None:
+def test_a_silent_stream_is_kept_alive_by_comments() -> None:
+    async def scenario(served: Served) -> None:
+        await served.start("WaitForApproval", "x")
+        await served.until("x", "Running")
+        updates = LiveUpdates(served.host.client, streams_max=1, poll_s=0.0001)
+        scope = {
+            "type": "http",
+            "method": "GET",
+            "path": "/",
+            "headers": [],
+            "query_string": b"",
+            "path_params": {"instanceId": "x"},
+        }
+        stream = await updates.events(Request(scope))
+        assert isinstance(stream, StreamingResponse)
+        chunks = aiter(stream.body_iterator)
+        assert bytes(await anext(chunks)).startswith(b"event: status")
+        assert await anext(chunks) == b": nothing new\n\n"
+        with pytest.raises(OverloadedError):
+            await updates.events(Request(scope))
+        await served.http.post(f"{INSTANCES}/x/terminate")
+        assert b"Terminated" in [bytes(chunk) async for chunk in chunks][-1]
+
+    serve(scenario)
+
+
+def test_a_stream_ends_when_the_host_stops() -> None:
     async def scenario(served: Served) -> None:
         await served.start("WaitForApproval", "x")
         await served.until("x", "Running")

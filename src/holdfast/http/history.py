@@ -28,7 +28,8 @@ _OUTPUTS = frozenset({"result", "output"})
 _HIDDEN = frozenset(
     {"event_id", "task_scheduled_id", "timer_id", "parent", "execution_id", "parent_execution_id", "policy", "call_id"}
 )
-_STARTED_HIDDEN = frozenset({"name", "instance_id"})
+_STARTED_HIDDEN = frozenset({"name", "instance_id", "version", "tags", "carried", "event_keys"})
+_SCHEDULED_HIDDEN = frozenset({"version"})
 
 
 def raw(text: str | None) -> object:
@@ -52,7 +53,7 @@ def project_history(events: Sequence[HistoryEvent], *, show_input: bool, show_ou
                 continue
             case TaskScheduled() | SubOrchestrationInstanceCreated():
                 if event.event_id not in finished:
-                    rows.append(_row(event, hidden))
+                    rows.append(_row(event, hidden | _SCHEDULED_HIDDEN))
             case (
                 TaskCompleted() | TaskFailed() | SubOrchestrationInstanceCompleted() | SubOrchestrationInstanceFailed()
             ):

@@ -38,7 +38,6 @@ _SPECIAL: Final[Mapping[str, Mapping[str, Statuses]]] = MappingProxyType(
         "legacy": {
             "purge": {InstanceNotEndedError: 404},
             "restart": {InstanceNotRunningError: 400},
-            "start": {InstanceAlreadyExistsError: 400},
             "startWithId": {InstanceAlreadyExistsError: 400},
         },
     }

@@ -69,7 +69,6 @@ _START_ANSWERS: Final = (
     ACCEPTED,
     *WAITED,
     failure(400, "There is no such orchestrator, or the input is no JSON."),
-    failure(409, "The instance id is in use; `400` with the older codes."),
 )
 _START_PARAMETERS: Final = (Parameter("version", "the version of the orchestrator"), *WAIT, ERROR_ON_FAILURE)
 _START_BODY: Final = Body("The input; may be empty.")
@@ -94,7 +93,7 @@ INSTANCE_OPERATIONS: Final = (
         text="Start an orchestration under an instance id of your choice.",
         parameters=_START_PARAMETERS,
         body=_START_BODY,
-        answers=_START_ANSWERS,
+        answers=(*_START_ANSWERS, failure(409, "The instance id is in use; `400` with the older codes.")),
         open_tail=True,
     ),
     Operation(
@@ -200,7 +199,7 @@ INSTANCE_OPERATIONS: Final = (
         parameters=(SHOW_INPUT,),
         answers=(
             Answer(
-                200, "The stream. A comment is sent when nothing changes for long.", {"type": "string"}, EVENT_STREAM
+                200, "The stream. A comment is sent when nothing changes for long.", ref("LiveUpdate"), EVENT_STREAM
             ),
             NO_INSTANCE,
             failure(429, "`http_streams_max` streams are open."),
