@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 from http_app import PATIENCE
 
-from holdfast import App, Host, OrchestrationContext
+from holdfast import App, Host, HostConfig, OrchestrationContext
 from holdfast.cli.server import HttpServer, bind, url_of
 
 START = 'curl -X POST https://myfunc.azurewebsites.net/api/orchestrators/DoWork -H "Content-Length: 0" -i'
@@ -31,7 +31,7 @@ class Reply(NamedTuple):
 
 
 @contextlib.asynccontextmanager
-async def served() -> AsyncIterator[tuple[Host, str]]:
+async def served(config: HostConfig | None = None) -> AsyncIterator[tuple[Host, str]]:
     app = App()
 
     @app.orchestrator(name="DoWork")
@@ -39,7 +39,7 @@ async def served() -> AsyncIterator[tuple[Host, str]]:
         return await ctx.wait_for_external_event("ApprovalEvent")
 
     listener = bind("127.0.0.1", 0)
-    async with app.host("memory://") as host:
+    async with app.host("memory://", config=config) as host:
         server = HttpServer(host.http_app(loopback_only=True), listener)
         serving = asyncio.create_task(server.serve())
         try:
@@ -107,14 +107,43 @@ def test_live_updates_arrive_while_they_happen() -> None:
             started = reply(await run(START, origin))
             instance_id = started.body["id"]
             url = f"{started.headers['location']}/events"
-            watching = await asyncio.create_subprocess_exec("curl", "-sSN", url, stdout=asyncio.subprocess.PIPE)
-            assert watching.stdout is not None
             async with asyncio.timeout(PATIENCE.total_seconds()):
-                assert await watching.stdout.readline() == b"event: status\n"  # before anything is over
+                watching, line = await watch(url)
+                assert line == b"event: status\n"  # before anything is over
                 await run(APPROVE, origin, instance_id)
+                assert watching.stdout is not None
                 rest = (await watching.stdout.read()).decode()
             assert await watching.wait() == 0
             last = rest.strip().split("\n\n")[-1]
             assert json.loads(last.rpartition("data: ")[2])["runtimeStatus"] == "Completed"
 
     asyncio.run(scenario())
+
+
+def test_a_watcher_that_goes_away_gives_its_place_back() -> None:
+    async def scenario() -> None:
+        async with served(HostConfig(http_streams_max=1)) as (host, origin):
+            await host.client.start_new("DoWork", instance_id="x")
+            url = f"{origin}/runtime/webhooks/durabletask/instances/x/events"
+            first, line = await watch(url)
+            assert line == b"event: status\n"
+            refused, line = await watch(url)
+            assert b"http_streams_max" in line
+            await refused.wait()
+            first.kill()
+            await first.wait()
+            async with asyncio.timeout(PATIENCE.total_seconds()):
+                while not line.startswith(b"event"):
+                    again, line = await watch(url)
+                    with contextlib.suppress(ProcessLookupError):  # it was refused, and is done
+                        again.kill()
+                    await again.wait()
+
+    asyncio.run(scenario())
+
+
+async def watch(url: str) -> tuple[asyncio.subprocess.Process, bytes]:
+    """Start to follow a stream; return who does, and the first line."""
+    watching = await asyncio.create_subprocess_exec("curl", "-sSN", url, stdout=asyncio.subprocess.PIPE)
+    assert watching.stdout is not None
+    return watching, await watching.stdout.readline()

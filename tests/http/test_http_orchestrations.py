@@ -222,6 +222,19 @@ def test_the_history_is_folded() -> None:
     serve(scenario)
 
 
+def test_versions_and_tags_are_no_part_of_a_folded_history() -> None:
+    async def scenario(served: Served) -> None:
+        await served.host.client.start_new("versioned", instance_id="x", version="2", tags={"team": "red"})
+        await served.ended("x")
+        rows = await history(served, "x", "showHistory=true")
+        assert rows[0] == {"EventType": "ExecutionStarted", "FunctionName": "versioned"}
+        whole = (await served.http.get(f"{BASE}/instances/x/history")).json()
+        [started] = [row for row in whole if row["EventType"] == "ExecutionStarted"]
+        assert (started["Version"], started["Tags"]) == ("2", {"team": "red"})
+
+    serve(scenario)
+
+
 async def history(served: Served, instance_id: str, query: str) -> list[dict[str, Any]]:
     """Return the rows of a history without their times, which must be there."""
     rows = (await served.http.get(f"{BASE}/instances/{instance_id}?{query}")).json()["historyEvents"]

@@ -96,7 +96,7 @@ NO_INSTANCE: Final = failure(404, "There is no such instance.")
 COMMON_ANSWERS: Final = (
     failure(400, "An id, a name, an input or a body that cannot be; nothing was stored."),
     failure(401, "The request has no valid key."),
-    failure(403, "Without a key, only this machine is answered."),
+    failure(403, "The key does not allow this; or a host without keys is asked from elsewhere."),
     failure(404, "There is nothing here."),
     failure(413, "The body is over `payload_bytes_max`."),
     failure(429, "A bound is reached; nothing was stored; see `Retry-After`."),
