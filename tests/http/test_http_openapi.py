@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from http_app import BASE, Served, make_app, serve
+from http_app import BASE, ORIGIN, Served, make_app, serve
 from starlette.routing import Route
 
 from holdfast.http.openapi import openapi_document
@@ -49,8 +49,9 @@ def test_names_are_those_of_one_operation_each() -> None:
 
 def test_the_document_is_served() -> None:
     async def scenario(served: Served) -> None:
-        response = await served.http.get(f"{BASE}/openapi.json")
-        assert (response.status_code, response.headers["content-type"]) == (200, "application/json")
-        assert response.json() == DOCUMENT
+        for base in (BASE, LEGACY_BASE_PATH):
+            response = await served.http.get(f"{base}/openapi.json")
+            assert (response.status_code, response.headers["content-type"]) == (200, "application/json")
+            assert response.json() == {**DOCUMENT, "servers": [{"url": f"{ORIGIN}{base}"}]}
 
     serve(scenario)

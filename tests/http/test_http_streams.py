@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import json
+from collections.abc import AsyncIterator
 from typing import Any
 
 import httpx
+import msgspec
 import pytest
 from http_app import BASE, PATIENCE, Served, serve
 from starlette.requests import Request
 from starlette.responses import StreamingResponse
 
 from holdfast import HostConfig, OverloadedError
+from holdfast.http.history import one_line
 from holdfast.http.live import LiveUpdates
+from holdfast.http.payload import StatusView, status_object
 
 INSTANCES = f"{BASE}/instances"
 TOKEN = "x-ms-continuation-token"
@@ -153,23 +157,66 @@ def test_a_silent_stream_is_kept_alive_by_comments() -> None:
         await served.start("WaitForApproval", "x")
         await served.until("x", "Running")
         updates = LiveUpdates(served.host.client, streams_max=1, poll_s=0.0001)
-        scope = {
-            "type": "http",
-            "method": "GET",
-            "path": "/",
-            "headers": [],
-            "query_string": b"",
-            "path_params": {"instanceId": "x"},
-        }
-        stream = await updates.events(Request(scope))
+        stream = await updates.events(_request("x"))
         assert isinstance(stream, StreamingResponse)
         chunks = aiter(stream.body_iterator)
         assert bytes(await anext(chunks)).startswith(b"event: status")
         assert await anext(chunks) == b": nothing new\n\n"
         with pytest.raises(OverloadedError):
-            await updates.events(Request(scope))
+            await updates.events(_request("x"))
         await served.http.post(f"{INSTANCES}/x/terminate")
         assert b"Terminated" in [bytes(chunk) async for chunk in chunks][-1]
+
+    serve(scenario)
+
+
+def test_a_stream_goes_on_with_what_had_stopped_and_goes_on() -> None:
+    async def scenario(served: Served) -> None:
+        await served.start("WaitForApproval", "x")
+        await served.until("x", "Running")
+        stream = await LiveUpdates(served.host.client, streams_max=1).events(_request("x"))
+        assert isinstance(stream, StreamingResponse)
+        chunks = aiter(stream.body_iterator)
+        assert b"Running" in bytes(await anext(chunks))
+        await served.http.post(f"{INSTANCES}/x/terminate")
+        await served.ended("x")
+        await served.start("WaitForApproval", "x")  # before the stream has looked again
+        await served.until("x", "Running")
+        watching = asyncio.create_task(_last(chunks))
+        await asyncio.sleep(0)
+        await served.http.post(f"{INSTANCES}/x/raiseEvent/ApprovalEvent", json="yes")
+        assert b'"output":"yes"' in await watching
+
+    serve(scenario)
+
+
+async def _last(chunks: AsyncIterator[Any]) -> bytes:
+    return [bytes(chunk) async for chunk in chunks][-1]
+
+
+def _request(instance_id: str) -> Request:
+    return Request(
+        {
+            "type": "http",
+            "method": "GET",
+            "path": "/",
+            "headers": [],
+            "query_string": b"",
+            "path_params": {"instanceId": instance_id},
+        }
+    )
+
+
+def test_payloads_on_several_lines_break_no_stream() -> None:
+    async def scenario(served: Served) -> None:
+        await served.host.client.start_new("echo", instance_id="x")
+        found = await served.host.client.get_status("x")
+        assert found is not None
+        broken = msgspec.structs.replace(found.state, input='[1,\r\n\n"event: fake"]')
+        line = one_line(status_object(broken, StatusView(), None))
+        assert b"\n" not in line
+        assert b"\r" not in line
+        assert json.loads(line)["input"] == [1, "event: fake"]
 
     serve(scenario)
 

@@ -24,6 +24,7 @@ _Finished = TaskCompleted | TaskFailed | SubOrchestrationInstanceCompleted | Sub
 
 _PAYLOADS = frozenset({"input", "result", "output", "reason"})
 """Fields that hold JSON texts."""
+_BREAKS = bytes.maketrans(b"\r\n", b"  ")
 _OUTPUTS = frozenset({"result", "output"})
 _HIDDEN = frozenset(
     {"event_id", "task_scheduled_id", "timer_id", "parent", "execution_id", "parent_execution_id", "policy", "call_id"}
@@ -35,6 +36,12 @@ _SCHEDULED_HIDDEN = frozenset({"version"})
 def raw(text: str | None) -> object:
     """Return a JSON text as what is written as that very text; None is written as null."""
     return None if text is None else msgspec.Raw(text.encode())
+
+
+def one_line(value: object) -> bytes:
+    """Return a value as JSON without line breaks, also where a client has written its payload on several lines."""
+    # In JSON a raw line break is white space: in a text it is escaped.
+    return msgspec.json.encode(value).translate(_BREAKS)
 
 
 def project_history(events: Sequence[HistoryEvent], *, show_input: bool, show_output: bool) -> list[dict[str, object]]:

@@ -85,7 +85,7 @@ def _query(request: Request, *, ignore_unknown: bool = True) -> InstanceQuery:
 
 
 def _custom_status(text: str | None) -> Any:
-    if text is None:
+    if not text:
         return ANY
     try:
         return msgspec.json.decode(text)

@@ -6,7 +6,6 @@ import asyncio
 from collections.abc import AsyncIterator, Mapping
 from typing import Final
 
-import msgspec
 from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 from starlette.types import Receive, Scope, Send
@@ -15,6 +14,7 @@ from holdfast.client.client import Client
 from holdfast.client.status import InstanceStatus
 from holdfast.errors import HoldfastError, InstanceNotFoundError, OverloadedError
 from holdfast.http.errors import Endpoint
+from holdfast.http.history import one_line
 from holdfast.http.operations import EVENT_STREAM
 from holdfast.http.parameters import flag, orchestration_id
 from holdfast.http.payload import StatusView, status_object
@@ -62,7 +62,7 @@ class LiveUpdates:
         told, silent = b"", 0
         try:
             while found is not None:
-                text = msgspec.json.encode(status_object(found.state, view, None))
+                text = one_line(status_object(found.state, view, None))
                 silent = 0 if text != told else silent + 1
                 if text != told:
                     told = text
@@ -72,8 +72,11 @@ class LiveUpdates:
                 if found.runtime_status.is_terminal or found.parked is not None:
                     return
                 await asyncio.wait({stopped}, timeout=self._poll_s)
-                if stopped.done() and stopped.exception() is not None:
-                    return  # it was removed, or the host has stopped
+                if stopped.done():
+                    if stopped.exception() is not None:
+                        return  # it was removed, or the host has stopped
+                    # Again: until its state is read, it may have been resumed, or started anew.
+                    stopped = asyncio.ensure_future(self._client.wait_until_stopped(instance_id))
                 found = await self._client.get_status(instance_id)
         except HoldfastError as error:
             yield f": {type(error).__name__}\n\n".encode()

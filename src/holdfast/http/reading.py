@@ -5,13 +5,12 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Mapping, Sequence
 from itertools import islice
 
-import msgspec
 from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 
 from holdfast.client.client import Client
 from holdfast.http.errors import BadRequestError, Endpoint, HistoryChangedError, json_response
-from holdfast.http.history import event_rows
+from holdfast.http.history import event_rows, one_line
 from holdfast.http.operations import NDJSON, TOKEN_HEADER
 from holdfast.http.parameters import flag, orchestration_id, top
 from holdfast.model.history import ExecutionStarted, HistoryEvent, OrchestratorStarted
@@ -68,4 +67,4 @@ def _episodes(events: Sequence[HistoryEvent], first: int, limit: int) -> tuple[S
 async def _lines(rows: Sequence[dict[str, object]]) -> AsyncIterator[bytes]:
     waiting = iter(rows)
     while some := list(islice(waiting, _LINES)):
-        yield msgspec.json.Encoder().encode_lines(some)
+        yield b"".join(one_line(row) + b"\n" for row in some)

@@ -51,8 +51,8 @@ def management_routes(host: HostView, client: Client, links: Links) -> list[Rout
     special = _SPECIAL[host.config.http_status_codes]
     document = openapi_document(BASE_PATH)
 
-    async def openapi(_: Request) -> Response:
-        return json_response(document)
+    async def openapi(request: Request) -> Response:
+        return json_response({**document, "servers": [{"url": links.base_url(request)}]})
 
     routes = [Route(f"{base}{DOCUMENT_PATH}", openapi) for base in BASE_PATHS]
     for operation in OPERATIONS:
