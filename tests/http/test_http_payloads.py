@@ -6,6 +6,8 @@ import pytest
 from http_app import BASE, ORIGIN, Served, serve
 from test_http_orchestrations import management_urls
 
+from holdfast import HostConfig
+
 LEGACY_BASE = "/admin/extensions/DurableTaskExtension"
 
 
@@ -84,3 +86,36 @@ def test_an_embedder_gets_all_urls() -> None:
         await scenario(served)
 
     serve(with_key, key="k")
+
+
+PROXY = {"X-Forwarded-Host": "flows.example.org", "X-Forwarded-Proto": "https"}
+
+
+@pytest.mark.parametrize(
+    ("setting", "headers", "origin"),
+    [
+        ("ignore", PROXY, ORIGIN),
+        ("trust", PROXY, "https://flows.example.org"),
+        ("trust", {}, ORIGIN),
+        ("trust", {"X-Forwarded-Host": "a.example:8443, b.example"}, "http://a.example:8443"),
+        ("trust", {"X-Forwarded-Host": "[2001:db8::1]:443"}, "http://[2001:db8::1]:443"),
+        ("trust", {"X-Forwarded-Proto": "https, http"}, ORIGIN.replace("http:", "https:")),
+        ("trust", {"X-Forwarded-Host": "evil.example/path?x=", "X-Forwarded-Proto": "javascript"}, ORIGIN),
+    ],
+)
+def test_urls_are_those_of_the_proxy_if_it_is_trusted(setting: str, headers: dict[str, str], origin: str) -> None:
+    async def scenario(served: Served) -> None:
+        for path in (f"{BASE}/orchestrators/WaitForApproval/x", "/api/orders/y"):
+            response = await served.http.post(path, headers=headers, content=b"1" if "orders" in path else b"")
+            assert response.headers["location"] == f"{origin}{BASE}/instances/{path[-1]}"
+
+    config = HostConfig(http_forwarded_host=setting)  # type: ignore[arg-type]  # one of the two
+    serve(scenario, config=config)
+
+
+def test_a_proxy_does_not_open_what_is_for_this_machine_only() -> None:
+    async def scenario(served: Served) -> None:
+        headers = {"Host": "evil.example", "X-Forwarded-Host": "localhost"}
+        assert (await served.http.get(f"{BASE}/instances", headers=headers)).status_code == 403
+
+    serve(scenario, config=HostConfig(http_forwarded_host="trust"), loopback_only=True)

@@ -17,6 +17,7 @@ from holdfast.model.limits import Limits
 from holdfast.model.versions import VersionFailure, VersionMatch
 
 HttpStatusCodes: TypeAlias = Literal["current", "legacy"]
+HttpForwardedHost: TypeAlias = Literal["ignore", "trust"]
 
 
 class HostConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -63,6 +64,8 @@ class HostConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     """What `ctx.call_http` may reach."""
     http_status_codes: HttpStatusCodes = "current"
     """The status codes of the HTTP API, where versions of the protocol differ; see the reference."""
+    http_forwarded_host: HttpForwardedHost = "ignore"
+    """Whether the URLs in answers are those that a proxy was asked for, by `X-Forwarded-Host` and `-Proto`."""
     http_streams_max: int = 100
     """Streams of live updates that are open at the same time."""
     limits: Limits = Limits()
@@ -77,6 +80,7 @@ _TEXTS: Mapping[str, tuple[object, ...]] = MappingProxyType(
         "version_match": get_args(VersionMatch),
         "version_failure": get_args(VersionFailure),
         "http_status_codes": get_args(HttpStatusCodes),
+        "http_forwarded_host": get_args(HttpForwardedHost),
     }
 )
 
