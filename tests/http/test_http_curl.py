@@ -6,13 +6,14 @@ import asyncio
 import contextlib
 import json
 import shlex
+import socket
 from collections.abc import AsyncIterator
 from typing import Any, NamedTuple
 
+import uvicorn
 from http_app import PATIENCE
 
 from holdfast import App, Host, HostConfig, OrchestrationContext
-from holdfast.cli.server import HttpServer, bind, url_of
 
 START = 'curl -X POST https://myfunc.azurewebsites.net/api/orchestrators/DoWork -H "Content-Length: 0" -i'
 STATUS = (
@@ -38,14 +39,14 @@ async def served(config: HostConfig | None = None) -> AsyncIterator[tuple[Host, 
     async def do_work(ctx: OrchestrationContext) -> Any:
         return await ctx.wait_for_external_event("ApprovalEvent")
 
-    listener = bind("127.0.0.1", 0)
+    listener = socket.create_server(("127.0.0.1", 0))
     async with app.host("memory://", config=config) as host:
-        server = HttpServer(host.http_app(loopback_only=True), listener)
-        serving = asyncio.create_task(server.serve())
+        server = uvicorn.Server(uvicorn.Config(host.http_app(loopback_only=True), lifespan="off", log_config=None))
+        serving = asyncio.create_task(server.serve(sockets=[listener]))
         try:
-            yield host, url_of(listener)
+            yield host, f"http://127.0.0.1:{listener.getsockname()[1]}"
         finally:
-            server.stop()
+            server.should_exit = True
             await serving
 
 

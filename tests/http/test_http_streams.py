@@ -202,7 +202,7 @@ def _request(instance_id: str) -> Request:
             "path": "/",
             "headers": [],
             "query_string": b"",
-            "path_params": {"instanceId": instance_id},
+            "path_params": {"instance_id": instance_id},
         }
     )
 

@@ -41,7 +41,7 @@ class EntityEndpoints:
     async def list(self, request: Request) -> Response:
         """Return a page of entities; the next one begins at the token in the header of the answer."""
         query = EntityQuery(
-            entity=request.path_params.get("entityName"),
+            entity=request.path_params.get("entity_name"),
             updated_from=instant(request, "lastOperationTimeFrom"),
             updated_until=instant(request, "lastOperationTimeTo"),
             with_state=flag(request, "fetchState", False),
@@ -98,7 +98,7 @@ class EntityEndpoints:
 
 
 def _entity_id(request: Request) -> EntityId[object]:
-    return EntityId(request.path_params["entityName"], request.path_params["entityKey"])
+    return EntityId(request.path_params["entity_name"], request.path_params["entity_key"])
 
 
 def _nothing(entity_id: EntityId[object]) -> Response:

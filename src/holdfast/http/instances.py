@@ -51,7 +51,7 @@ class Instances:
         return json_response({status.value: count for status, count in counts.items()})
 
     async def purge(self, request: Request) -> Response:
-        await self._client.purge(request.path_params["instanceId"])
+        await self._client.purge(request.path_params["instance_id"])
         return json_response({"instancesDeleted": 1})
 
     async def purge_many(self, request: Request) -> Response:

@@ -53,9 +53,9 @@ class Management:
         """Start an orchestration; with `timeout` and `pollingInterval`, wait for its result that long."""
         timeout = wait_timeout(request)
         body = await read_json(request, "Invalid JSON content")
-        name = request.path_params["functionName"]
+        name = request.path_params["function_name"]
         options: StartOptions = {
-            "instance_id": request.path_params.get("instanceId"),
+            "instance_id": request.path_params.get("instance_id"),
             "version": request.query_params.get("version") or None,
         }
         if isinstance(body, NoBody):
@@ -101,7 +101,7 @@ class Management:
 
     async def status(self, request: Request) -> Response:
         """Tell the state of an instance: 202 as long as it has not ended."""
-        instance_id = request.path_params["instanceId"]
+        instance_id = request.path_params["instance_id"]
         found = await self._client.get_status(instance_id)
         if found is None:
             raise InstanceNotFoundError(instance_id)

@@ -31,7 +31,7 @@ _FORMATS: Final = ("%m/%d/%Y", "%m/%d/%Y %H:%M", "%m/%d/%Y %H:%M:%S", "%m/%d/%Y 
 
 def orchestration_id(request: Request) -> str:
     """Return the id, if it may be an orchestration's: an entity has no events, and nothing ends it but `delete`."""
-    instance_id: str = request.path_params["instanceId"]
+    instance_id: str = request.path_params["instance_id"]
     if is_entity(instance_id):
         raise InstanceNotFoundError(instance_id)
     return instance_id

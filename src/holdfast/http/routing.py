@@ -63,7 +63,9 @@ def management_routes(host: HostView, client: Client, links: Links) -> list[Rout
 
 
 def _paths(operation: Operation) -> list[str]:
-    path = re.sub(r"\}$", ":path}", operation.path) if operation.open_tail else operation.path
+    """Return where an operation is served, with the names in braces as they are spelled in this program."""
+    path = re.sub(r"[A-Z](?=\w*\})", lambda letter: f"_{letter[0].lower()}", operation.path)
+    path = re.sub(r"\}$", ":path}", path) if operation.open_tail else path
     bases = (*BASE_PATHS, _START_BASE) if path.startswith("/orchestrators/") else BASE_PATHS
     return [f"{base}{path}" for base in bases]
 

@@ -43,7 +43,7 @@ class Steering:
         if media_type(request) != "application/json":
             raise BadRequestError("Only application/json request content is supported")
         data = await _json_or_null(request)
-        await self._client.raise_event(orchestration_id(request), request.path_params["eventName"], data)
+        await self._client.raise_event(orchestration_id(request), request.path_params["event_name"], data)
         return Response(status_code=202)
 
     async def terminate(self, request: Request) -> Response:
@@ -60,7 +60,7 @@ class Steering:
 
     async def resume(self, request: Request) -> Response:
         """Resume an instance, or an entity that is parked."""
-        instance_id = request.path_params["instanceId"]
+        instance_id = request.path_params["instance_id"]
         await self._client.resume(instance_id, _reason(request), recursive=_recursive(request))
         return Response(status_code=202)
 
@@ -71,7 +71,7 @@ class Steering:
     async def query(self, request: Request) -> Response:
         """Return the answer of a query handler; without a body its input is null."""
         data = await _json_or_null(request)
-        answer = await self._client.query(orchestration_id(request), request.path_params["queryName"], data)
+        answer = await self._client.query(orchestration_id(request), request.path_params["query_name"], data)
         return json_response(answer)
 
     async def update(self, request: Request) -> Response:
@@ -80,7 +80,7 @@ class Steering:
         data = await _json_or_null(request)
         answer = await self._client.update(
             orchestration_id(request),
-            request.path_params["updateName"],
+            request.path_params["update_name"],
             data,
             update_id=request.query_params.get("updateId") or None,
             timeout=timeout,
