@@ -54,7 +54,6 @@ class HistoryChangedError(InstanceError):
 
 
 _STATUS: tuple[tuple[type[HoldfastError], int], ...] = (
-    (TaskFailedError, 422),  # first: it may be of the class that the handler raised as well
     (PayloadTooLargeError, 413),
     (InvalidInputError, 400),
     (NotRegisteredError, 400),

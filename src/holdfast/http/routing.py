@@ -12,9 +12,9 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from holdfast.client.client import Client
-from holdfast.errors import InstanceAlreadyExistsError, InstanceNotEndedError, InstanceNotRunningError
+from holdfast.errors import InstanceAlreadyExistsError, InstanceNotEndedError, InstanceNotRunningError, TaskFailedError
 from holdfast.http.entities import EntityEndpoints
-from holdfast.http.errors import AS_ELSEWHERE, Endpoint, Statuses, answering, json_response
+from holdfast.http.errors import Endpoint, Statuses, answering, json_response
 from holdfast.http.instances import Instances
 from holdfast.http.live import LiveUpdates
 from holdfast.http.management import HostView, Management
@@ -28,6 +28,9 @@ from holdfast.http.table import OPERATIONS
 BASE_PATHS: Final = (BASE_PATH, LEGACY_BASE_PATH)
 _START_BASE: Final = "/api"
 """Where the quickstarts of the family have their start."""
+
+_ANSWERS_FOR_CODE: Final[Mapping[str, Statuses]] = MappingProxyType({"update": {TaskFailedError: 422}})
+"""Where the orchestration's own code may fail on a request, which is no fault of this host."""
 
 _SPECIAL: Final[Mapping[str, Mapping[str, Statuses]]] = MappingProxyType(
     {
@@ -56,8 +59,8 @@ def management_routes(host: HostView, client: Client, links: Links) -> list[Rout
 
     routes = [Route(f"{base}{DOCUMENT_PATH}", openapi) for base in BASE_PATHS]
     for operation in OPERATIONS:
-        special_here = special.get(operation.name, AS_ELSEWHERE)
-        endpoint = answering(host, endpoints[operation.name], special_here)
+        statuses = {**_ANSWERS_FOR_CODE.get(operation.name, {}), **special.get(operation.name, {})}
+        endpoint = answering(host, endpoints[operation.name], statuses)
         routes += [Route(path, endpoint, methods=[operation.method]) for path in _paths(operation)]
     return routes
 
