@@ -8,6 +8,7 @@ from datetime import timedelta
 
 import msgspec
 
+from holdfast.client.timeouts import not_stopped, not_updated
 from holdfast.engine.changes import change_instance
 from holdfast.engine.engine import Engine
 from holdfast.engine.entity_requests import EntityRequests
@@ -22,7 +23,6 @@ from holdfast.errors import (
     InstanceNotRunningError,
     InvalidInputError,
     OverloadedError,
-    WaitTimeoutError,
 )
 from holdfast.hub.lifecycle import TRANSITIONS, Trigger
 from holdfast.hub.requests import Admission
@@ -131,10 +131,7 @@ class LocalTaskHub:
         try:
             answer = await self._engine.waiters.ask(instance_id, request.update_id, send, timeout)
         except TimeoutError:
-            raise WaitTimeoutError(
-                f"Instance {instance_id!r} has not answered update {request.update_id!r} within {timeout}. It may "
-                "still: ask again with the same update_id."
-            ) from None
+            raise not_updated(instance_id, request.update_id, timeout) from None
         if isinstance(answer, OrchestrationState):
             raise InstanceNotRunningError(instance_id, answer.runtime_status.value, "update")
         assert isinstance(answer, UpdateCompleted), "an orchestration has no operations"
@@ -187,7 +184,7 @@ class LocalTaskHub:
             async with asyncio.timeout(timeout.total_seconds()):
                 return await future
         except TimeoutError:
-            raise WaitTimeoutError(f"Instance {instance_id!r} has not ended within {timeout}.") from None
+            raise not_stopped(instance_id, timeout) from None
         finally:
             waiters.discard(instance_id, future)
 
