@@ -5,6 +5,7 @@ from holdfast.client.client import Client
 from holdfast.client.connection import connect
 from holdfast.client.entity_status import EntityPage, EntityQuery, EntitySignal, EntityStatus
 from holdfast.client.handle import OrchestrationHandle
+from holdfast.client.instances import InstancePage, InstanceQuery
 from holdfast.client.status import InstanceStatus
 from holdfast.client.sync import SyncClient
 from holdfast.client.sync_handle import SyncOrchestrationHandle
@@ -22,6 +23,7 @@ from holdfast.errors import (
     HostStoppedError,
     HostUnreachableError,
     InstanceAlreadyExistsError,
+    InstanceNotEndedError,
     InstanceNotFoundError,
     InstanceNotRunningError,
     InstanceParkedError,
@@ -94,9 +96,12 @@ __all__ = [
     "HttpCallPolicy",
     "IdPolicy",
     "InstanceAlreadyExistsError",
+    "InstanceNotEndedError",
     "InstanceNotFoundError",
     "InstanceNotRunningError",
+    "InstancePage",
     "InstanceParkedError",
+    "InstanceQuery",
     "InstanceStatus",
     "InvalidInputError",
     "Limits",
