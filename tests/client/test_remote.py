@@ -6,12 +6,13 @@ import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Awaitable, Callable
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import httpx
 import msgspec
 import pytest
-from client_kit import KEY, SOON, on_port, serving
+from client_kit import KEY, SOON, on_port, serving, sqlite
 
 from holdfast import (
     Client,
@@ -20,6 +21,7 @@ from holdfast import (
     EntityId,
     EntitySignal,
     HoldfastError,
+    HostStoppedError,
     HostUnreachableError,
     InstanceNotRunningError,
     InstanceQuery,
@@ -188,6 +190,26 @@ def test_a_keyed_write_without_an_answer_may_have_been_done() -> None:
     with pytest.raises(CommitFailedError, match="start_orchestration: gone") as error:
         ask(Script(LOST, LOST, LOST), lambda client: client.start_new("x"))
     assert error.value.outcome_unknown
+
+
+def test_a_host_that_stops_is_asked_again_where_that_is_safe() -> None:
+    stopped = HostStoppedError("The host is stopping.")
+    assert ask(Script(refused(stopped, 503), UNSENT, told(DONE)), lambda client: client.wait_for_completion("one")) == 7
+    with pytest.raises(HostStoppedError):
+        ask(Script(refused(stopped, 503)), lambda client: client.terminate("one"))
+    with pytest.raises(HostStoppedError):
+        ask(Script(*[refused(stopped, 503)] * 3), lambda client: client.get_status("one"))
+
+
+def test_pauses_grow_up_to_a_limit() -> None:
+    script = Script(*[UNSENT] * 9)
+
+    async def main() -> None:
+        await script.client(attempts_max=9).terminate("one")
+
+    with pytest.raises(HostUnreachableError):
+        asyncio.run(main())
+    assert script.pauses_s == pytest.approx([0.1, 0.3, 0.9, 2.7, 5, 5, 5, 5])
 
 
 # Refusals of a repetition
@@ -448,6 +470,23 @@ def test_a_connection_that_breaks_leaves_the_outcome_unknown() -> None:
             with pytest.raises(HostUnreachableError):
                 await client.get_status("one")
             assert len(heard) == 3
+
+    asyncio.run(main())
+
+
+def test_a_wait_outlives_its_host(tmp_path: Path) -> None:
+    async def main() -> None:
+        async with serving(sqlite(tmp_path)) as served, on_port(served) as url:
+            await served.host.client.start_new("approve", instance_id="one")
+            connection = connect(url, key=KEY, attempts_max=30)
+            client = await connection.__aenter__()
+            waiting = asyncio.create_task(client.wait_for_completion("one", timeout=SOON))
+            await asyncio.sleep(0)
+            await served.host.stop()
+        async with serving(sqlite(tmp_path)) as served, on_port(served, int(url.rpartition(":")[2])):
+            await served.host.client.raise_event("one", "Approval", {"item": "tea"})
+            assert await waiting == {"item": "tea"}
+            await connection.__aexit__(None, None, None)
 
     asyncio.run(main())
 

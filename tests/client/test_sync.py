@@ -21,6 +21,7 @@ from holdfast import (
     App,
     Client,
     ConfigurationError,
+    Host,
     HostStoppedError,
     HostUnreachableError,
     InstanceNotFoundError,
@@ -134,6 +135,24 @@ def test_a_closed_client_says_so() -> None:
     for use in (lambda: client.get_status("one"), handle.get_status):
         with pytest.raises(HostStoppedError, match="closed"):
             use()
+
+
+def test_what_goes_wrong_as_a_host_is_left_is_raised_by_whoever_closes_it() -> None:
+    class Stubborn:
+        def __init__(self) -> None:
+            self.host = make_app(Switch())[0].host("memory://")
+
+        async def __aenter__(self) -> Host:
+            return await self.host.__aenter__()
+
+        async def __aexit__(self, *error: Any) -> None:
+            await self.host.stop()
+            raise OSError("the disk is gone")
+
+    client = SyncClient.hosting(Stubborn())
+    assert client.get_status("one") is None
+    with pytest.raises(OSError, match="the disk is gone"):
+        client.close()
 
 
 def test_a_client_of_a_host_that_has_stopped_says_so() -> None:

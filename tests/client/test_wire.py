@@ -244,6 +244,8 @@ def test_a_wait_says_not_yet_and_what_is_not_there_is_not_found() -> None:
             assert (answer.status_code, answer.content) == (202, b"")
             for path in ("nothing", "get_state/more", ""):
                 assert (await http.post(f"{HUB_PATH}/{path}", json={})).status_code == 404
+            form = await http.post(f"{HUB_PATH}/get_state", data={"instance_id": "one"})
+            assert (form.status_code, "application/json" in form.text) == (400, True)
             assert (await http.get(f"{HUB_PATH}/get_state")).status_code in (404, 405)
             http.headers.pop("x-functions-key")
             assert (await http.post(f"{HUB_PATH}/get_state", json={"instance_id": "one"})).status_code == 401
