@@ -29,6 +29,7 @@ from holdfast import (
     Limits,
     PayloadError,
     PayloadTooLargeError,
+    StorageError,
     WaitTimeoutError,
     connect,
 )
@@ -37,6 +38,7 @@ from holdfast.client.protocol import HUB_PATH, METHODS, WAIT_S_MAX, Refusal
 from holdfast.client.remote import RemoteTaskHub
 from holdfast.client.wire_errors import to_wire
 from holdfast.codec.converter import JsonConverter
+from holdfast.errors import CorruptRecordError
 from holdfast.model.history import EntityOperationCompleted, EventRaised, TimerFired, UpdateCompleted
 from holdfast.model.status import OrchestrationState, OrchestrationStatus
 
@@ -192,13 +194,22 @@ def test_a_keyed_write_without_an_answer_may_have_been_done() -> None:
     assert error.value.outcome_unknown
 
 
-def test_a_host_that_stops_is_asked_again_where_that_is_safe() -> None:
-    stopped = HostStoppedError("The host is stopping.")
-    assert ask(Script(refused(stopped, 503), UNSENT, told(DONE)), lambda client: client.wait_for_completion("one")) == 7
-    with pytest.raises(HostStoppedError):
-        ask(Script(refused(stopped, 503)), lambda client: client.terminate("one"))
-    with pytest.raises(HostStoppedError):
-        ask(Script(*[refused(stopped, 503)] * 3), lambda client: client.get_status("one"))
+@pytest.mark.parametrize(
+    "error", [HostStoppedError("It is stopping."), StorageError("It is closed."), CommitFailedError("It is full.")]
+)
+def test_what_passes_is_waited_for_where_that_is_safe(error: HoldfastError) -> None:
+    said = refused(error, 503)
+    assert ask(Script(said, UNSENT, told(DONE)), lambda client: client.wait_for_completion("one")) == 7
+    ask(Script(said, NOTHING), lambda client: client.start_new("x"))
+    with pytest.raises(type(error), match=str(error)):
+        ask(Script(said), lambda client: client.terminate("one"))
+    with pytest.raises(type(error), match=str(error)):
+        ask(Script(said, said, said), lambda client: client.get_status("one"))
+
+
+def test_what_does_not_pass_is_told_at_once() -> None:
+    with pytest.raises(CorruptRecordError):
+        ask(Script(refused(CorruptRecordError("It cannot be read."), 500)), lambda client: client.get_status("one"))
 
 
 def test_pauses_grow_up_to_a_limit() -> None:

@@ -40,6 +40,7 @@ from holdfast.client.wire_requests import Sendable, WireOperation, WireStart
 from holdfast.errors import (
     CommitFailedError,
     ConfigurationError,
+    CorruptRecordError,
     HoldfastError,
     HostStoppedError,
     HostUnreachableError,
@@ -47,6 +48,7 @@ from holdfast.errors import (
     InvalidInputError,
     PayloadError,
     PayloadTooLargeError,
+    StorageError,
 )
 from holdfast.model.exported import ExportedHistory
 from holdfast.model.history import (
@@ -239,7 +241,7 @@ class RemoteTaskHub:
         Args:
             was_asked: the host has got it before.
         """
-        trouble: NotSentError | AnswerLostError | HostStoppedError | None = None
+        trouble: NotSentError | AnswerLostError | HostStoppedError | StorageError | None = None
         for attempt in range(self._attempts_max):
             if attempt:
                 await self._sleep(_pause_s(attempt))
@@ -251,15 +253,15 @@ class RemoteTaskHub:
                 trouble, was_asked = error, True
                 if not arguments.is_repeatable:
                     break
-            except HostStoppedError as error:
+            except (HostStoppedError, StorageError) as error:  # it may pass: a restart, a disk that is full
                 trouble, was_asked = error, True
-                if not arguments.is_repeatable:
+                if not arguments.is_repeatable or isinstance(error, CorruptRecordError):
                     break
             except InstanceNotRunningError as refusal:
                 if was_asked and not arguments.is_read:
                     raise _DoneBeforeError(refusal) from refusal
                 raise
-        if isinstance(trouble, HostStoppedError):
+        if isinstance(trouble, HoldfastError):
             raise trouble
         if was_asked and not arguments.is_read:
             self._unknown(f"{method.name}: {trouble}", trouble)
