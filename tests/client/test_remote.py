@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import random
 from collections.abc import AsyncIterator, Awaitable, Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -481,6 +482,50 @@ def test_a_connection_that_breaks_leaves_the_outcome_unknown() -> None:
             with pytest.raises(HostUnreachableError):
                 await client.get_status("one")
             assert len(heard) == 3
+
+    asyncio.run(main())
+
+
+class Lossy(httpx.AsyncBaseTransport):
+    """Loses requests and answers as a seed says."""
+
+    def __init__(self, inner: httpx.AsyncBaseTransport, chance: random.Random) -> None:
+        self._inner = inner
+        self._chance = chance
+        self.lost = 0
+
+    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+        fate = self._chance.choice(["sent", "sent", "unsent", "lost"])
+        if fate == "unsent":
+            raise httpx.ConnectError("unsent")
+        response = await self._inner.handle_async_request(request)
+        if fate == "lost":
+            self.lost += 1
+            raise httpx.ReadError("lost")
+        return response
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_what_is_repeated_is_done_once(seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("holdfast.client.remote._PAUSE_S_MAX", 0.001)
+    monkeypatch.setattr("holdfast.client.remote._PAUSE_S", 0.001)
+
+    async def main() -> None:
+        async with serving("memory://") as served:
+            lossy = Lossy(httpx.ASGITransport(served.host.http_app()), random.Random(seed))
+            async with connect("http://localhost", transport=lossy, attempts_max=40) as client:
+                cart = await client.start_new("cart", instance_id="cart")
+                for number in range(1, 11):
+                    assert await client.call_entity(COUNTER, "add", 1) == 2 * number - 1
+                    await client.signal_entity(COUNTER, "add", 1, key=f"signal-{number}")
+                    assert await cart.update("add", f"item {number}") == number
+                    run = await client.start_new("buy", {"item": "tea"})
+                    assert await run.wait_for_completion(timeout=SOON) == {"text": "2 x tea"}
+                await cart.raise_event("checkout", key="once")
+                assert len(await cart.wait_for_completion(timeout=SOON)) == 10
+                assert await client.call_entity(COUNTER, "get") == 20
+                assert sum((await client.count_instances()).values()) == 11
+        assert lossy.lost > 10
 
     asyncio.run(main())
 
