@@ -188,6 +188,7 @@ HOSTILE: list[tuple[str, object, str]] = [
         {"requests": [{"instance_id": "@counter@a", "operation": "get", "due_at": NOW, "due_in": "PT1S"}]},
         "due",
     ),
+    ("call_entity", {"request": {"instance_id": "@counter@a", "operation": "get"}}, "needs a key"),
     ("get_entity", {"instance_id": "one"}, "entity id"),
     ("break_lock", {"instance_id": "one"}, "entity id"),
     ("list_entities", {"wanted": {"prefix": ""}, "after": "", "limit": 10}, "prefix"),
