@@ -14,6 +14,8 @@ import httpx
 import msgspec
 import pytest
 from client_kit import KEY, SOON, on_port, serving, sqlite
+from starlette.applications import Starlette
+from starlette.routing import Mount
 
 from holdfast import (
     Client,
@@ -401,6 +403,20 @@ def test_the_key_is_in_a_header_and_never_in_the_url() -> None:
     [request] = seen
     assert request.headers["x-functions-key"] == "the key"
     assert str(request.url) == f"https://host/prefix{HUB_PATH}/get_state"
+
+
+def test_a_host_that_is_mounted_is_found_below_its_prefix() -> None:
+    async def main() -> None:
+        async with serving("memory://") as served:
+            site = httpx.ASGITransport(Starlette(routes=[Mount("/durable", served.host.http_app(KEY))]))
+            async with connect("http://localhost/durable/", key=KEY, transport=site) as client:
+                run = await client.start_new("buy", {"item": "tea"})
+                assert await run.wait_for_completion(timeout=SOON) == {"text": "2 x tea"}
+            async with connect("http://localhost", key=KEY, transport=site) as client:
+                with pytest.raises(ConfigurationError, match="mounted"):
+                    await client.get_status("one")
+
+    asyncio.run(main())
 
 
 def test_a_redirect_is_not_followed() -> None:

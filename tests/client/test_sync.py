@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import inspect
 import re
 import subprocess
@@ -116,6 +117,16 @@ def test_it_can_be_used_beside_another_loop(hosted: SyncClient) -> None:
         return hosted.start_new("buy", {"item": "tea"}).wait_for_completion(timeout=SOON)
 
     assert asyncio.run(view()) == {"text": "2 x tea"}
+
+
+def test_an_iteration_may_be_left(hosted: SyncClient) -> None:
+    for number in range(3):
+        hosted.start_new("approve", instance_id=f"a{number}")
+    for found in hosted.iterate_instances():
+        assert found.instance_id == "a0"
+        break
+    gc.collect()  # what is left over is finished on the loop, without a warning
+    assert [each.instance_id for each in hosted.iterate_instances()] == ["a0", "a1", "a2"]
 
 
 # Closing
