@@ -2,21 +2,26 @@
 
 from holdfast.app import App
 from holdfast.client.client import Client
+from holdfast.client.connection import connect
 from holdfast.client.entity_status import EntityPage, EntityQuery, EntitySignal, EntityStatus
 from holdfast.client.handle import OrchestrationHandle
 from holdfast.client.instances import InstancePage, InstanceQuery
 from holdfast.client.status import InstanceStatus
+from holdfast.client.sync import SyncClient
+from holdfast.client.sync_handle import SyncOrchestrationHandle
 from holdfast.durable_http.policy import HttpCallPolicy
 from holdfast.engine.activity_context import ActivityContext, activity_context
 from holdfast.engine.config import HostConfig
 from holdfast.errors import (
     CancelledError,
+    CommitFailedError,
     CompensationFailedError,
     ConfigurationError,
     DurableHttpError,
     ForbiddenAddressError,
     HoldfastError,
     HostStoppedError,
+    HostUnreachableError,
     InstanceAlreadyExistsError,
     InstanceNotEndedError,
     InstanceNotFoundError,
@@ -67,6 +72,7 @@ __all__ = [
     "BulkProgress",
     "CancelledError",
     "Client",
+    "CommitFailedError",
     "CompensationFailedError",
     "ConfigurationError",
     "DurableHttpError",
@@ -88,6 +94,7 @@ __all__ = [
     "Host",
     "HostConfig",
     "HostStoppedError",
+    "HostUnreachableError",
     "HttpCallPolicy",
     "IdPolicy",
     "InstanceAlreadyExistsError",
@@ -120,6 +127,8 @@ __all__ = [
     "RewindRefusedError",
     "Saga",
     "StorageError",
+    "SyncClient",
+    "SyncOrchestrationHandle",
     "TaskFailedError",
     "TaskGroup",
     "TimerTask",
@@ -127,6 +136,7 @@ __all__ = [
     "VersionMismatchError",
     "WaitTimeoutError",
     "activity_context",
+    "connect",
     "entity_context",
     "race",
     "select",
