@@ -172,3 +172,20 @@ def test_many_are_purged_and_only_what_has_ended() -> None:
         assert [each["instanceId"] for each in left] == ["b-1", "b-2", "child"]
 
     serve(scenario)
+
+
+def test_a_bulk_job_does_it_to_all_that_match() -> None:
+    async def scenario(served: Served) -> None:
+        await populate(served)
+        answer = await served.http.post(f"{BASE}/bulk/terminate?tag=team:red&reason=closing")
+        assert answer.status_code == 202
+        await served.ended(answer.json()["id"])
+        job = await served.http.get(answer.json()["statusQueryGetUri"])
+        assert job.json()["output"] == {"done": 3, "refused": 0}  # a child has the tags of its parent
+        ended = await served.http.get(f"{INSTANCES}/b-1")
+        assert (ended.json()["runtimeStatus"], ended.json()["output"]) == ("Terminated", "closing")
+        for path in ("delete?tag=team:red", "terminate", "terminate?runtimeStatus=Nonsense"):
+            refused = await served.http.post(f"{BASE}/bulk/{path}")
+            assert refused.status_code == 400, path
+
+    serve(scenario)

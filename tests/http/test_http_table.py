@@ -70,6 +70,8 @@ CASES: Final = [
     Case("count", "/instances/counts?name=cart", 200, {"Running", "Suspended"}),
     Case("purgeMany", "/instances?createdTimeFrom=2020-01-01", 200, {"instancesDeleted"}),
     Case("purgeMany", "/instances", 400, ERROR),
+    Case("bulk", "/bulk/suspend?name=absent", 202, URLS),
+    Case("bulk", "/bulk/suspend", 400, ERROR),
     Case("purgeMany", "/instances?createdTimeFrom=2100-01-01", 404, {"Message"}),
     Case("status", "/instances/done", 200, STATUS),
     Case("status", "/instances/done?showHistory=true", 200, STATUS | {"historyEvents"}),

@@ -14,14 +14,15 @@ from holdfast.client.client import Client
 from holdfast.client.instances import ANY, InstanceQuery
 from holdfast.http.errors import BadRequestError, Endpoint, error_response, json_response
 from holdfast.http.parameters import choice, flag, instant, statuses, tags, token, token_headers, top
-from holdfast.http.payload import StatusView, status_object
+from holdfast.http.payload import Links, StatusView, status_object
 
 
 class Instances:
     """The endpoints that take filters, and the one that purges a single instance."""
 
-    def __init__(self, client: Client) -> None:
+    def __init__(self, client: Client, links: Links) -> None:
         self._client = client
+        self._links = links
 
     def endpoints(self) -> Mapping[str, Endpoint]:
         return {
@@ -30,6 +31,7 @@ class Instances:
             "count": self.count,
             "purge": self.purge,
             "purgeMany": self.purge_many,
+            "bulk": self.bulk,
         }
 
     async def list(self, request: Request) -> Response:
@@ -65,6 +67,15 @@ class Instances:
         if not purged:
             return error_response(404, "There are no such instances that have ended")
         return json_response({"instancesDeleted": purged})
+
+    async def bulk(self, request: Request) -> Response:
+        """Start a bulk job. Without a condition it would be about everything: that has to be said."""
+        query = _query(request, ignore_unknown=False)
+        if query == InstanceQuery(statuses=frozenset(), tags={}) and not flag(request, "all", False):
+            raise BadRequestError("A bulk job needs a condition, or all=true")
+        action, reason = request.path_params["action"], request.query_params.get("reason")
+        job = await self._client.start_bulk(action, query, reason)
+        return self._links.accepted(request, job.instance_id)
 
 
 def _query(request: Request, *, ignore_unknown: bool = True) -> InstanceQuery:

@@ -77,7 +77,7 @@ def _endpoints(host: HostView, client: Client, links: Links) -> Mapping[str, End
     return {
         **Management(client, links).endpoints(),
         **Steering(host, client).endpoints(),
-        **Instances(client).endpoints(),
+        **Instances(client, links).endpoints(),
         **Histories(client).endpoints(),
         **LiveUpdates(client, host.config.http_streams_max).endpoints(),
         **EntityEndpoints(client).endpoints(),

@@ -137,6 +137,25 @@ INSTANCE_OPERATIONS: Final = (
         ),
     ),
     Operation(
+        name="bulk",
+        method="POST",
+        path="/bulk/{action}",
+        group=_GROUP,
+        text=(
+            "Start a job that does `terminate`, `cancel`, `suspend`, `resume`, `rewind` or `purge` with all instances "
+            "that match. It is an orchestration; its custom status says how many are `done` and `refused`."
+        ),
+        parameters=(
+            *_FILTERS,
+            Parameter("all", "true: needed if there is no condition", BOOLEAN),
+            Parameter("reason", "for each of them"),
+        ),
+        answers=(
+            ACCEPTED,
+            failure(400, "There is no such action, or a condition that cannot be; an unknown status too."),
+        ),
+    ),
+    Operation(
         name="status",
         method="GET",
         path="/instances/{instanceId}",
