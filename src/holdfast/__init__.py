@@ -39,6 +39,7 @@ from holdfast.errors import (
     WaitTimeoutError,
 )
 from holdfast.host import Host
+from holdfast.model.access import AccessKey
 from holdfast.model.entities import Entity, EntityFunction
 from holdfast.model.failure import FailureDetails
 from holdfast.model.http_call import DurableHttpResponse
@@ -58,6 +59,7 @@ from holdfast.replay.tasks import DurableTask, TimerTask, when_all, when_any
 __version__ = "0.1.0"
 
 __all__ = [
+    "AccessKey",
     "Activity",
     "ActivityContext",
     "App",

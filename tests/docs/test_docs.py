@@ -167,7 +167,7 @@ def _endpoints() -> Iterator[tuple[str, str]]:
     from holdfast.http.payload import Links
 
     host = App().host("memory://")
-    management = Management(host, host.client, Links(None)).routes()
+    management = Management(host, host.client, Links()).routes()
     for route in (*management, *EntityEndpoints(host, host.client).routes()):
         path = _anonymous(route.path)
         for method in (route.methods or set()) - {"HEAD"}:

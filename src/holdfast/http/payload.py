@@ -12,6 +12,7 @@ from starlette.responses import Response
 from holdfast.errors import ConfigurationError
 from holdfast.http.errors import json_response
 from holdfast.http.history import project_history, raw
+from holdfast.http.scopes import caller_of
 from holdfast.model.history import HistoryEvent
 from holdfast.model.status import OrchestrationState, OrchestrationStatus
 
@@ -20,10 +21,10 @@ _START_RETRY_AFTER_S = "10"
 
 
 class Links:
-    """Makes the management URLs of an instance, below the URL under which the request found this app."""
+    """Makes the management URLs of an instance, below the URL under which the request found this app.
 
-    def __init__(self, key: str | None) -> None:
-        self._query = "" if key is None else f"code={quote(key, safe='')}"
+    They carry the key of the request, so that nobody gets one that allows more than their own.
+    """
 
     def instance_url(self, request: Request, instance_id: str) -> str:
         """Return the URL of an instance without a query."""
@@ -37,22 +38,29 @@ class Links:
         flag = "returnInternalServerErrorOnFailure=true" if error_on_failure else ""
         return {
             "id": instance_id,
-            "statusQueryGetUri": self._with_query(url, flag),
-            "sendEventPostUri": self._with_query(f"{url}/raiseEvent/{{eventName}}"),
-            "terminatePostUri": self._with_query(f"{url}/terminate", "reason={text}"),
-            "suspendPostUri": self._with_query(f"{url}/suspend", "reason={text}"),
-            "resumePostUri": self._with_query(f"{url}/resume", "reason={text}"),
+            "statusQueryGetUri": _with_query(request, url, flag),
+            "sendEventPostUri": _with_query(request, f"{url}/raiseEvent/{{eventName}}"),
+            "terminatePostUri": _with_query(request, f"{url}/terminate", "reason={text}"),
+            "suspendPostUri": _with_query(request, f"{url}/suspend", "reason={text}"),
+            "resumePostUri": _with_query(request, f"{url}/resume", "reason={text}"),
         }
-
-    def _with_query(self, url: str, *parameters: str) -> str:
-        query = "&".join(part for part in (*parameters, self._query) if part)
-        return f"{url}?{query}" if query else url
 
     def accepted(self, request: Request, instance_id: str, *, error_on_failure: bool = False) -> Response:
         """Return the 202 that sends a client to the status of an instance."""
         payload = self.payload(request, instance_id, error_on_failure=error_on_failure)
         headers = {"Location": payload["statusQueryGetUri"], "Retry-After": _START_RETRY_AFTER_S}
         return json_response(payload, 202, headers)
+
+
+def _with_query(request: Request, url: str, *parameters: str) -> str:
+    query = "&".join(part for part in (*parameters, key_query(request)) if part)
+    return f"{url}?{query}" if query else url
+
+
+def key_query(request: Request) -> str:
+    """Return the parameter with the key of a request, or nothing if it came without one."""
+    code = caller_of(request.scope).code
+    return "" if code is None else f"code={quote(code, safe='')}"
 
 
 def check_status_response(request: Request, instance_id: str) -> Response:
