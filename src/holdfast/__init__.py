@@ -4,6 +4,7 @@ from holdfast.app import App
 from holdfast.client.client import Client
 from holdfast.client.entity_status import EntityPage, EntityQuery, EntitySignal, EntityStatus
 from holdfast.client.handle import OrchestrationHandle
+from holdfast.client.instances import InstancePage, InstanceQuery
 from holdfast.client.status import InstanceStatus
 from holdfast.durable_http.policy import HttpCallPolicy
 from holdfast.engine.activity_context import ActivityContext, activity_context
@@ -17,6 +18,7 @@ from holdfast.errors import (
     HoldfastError,
     HostStoppedError,
     InstanceAlreadyExistsError,
+    InstanceNotEndedError,
     InstanceNotFoundError,
     InstanceNotRunningError,
     InstanceParkedError,
@@ -89,9 +91,12 @@ __all__ = [
     "HttpCallPolicy",
     "IdPolicy",
     "InstanceAlreadyExistsError",
+    "InstanceNotEndedError",
     "InstanceNotFoundError",
     "InstanceNotRunningError",
+    "InstancePage",
     "InstanceParkedError",
+    "InstanceQuery",
     "InstanceStatus",
     "InvalidInputError",
     "Limits",

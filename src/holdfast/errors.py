@@ -13,6 +13,7 @@
     │   ├── InstanceNotFoundError
     │   ├── InstanceAlreadyExistsError
     │   ├── InstanceNotRunningError      it has ended, or is not in a state that allows the request
+    │   ├── InstanceNotEndedError        it cannot be purged yet: has `.status`
     │   ├── RewindRefusedError           its history does not allow to go back to that point
     │   ├── UpdateRejectedError          an update was refused by its validator, or has no handler; no effect
     │   ├── QueryFailedError             a query handler raised, or there is none of this name
@@ -113,6 +114,16 @@ class InstanceNotRunningError(InstanceError):
 
     def __init__(self, instance_id: str, status: str, request: str) -> None:
         super().__init__(instance_id, f"Cannot {request} instance {instance_id!r}: it is {status}.")
+        self.status = status
+
+
+class InstanceNotEndedError(InstanceError):
+    """The instance can be purged only when nothing can happen to it any more; nothing was changed."""
+
+    def __init__(self, instance_id: str, status: str, reason: str | None = None) -> None:
+        super().__init__(
+            instance_id, f"Instance {instance_id!r} cannot be purged: it {reason or f'is {status}, and has not ended'}."
+        )
         self.status = status
 
 

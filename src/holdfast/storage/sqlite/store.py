@@ -15,9 +15,11 @@ from holdfast.errors import CommitFailedError, OwnershipLostError, StorageError
 from holdfast.storage.port import (
     ActivityRow,
     ChildRow,
+    EndedInstance,
     EntityRow,
     Fence,
     InboxRow,
+    InstanceConditions,
     InstanceRow,
     OperationKeyRow,
     Ownership,
@@ -83,6 +85,29 @@ class SqliteStore:
 
     async def instances(self, after: str, limit: int) -> list[InstanceRow]:
         return [_instance_row(row) for row in await self._select("instances", after, limit)]
+
+    async def find_instances(self, wanted: InstanceConditions, after: str, limit: int) -> list[InstanceRow]:
+        rows = await self._find("find_instances", wanted, after=after, limit=limit)
+        return [_instance_row(row) for row in rows]
+
+    async def count_instances(self, wanted: InstanceConditions) -> dict[str, int]:
+        return dict(await self._find("count_instances", wanted))
+
+    async def ended_instances(
+        self, wanted: InstanceConditions, after: tuple[int, str], limit: int
+    ) -> list[EndedInstance]:
+        bounds = {"after_updated_at": after[0], "after": after[1], "limit": limit}
+        return [EndedInstance(*row) for row in await self._find("ended_instances", wanted, **bounds)]
+
+    async def _find(self, query: str, wanted: InstanceConditions, **bounds: str | int) -> list[tuple[Any, ...]]:
+        parameters = {
+            **msgspec.structs.asdict(wanted),
+            "names_excluded": _json_or_none(wanted.names_excluded),
+            "statuses": _json_or_none(wanted.statuses),
+            "tags": _json_or_none(wanted.tags),
+            **bounds,
+        }
+        return await self._on_reader(lambda connection: connection.execute(QUERIES[query], parameters).fetchall())
 
     async def entities(
         self,
@@ -268,6 +293,10 @@ def _load(connection: sqlite3.Connection, instance_ids: Iterable[str]) -> list[S
     for key in [OperationKeyRow(*columns) for columns in select("load_operation_keys", entities)] if entities else []:
         by_id[key.instance_id].operation_keys.append(key)
     return list(by_id.values())
+
+
+def _json_or_none(value: tuple[str, ...] | dict[str, str]) -> str | None:
+    return msgspec.json.encode(value).decode() if value else None
 
 
 def _instance_row(columns: tuple[Any, ...]) -> InstanceRow:
