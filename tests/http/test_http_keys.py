@@ -80,6 +80,9 @@ def test_each_endpoint_needs_the_scope_that_is_written_down_here() -> None:
         ("GET", "/openapi.json", "read"),
         ("DELETE", "/instances", "admin"),
         ("POST", "/instances/{instance_id}/rewind", "operate"),
+        ("POST", "/instances/{instance_id}/query/{query_name}", "read"),
+        ("POST", "/instances/{instance_id}/update/{update_name}", "operate"),
+        ("POST", "/makeprimary", "admin"),
         ("POST", "/hub/get_state", "read"),
         ("POST", "/hub/list_instances", "read"),
         ("POST", "/hub/count_instances", "read"),
@@ -196,6 +199,11 @@ def test_a_route_that_is_anonymous_needs_no_key_and_gives_none_away() -> None:
         assert "code=" not in submitted.text
 
     serve(scenario, keys=KEYS)
+
+
+def test_another_kind_of_route_is_refused() -> None:
+    with pytest.raises(ConfigurationError, match="'nobody'; it must be 'key' or 'anonymous'"):
+        make_app().route("/x", auth="nobody")  # type: ignore[arg-type] - that is what is refused
 
 
 # The ring

@@ -37,6 +37,8 @@ _RULES: Final = (
     _rule("POST", r"/hub/(?:get|list|count|wait)_\w+", "read"),
     _rule("POST", "/hub/(?:export_history|query)", "read"),
     _rule("POST", r"/hub/(?:purge\w*|break_lock|clean_entities)", "admin"),
+    _rule("POST", "/instances/[^/]+/query/.+", "read"),
+    _rule("POST", "/makeprimary", "admin"),
     _rule("POST", "/.+", "operate"),
 )
 """The first one that fits a method and a path, with the names of its parameters, decides. What none fits is refused."""
