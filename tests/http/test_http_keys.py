@@ -83,6 +83,8 @@ def test_each_endpoint_needs_the_scope_that_is_written_down_here() -> None:
         ("POST", "/instances/{instance_id}/query/{query_name}", "read"),
         ("POST", "/instances/{instance_id}/update/{update_name}", "operate"),
         ("POST", "/makeprimary", "admin"),
+        ("POST", "/orchestrators/BuiltIn::Bulk", "admin"),
+        ("POST", "/orchestrators/builtin::Bulk/x", "admin"),
         ("POST", "/hub/get_state", "read"),
         ("POST", "/hub/list_instances", "read"),
         ("POST", "/hub/count_instances", "read"),
@@ -154,6 +156,25 @@ def test_every_endpoint_with_every_scope() -> None:
         for secret in SECRETS.values():  # the app's own functions decide for themselves
             assert (await served.http.get(f"/api/value?code={secret}")).status_code == 200
         assert (await served.http.get("/api/value")).status_code == 401
+
+    serve(scenario, keys=KEYS)
+
+
+def test_what_comes_with_holdfast_is_started_by_administrators_only() -> None:
+    async def scenario(served: Served) -> None:
+        for path in ("/api/orchestrators/BuiltIn::Bulk", f"{BASE}/orchestrators/BuiltIn%3a%3aBulk/x"):
+            answers = [(await served.http.post(f"{path}?code={secret}")).status_code for secret in SECRETS.values()]
+            assert answers[:2] == [403, 403]
+            assert answers[2] != 403
+
+    serve(scenario, keys=KEYS)
+
+
+def test_what_a_path_names_never_makes_it_need_less() -> None:
+    async def scenario(served: Served) -> None:
+        for path in ("/entities/counter/get_state", "/instances/query/raiseEvent/query", "/instances/hub/terminate"):
+            answer = await served.http.post(f"{BASE}{path}?code={SECRETS['read']}")
+            assert answer.status_code == 403
 
     serve(scenario, keys=KEYS)
 

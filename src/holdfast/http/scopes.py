@@ -13,7 +13,7 @@ from holdfast.errors import ConfigurationError
 from holdfast.http.audit import Audit
 from holdfast.http.errors import error_response
 from holdfast.http.keys import ANYBODY, Caller
-from holdfast.model.access import AccessScope
+from holdfast.model.access import RANK, AccessScope
 
 _CALLER: Final = "holdfast.caller"
 
@@ -39,6 +39,8 @@ _RULES: Final = (
     _rule("POST", r"/hub/(?:purge\w*|break_lock|clean_entities)", "admin"),
     _rule("POST", "/instances/[^/]+/query/.+", "read"),
     _rule("POST", "/makeprimary", "admin"),
+    # Some of what comes with Holdfast purges.
+    _rule("POST", "/orchestrators/(?i:BuiltIn)::.+", "admin"),
     _rule("POST", "/.+", "operate"),
 )
 """The first one that fits a method and a path, with the names of its parameters, decides. What none fits is refused."""
@@ -63,6 +65,18 @@ def _scope_of(method: str, path: str) -> AccessScope:
         return needed_scope(method, path)
     except ConfigurationError:
         return "admin"
+
+
+def _stricter(first: AccessScope, second: AccessScope) -> AccessScope:
+    return first if RANK[first] >= RANK[second] else second
+
+
+def _filled(template: str, scope: Scope) -> str:
+    """Return a template with what the request has in its places: some names need more than others."""
+    filled = template
+    for name, value in scope.get("path_params", {}).items():
+        filled = re.sub(rf"\{{{name}(:path)?\}}", lambda _, text=str(value): text, filled)
+    return filled
 
 
 def with_caller(scope: Scope, caller: Caller) -> Scope:
@@ -116,7 +130,7 @@ class _Governed:
         path = self._template
         if self._is_mount:
             path = path.replace("{name}", scope["path"].rpartition("/")[2] or "-")
-        needed = _scope_of(scope["method"], path)
+        needed = _stricter(_scope_of(scope["method"], path), _scope_of(scope["method"], _filled(path, scope)))
         caller = caller_of(scope)
         app = self._app if caller.may(needed) else _refusal(caller, needed)
         if needed == "read":
