@@ -17,6 +17,7 @@ PUBLIC = {
     "Activity",
     "ActivityContext",
     "App",
+    "BulkProgress",
     "CancelledError",
     "Client",
     "CompensationFailedError",

@@ -42,6 +42,7 @@ from holdfast.errors import (
 )
 from holdfast.host import Host
 from holdfast.model.access import AccessKey
+from holdfast.model.bulk import BulkProgress
 from holdfast.model.entities import Entity, EntityFunction
 from holdfast.model.failure import FailureDetails
 from holdfast.model.http_call import DurableHttpResponse
@@ -65,6 +66,7 @@ __all__ = [
     "Activity",
     "ActivityContext",
     "App",
+    "BulkProgress",
     "CancelledError",
     "Client",
     "CompensationFailedError",

@@ -19,14 +19,15 @@ from holdfast.client.client import Client
 from holdfast.http.audit import Audit
 from holdfast.http.body import BoundedBodies
 from holdfast.http.cors import cors_middleware
-from holdfast.http.entities import EntityEndpoints
 from holdfast.http.errors import json_response, not_found_response
+from holdfast.http.forwarded import ForwardedHost
 from holdfast.http.functions import function_routes
 from holdfast.http.keys import Caller, FixedKeys, KeyFile, KeyRing, KeySource
 from holdfast.http.links import LinkEndpoints
-from holdfast.http.management import HostView, Management
+from holdfast.http.management import HostView
 from holdfast.http.payload import Links
 from holdfast.http.request_ids import RequestIds
+from holdfast.http.routing import management_routes
 from holdfast.http.scopes import governed, with_caller
 from holdfast.http.security import Guard, LoopbackOnly
 from holdfast.model.access import AccessKey
@@ -78,15 +79,17 @@ def make_http_app(
     # The app's own functions come first: they may replace the built-in start below /api.
     with_key = [
         *function_routes(host, client, [each for each in routes if not each.is_anonymous]),
-        *governed(Management(host, client, links).routes(), audit),
-        *governed(EntityEndpoints(host, client).routes(), audit),
+        *governed(management_routes(host, client, links), audit),
     ]
     without_key = [
         *function_routes(host, client, [each for each in routes if each.is_anonymous]),
         *governed(LinkEndpoints(host, client, protection.link_secrets).routes(), audit),
     ]
     bytes_max, keys = host.config.limits.payload_bytes_max, protection.key_source()
-    guarded: ASGIApp = BoundedBodies(Router(with_key, redirect_slashes=False), bytes_max)
+    named: ASGIApp = Router(with_key, redirect_slashes=False)
+    if host.config.http_forwarded_host == "trust":
+        named = ForwardedHost(named)
+    guarded: ASGIApp = BoundedBodies(named, bytes_max)
     if keys is not None:
         guarded = Guard(guarded, keys)
     everything: ASGIApp = Router([*_open(without_key, bytes_max), Mount("", guarded)], redirect_slashes=False)
