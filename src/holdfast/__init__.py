@@ -2,21 +2,26 @@
 
 from holdfast.app import App
 from holdfast.client.client import Client
+from holdfast.client.connection import connect
 from holdfast.client.entity_status import EntityPage, EntityQuery, EntitySignal, EntityStatus
 from holdfast.client.handle import OrchestrationHandle
 from holdfast.client.instances import InstancePage, InstanceQuery
 from holdfast.client.status import InstanceStatus
+from holdfast.client.sync import SyncClient
+from holdfast.client.sync_handle import SyncOrchestrationHandle
 from holdfast.durable_http.policy import HttpCallPolicy
 from holdfast.engine.activity_context import ActivityContext, activity_context
 from holdfast.engine.config import HostConfig
 from holdfast.errors import (
     CancelledError,
+    CommitFailedError,
     CompensationFailedError,
     ConfigurationError,
     DurableHttpError,
     ForbiddenAddressError,
     HoldfastError,
     HostStoppedError,
+    HostUnreachableError,
     InstanceAlreadyExistsError,
     InstanceNotEndedError,
     InstanceNotFoundError,
@@ -69,6 +74,7 @@ __all__ = [
     "BulkProgress",
     "CancelledError",
     "Client",
+    "CommitFailedError",
     "CompensationFailedError",
     "ConfigurationError",
     "DurableHttpError",
@@ -90,6 +96,7 @@ __all__ = [
     "Host",
     "HostConfig",
     "HostStoppedError",
+    "HostUnreachableError",
     "HttpCallPolicy",
     "IdPolicy",
     "InstanceAlreadyExistsError",
@@ -122,6 +129,8 @@ __all__ = [
     "RewindRefusedError",
     "Saga",
     "StorageError",
+    "SyncClient",
+    "SyncOrchestrationHandle",
     "TaskFailedError",
     "TaskGroup",
     "TimerTask",
@@ -129,6 +138,7 @@ __all__ = [
     "VersionMismatchError",
     "WaitTimeoutError",
     "activity_context",
+    "connect",
     "entity_context",
     "race",
     "select",

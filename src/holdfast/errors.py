@@ -33,6 +33,7 @@
     │   ├── DurableHttpTimeoutError (TimeoutError)
     │   └── ForbiddenAddressError        the policy forbids this address; nothing was sent to it
     ├── HostStoppedError                 the host is stopping or has stopped
+    ├── HostUnreachableError             a host elsewhere cannot be reached; nothing was stored
     └── StorageError
         ├── StoreInUseError              another process owns the store
         ├── OwnershipLostError           another process took the store over; this one must stop
@@ -256,6 +257,10 @@ class ForbiddenAddressError(DurableHttpError):
 
 class HostStoppedError(HoldfastError):
     """The host is stopping or has stopped; nothing was stored."""
+
+
+class HostUnreachableError(HoldfastError):
+    """A host elsewhere cannot be reached, or gives no answer to what only reads; nothing was stored."""
 
 
 class StorageError(HoldfastError):

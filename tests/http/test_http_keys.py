@@ -186,6 +186,25 @@ def test_what_comes_with_holdfast_is_started_by_administrators_only() -> None:
     serve(scenario, keys=KEYS)
 
 
+def test_a_client_elsewhere_is_held_to_the_same() -> None:
+    async def scenario(served: Served) -> None:
+        body = {"request": {"name": "BuiltIn::Bulk", "instance_id": "x", "input": "{}"}}
+        statuses = {}
+        for scope, secret in SECRETS.items():
+            for method in ("start_orchestration", "purge", "get_state"):
+                url = f"{BASE}/hub/{method}?code={secret}"
+                arguments = body if method == "start_orchestration" else {"instance_id": "nobody"}
+                statuses[scope, method] = (await served.http.post(url, json=arguments)).status_code == 403
+        assert [key for key, is_refused in statuses.items() if is_refused] == [
+            ("read", "start_orchestration"),
+            ("read", "purge"),
+            ("operate", "start_orchestration"),
+            ("operate", "purge"),
+        ]
+
+    serve(scenario, keys=KEYS)
+
+
 def test_what_a_path_names_never_makes_it_need_less() -> None:
     async def scenario(served: Served) -> None:
         for path in ("/entities/counter/get_state", "/instances/query/raiseEvent/query", "/instances/hub/terminate"):

@@ -20,11 +20,11 @@ from holdfast.cli.errors import LOST_STORE, CommandError
 from holdfast.cli.load import LoadedApp, load_app
 from holdfast.cli.server import HttpServer, bind, check_certificate
 from holdfast.cli.signals import StopSignals
+from holdfast.client.address import is_loopback
 from holdfast.engine.activity_places import ACTIVITY_THREADS
 from holdfast.engine.tuning import tune_process
 from holdfast.errors import StorageError
 from holdfast.host import Host
-from holdfast.http.security import is_loopback
 
 _LAST_CHANCE_S = 0.5
 

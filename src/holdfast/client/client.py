@@ -295,3 +295,8 @@ class Client(EntityOperations, Instances, Lifecycle):
 
     def _reason(self, reason: str | None) -> str | None:
         return None if reason is None else self._converter.encode(reason)
+
+
+def hub_of(client: Client) -> TaskHub:
+    """Return the hub that a client talks to, for what passes requests on to it."""
+    return client._hub  # pyright: ignore[reportPrivateUsage] - what its methods are to users, this is to transports

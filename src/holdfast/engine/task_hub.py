@@ -8,6 +8,7 @@ from datetime import timedelta
 
 import msgspec
 
+from holdfast.client.timeouts import not_stopped, not_updated
 from holdfast.engine.bulk import bulk_activity
 from holdfast.engine.changes import change_instance
 from holdfast.engine.engine import Engine
@@ -24,7 +25,6 @@ from holdfast.errors import (
     InstanceNotRunningError,
     InvalidInputError,
     OverloadedError,
-    WaitTimeoutError,
 )
 from holdfast.hub.lifecycle import TRANSITIONS, Trigger
 from holdfast.hub.requests import Admission
@@ -144,10 +144,7 @@ class LocalTaskHub:
         try:
             answer = await self._engine.waiters.ask(instance_id, request.update_id, send, timeout)
         except TimeoutError:
-            raise WaitTimeoutError(
-                f"Instance {instance_id!r} has not answered update {request.update_id!r} within {timeout}. It may "
-                "still: ask again with the same update_id."
-            ) from None
+            raise not_updated(instance_id, request.update_id, timeout) from None
         if isinstance(answer, OrchestrationState):
             raise InstanceNotRunningError(instance_id, answer.runtime_status.value, "update")
         assert isinstance(answer, UpdateCompleted), "an orchestration has no operations"
@@ -214,7 +211,7 @@ class LocalTaskHub:
             async with asyncio.timeout(timeout.total_seconds()):
                 return await future
         except TimeoutError:
-            raise WaitTimeoutError(f"Instance {instance_id!r} has not ended within {timeout}.") from None
+            raise not_stopped(instance_id, timeout) from None
         finally:
             waiters.discard(instance_id, future)
 

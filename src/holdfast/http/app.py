@@ -22,6 +22,7 @@ from holdfast.http.cors import cors_middleware
 from holdfast.http.errors import json_response, not_found_response
 from holdfast.http.forwarded import ForwardedHost
 from holdfast.http.functions import function_routes
+from holdfast.http.hub import hub_mount
 from holdfast.http.keys import Caller, FixedKeys, KeyFile, KeyRing, KeySource
 from holdfast.http.links import LinkEndpoints
 from holdfast.http.management import HostView
@@ -90,6 +91,8 @@ def make_http_app(
     if host.config.http_forwarded_host == "trust":
         named = ForwardedHost(named)
     guarded: ASGIApp = BoundedBodies(named, bytes_max)
+    # It has a bound of its own for bodies.
+    guarded = Router([*governed([hub_mount(host, client)], audit), Mount("", guarded)], redirect_slashes=False)
     if keys is not None:
         guarded = Guard(guarded, keys)
     everything: ASGIApp = Router([*_open(without_key, bytes_max), Mount("", guarded)], redirect_slashes=False)

@@ -116,8 +116,12 @@ def error_response(status: int, message: str, error: Exception | None = None) ->
     if error is not None:
         kind = error.details.error_type if isinstance(error, TaskFailedError) else qualified_name(type(error))
         body |= {"ExceptionMessage": str(error), "ExceptionType": kind}
-    headers = {"Retry-After": _RETRY_AFTER_S[status]} if status in _RETRY_AFTER_S else None
-    return json_response(body, status, headers)
+    return json_response(body, status, retry_headers(status))
+
+
+def retry_headers(status: int) -> dict[str, str] | None:
+    """Return the headers that say when to try again, if that is worth while."""
+    return {"Retry-After": _RETRY_AFTER_S[status]} if status in _RETRY_AFTER_S else None
 
 
 def status_of(error: HoldfastError, host: Readiness, special: Statuses = AS_ELSEWHERE) -> int:

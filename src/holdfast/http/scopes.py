@@ -59,7 +59,7 @@ def needed_scope(method: str, path: str) -> AccessScope:
     raise ConfigurationError(f"No rule says which keys may {method} {path}; add one to the table in http/scopes.py.")
 
 
-def _scope_of(method: str, path: str) -> AccessScope:
+def scope_of(method: str, path: str) -> AccessScope:
     """Return the same for a request; below a mount it may have any method, which is then refused to most."""
     try:
         return needed_scope(method, path)
@@ -130,7 +130,7 @@ class _Governed:
         path = self._template
         if self._is_mount:
             path = path.replace("{name}", scope["path"].rpartition("/")[2] or "-")
-        needed = _stricter(_scope_of(scope["method"], path), _scope_of(scope["method"], _filled(path, scope)))
+        needed = _stricter(scope_of(scope["method"], path), scope_of(scope["method"], _filled(path, scope)))
         caller = caller_of(scope)
         app = self._app if caller.may(needed) else _refusal(caller, needed)
         if needed == "read":

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ipaddress
 from collections.abc import Callable, Collection
 from datetime import datetime
 from urllib.parse import urlsplit
@@ -10,18 +9,11 @@ from urllib.parse import urlsplit
 from starlette.datastructures import Headers, QueryParams
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from holdfast.client.address import is_loopback
 from holdfast.client.origins import utc_now
 from holdfast.http.errors import error_response
 from holdfast.http.keys import KeySource
 from holdfast.http.scopes import with_caller
-
-
-def is_loopback(host: str) -> bool:
-    """Return whether a host name or address is this machine's own, whatever a name server says."""
-    try:
-        return ipaddress.ip_address(host.strip("[]")).is_loopback
-    except ValueError:
-        return host.lower() == "localhost"
 
 
 class LoopbackOnly:
