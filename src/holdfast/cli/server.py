@@ -18,6 +18,7 @@ from holdfast.http import RedactSecrets
 
 _HEADER_BYTES_MAX = 64 * 1024
 """Of the first line and the headers of a request."""
+_PLAIN = ServerConfig()
 _GRACE_S = 5
 """How long requests may take to finish once the host has stopped; none of them can achieve anything then."""
 
@@ -59,7 +60,7 @@ def check_certificate(certfile: str | None, keyfile: str | None) -> None:
         ) from error
 
 
-def _url_of(listener: socket.socket, scheme: str) -> str:
+def url_of(listener: socket.socket, scheme: str = "http") -> str:
     """Return the URL under which a socket can be reached from this machine, or is bound."""
     host, port = listener.getsockname()[:2]
     return f"{scheme}://[{host}]:{port}" if listener.family == socket.AF_INET6 else f"{scheme}://{host}:{port}"
@@ -68,7 +69,7 @@ def _url_of(listener: socket.socket, scheme: str) -> str:
 class HttpServer:
     """Serves one ASGI app on one socket."""
 
-    def __init__(self, app: ASGIApp, listener: socket.socket, config: ServerConfig) -> None:
+    def __init__(self, app: ASGIApp, listener: socket.socket, config: ServerConfig = _PLAIN) -> None:
         uvicorn_config = uvicorn.Config(
             app,
             lifespan="off",
@@ -92,7 +93,7 @@ class HttpServer:
             access.addFilter(RedactSecrets())
         self._server = _SignallessServer(uvicorn_config)
         self._listener = listener
-        self.url = _url_of(listener, "http" if config.ssl_certfile is None else "https")
+        self.url = url_of(listener, "http" if config.ssl_certfile is None else "https")
 
     def close(self) -> None:
         """Give the socket back, without having served."""
