@@ -13,6 +13,7 @@ import holdfast
 from holdfast import errors
 
 PUBLIC = {
+    "AccessKey",
     "Activity",
     "ActivityContext",
     "App",

@@ -46,6 +46,7 @@ from holdfast.errors import (
     WaitTimeoutError,
 )
 from holdfast.host import Host
+from holdfast.model.access import AccessKey
 from holdfast.model.bulk import BulkProgress
 from holdfast.model.entities import Entity, EntityFunction
 from holdfast.model.failure import FailureDetails
@@ -66,6 +67,7 @@ from holdfast.replay.tasks import DurableTask, TimerTask, when_all, when_any
 __version__ = "0.1.0"
 
 __all__ = [
+    "AccessKey",
     "Activity",
     "ActivityContext",
     "App",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from datetime import timedelta
-from typing import Any, Concatenate, Protocol, TypeVar, Unpack, cast, overload
+from typing import Any, Concatenate, Literal, Protocol, TypeVar, Unpack, cast, overload
 
 from holdfast.codec.exported import decode_exported
 from holdfast.durable_http.caller import TokenSource
@@ -257,16 +257,23 @@ class App:
 
         return register if definition is None else register(definition)
 
-    def route(self, path: str, *, methods: Sequence[str] = ("GET",)) -> Callable[[H], H]:
+    def route(
+        self, path: str, *, methods: Sequence[str] = ("GET",), auth: Literal["key", "anonymous"] = "key"
+    ) -> Callable[[H], H]:
         """Register an HTTP function: `async def handler(request, client)`, served below `/api`.
 
         It gets a Starlette request and the client, and returns a Starlette response or a value to be sent as JSON.
+
+        Args:
+            auth: "key" lets those in who have a key of any scope, if the host has keys; "anonymous" lets all in.
 
         Raises:
             ConfigurationError: if the path does not begin with a slash, or the handler is not `async def`.
         """
         if not path.startswith("/"):
             raise ConfigurationError(f"The route {path!r} must begin with a slash.")
+        if auth not in ("key", "anonymous"):  # pyright: ignore[reportUnnecessaryContains] - callers may be untyped
+            raise ConfigurationError(f"auth of route {path!r} is {auth!r}; it must be 'key' or 'anonymous'.")
         if isinstance(methods, str):
             raise ConfigurationError(f"methods of route {path!r} is one text; write methods=[{methods!r}].")
 
@@ -274,7 +281,8 @@ class App:
             if not inspect.iscoroutinefunction(handler) or len(inspect.signature(handler).parameters) != 2:
                 raise ConfigurationError(f"The handler of route {path!r} must be `async def handler(request, client)`.")
             verbs = tuple(method.upper() for method in methods)
-            self.routes.append(Route(path, verbs, cast(Callable[[Any, Any], Awaitable[Any]], handler)))
+            taken = cast(Callable[[Any, Any], Awaitable[Any]], handler)
+            self.routes.append(Route(path, verbs, taken, is_anonymous=auth == "anonymous"))
             return handler
 
         return register

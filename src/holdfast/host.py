@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING
 
@@ -16,6 +17,7 @@ from holdfast.engine.config import HostConfig
 from holdfast.engine.engine import Engine
 from holdfast.engine.task_hub import LocalTaskHub
 from holdfast.errors import ConfigurationError
+from holdfast.model.access import AccessKey
 from holdfast.registry.registry import Registry
 from holdfast.registry.routes import Route
 from holdfast.storage.port import Store
@@ -72,23 +74,40 @@ class Host:
     def asgi(self) -> Starlette:
         """The management API and the app's own routes, to be served or mounted; the host is entered separately.
 
-        It has no key, so mount it behind your own authorisation. `http_app` takes one.
+        It has no key, so mount it behind your own authorisation. `http_app` takes keys.
         """
         if self._asgi is None:
             self._asgi = self.http_app()
         return self._asgi
 
-    def http_app(self, key: str | None = None, *, loopback_only: bool = False) -> Starlette:
-        """Return a new ASGI app; with a key, each request must carry it (`code=` or the header `x-functions-key`).
+    def http_app(
+        self,
+        key: str | None = None,
+        *,
+        keys: Sequence[AccessKey] | Path | None = None,
+        link_secrets: Sequence[str] = (),
+        cors_origins: Sequence[str] = (),
+        loopback_only: bool = False,
+    ) -> Starlette:
+        """Return a new ASGI app; with keys, each request must carry one (`code=` or the header `x-functions-key`).
 
         Args:
-            key: asked for by everything but `/healthz`.
+            key: allows everything; nothing but `/healthz` and routes that are anonymous can be had without a key.
+            keys: keys of limited scopes, beside it; or a file that has them, which is read again when it changes.
+            link_secrets: at least one lets `sign_link` make links that need no key; those signed with any are valid.
+            cors_origins: whose pages may use it from a browser, as `https://ops.example.com`; by default none.
             loopback_only: refuse requests that name another host than localhost, or come from a page of another one.
+
+        Raises:
+            ConfigurationError: for a key, a secret or an origin that cannot be.
         """
         # Imported here, so that a program without HTTP does not pay for it.
-        from holdfast.http.app import make_http_app
+        from holdfast.http.app import Protection, make_http_app
 
-        return make_http_app(self, self._client, self._routes, key=key, loopback_only=loopback_only)
+        protection = Protection(
+            key=key, keys=keys, link_secrets=link_secrets, cors_origins=cors_origins, loopback_only=loopback_only
+        )
+        return make_http_app(self, self._client, self._routes, protection)
 
     async def start(self) -> None:
         """Take the store and begin to work.

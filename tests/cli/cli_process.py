@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import queue
 import re
+import ssl
 import subprocess
 import sys
 import threading
@@ -66,7 +67,7 @@ def _environment() -> dict[str, str]:
 class Running:
     """`holdfast run`, with a free port, from when it listens until it has ended."""
 
-    def __init__(self, *arguments: str, cwd: Path, **environment: str) -> None:
+    def __init__(self, *arguments: str, cwd: Path, verify: ssl.SSLContext | bool = True, **environment: str) -> None:
         self.process = subprocess.Popen(
             [sys.executable, "-m", "holdfast", "run", *arguments, "--port", "0"],
             cwd=cwd,
@@ -82,10 +83,10 @@ class Running:
         self._reader.start()
         # The block that a server prints is over with its routes.
         self.wait_for("Routes")
-        found = re.search(r"Listening on\s+(http://\S+:\d+)", self.output)
+        found = re.search(r"Listening on\s+(https?://\S+:\d+)", self.output)
         assert found is not None, self.output
         self.url = found[1]
-        self.http = httpx.Client(base_url=self.url, trust_env=False, timeout=PATIENCE_S)
+        self.http = httpx.Client(base_url=self.url, trust_env=False, timeout=PATIENCE_S, verify=verify)
 
     def _read(self) -> None:
         assert self.process.stdout is not None

@@ -148,6 +148,18 @@ def test_defaults_of_the_settings_are_those_of_the_code() -> None:
     assert checked >= 14
 
 
+def test_every_name_of_the_configuration_is_described_with_its_variable_and_no_other() -> None:
+    from holdfast.cli.config import ServerConfig
+    from holdfast.cli.config_sources import variable_of
+
+    page = (ROOT / "docs" / "reference" / "configuration.md").read_text(encoding="utf-8")
+    found = re.findall(r"^\| `([\w.]+)` \| `(HOLDFAST_\w+)` \|", page, re.MULTILINE)
+    names = [name for name, _ in found]
+    assert names[: len(ServerConfig.__struct_fields__)] == list(ServerConfig.__struct_fields__)
+    assert all(name.startswith("settings.") for name in names[len(ServerConfig.__struct_fields__) :])
+    assert [variable for name, variable in found if variable != variable_of(name)] == []
+
+
 # HTTP API
 
 

@@ -57,6 +57,10 @@ def make_app() -> App:
     async def wait_for_approval(ctx: OrchestrationContext) -> Any:
         return await ctx.wait_for_external_event("ApprovalEvent")
 
+    @app.orchestrator
+    async def twice(ctx: OrchestrationContext) -> list[Any]:
+        return [await ctx.wait_for_external_event("Answer") for _ in range(2)]
+
     @app.entity
     @dataclass
     class Counter(Entity):
@@ -170,6 +174,19 @@ def add_routes(app: App) -> None:
     async def busy(request: Request, client: Client) -> None:
         raise OverloadedError("Too much at once.")
 
+    @app.route("/open", auth="anonymous")
+    async def open_to_all(request: Request, client: Client) -> Any:
+        return "come in"
+
+    @app.route("/open", methods=["POST"])
+    async def open_to_some(request: Request, client: Client) -> Any:
+        return "done"
+
+    @app.route("/submit", methods=["POST"], auth="anonymous")
+    async def submit(request: Request, client: Client) -> Response:
+        started = await client.start_new("echo", await request.json())
+        return check_status_response(request, started.instance_id)
+
     @app.route("/teapot")
     async def teapot(request: Request, client: Client) -> None:
         raise HTTPException(418, "short and stout", {"X-Spout": "yes"})
@@ -207,11 +224,11 @@ async def serving(
     store: str = "memory://",
     *,
     key: str | None = None,
-    loopback_only: bool = False,
     config: HostConfig | None = None,
+    **protection: Any,
 ) -> AsyncIterator[Served]:
     async with make_app().host(store, config=config) as host:
-        transport = httpx.ASGITransport(host.http_app(key, loopback_only=loopback_only))
+        transport = httpx.ASGITransport(host.http_app(key, **protection))
         async with httpx.AsyncClient(transport=transport, base_url=ORIGIN) as http:
             yield Served(host, http)
 

@@ -17,7 +17,7 @@ DOCUMENT = openapi_document(BASE)
 
 def served_routes() -> list[Route]:
     host = make_app().host("memory://")
-    return management_routes(host, host.client, Links(None))
+    return management_routes(host, host.client, Links())
 
 
 def test_each_route_is_in_the_document_and_the_other_way_round() -> None:

@@ -12,16 +12,19 @@ from typing import Annotated
 import typer
 
 import holdfast
+from holdfast.cli.config_sources import of_options, read_configuration
+from holdfast.cli.config_table import show_config
 from holdfast.cli.errors import CANNOT_START, NOT_WELL, CommandError
 from holdfast.cli.export_history import export_history
 from holdfast.cli.lint import LintOptions
 from holdfast.cli.lint import lint as lint_paths
 from holdfast.cli.replay import ReplayOptions, replay_histories
-from holdfast.cli.run import RunOptions, run_app
+from holdfast.cli.run import run_app
 from holdfast.errors import HoldfastError
 
 _APP_HELP = "A file or a dotted module, with :NAME behind it if the app has another name than `app`."
 _SET_HELP = "A setting of the host; may be repeated."
+_CONFIG_HELP = "Instead of holdfast.toml, or [tool.holdfast] in pyproject.toml, of the current folder."
 
 
 def main() -> None:
@@ -57,21 +60,53 @@ def run(
             help="Where everything is kept: sqlite:///file.db or memory://; if not given, holdfast.db beside the file."
         ),
     ] = None,
-    port: Annotated[int, typer.Option(min=0, max=65535, help="0 takes a free one.")] = 7071,
-    host: Annotated[str, typer.Option(help="The address to listen on; others than this machine's need a key.")] = (
-        "127.0.0.1"
-    ),
-    key: Annotated[
-        str | None, typer.Option(envvar="HOLDFAST_KEY", help="What each request must carry, as ?code= or in a header.")
+    port: Annotated[int | None, typer.Option(min=0, max=65535, help="7071 if not given; 0 takes a free one.")] = None,
+    host: Annotated[
+        str | None,
+        typer.Option(help="The address to listen on, 127.0.0.1 if not given; others than this machine's need a key."),
     ] = None,
+    key: Annotated[
+        str | None, typer.Option(help="What each request must carry, as ?code= or in a header; better in HOLDFAST_KEY.")
+    ] = None,
+    keys: Annotated[str | None, typer.Option(metavar="FILE", help="A file of keys with scopes; may change.")] = None,
+    cors_origins: Annotated[
+        list[str] | None,
+        typer.Option("--cors-origin", metavar="ORIGIN", help="Whose pages may use it from browsers; may be repeated."),
+    ] = None,
+    ssl_certfile: Annotated[str | None, typer.Option(metavar="FILE", help="Serve https with it.")] = None,
+    ssl_keyfile: Annotated[str | None, typer.Option(metavar="FILE", help="If the certificate has it not.")] = None,
+    access_log: Annotated[bool | None, typer.Option("--access-log", help="Log each request, without keys.")] = None,
     settings: Annotated[list[str] | None, typer.Option("--set", metavar="NAME=VALUE", help=_SET_HELP)] = None,
+    config: Annotated[Path | None, typer.Option(metavar="FILE", help=_CONFIG_HELP)] = None,
 ) -> None:
     """Run an app: its orchestrations, activities and entities, and its HTTP API."""
+    options = {
+        "store": store,
+        "port": port,
+        "host": host,
+        "key": key,
+        "keys": keys,
+        "cors_origins": cors_origins,
+        "ssl_certfile": ssl_certfile,
+        "ssl_keyfile": ssl_keyfile,
+        "access_log": access_log,
+    }
+    environment = dict(os.environ)
     # Without this, processes that run activities would inherit the key.
     os.environ.pop("HOLDFAST_KEY", None)
-    options = RunOptions(target, store, host, port, key or None, tuple(settings or ()))
     with _leaving():
-        run_app(options)
+        given = of_options(options, settings or ())
+        run_app(target, read_configuration(config, environment, given, folder=Path.cwd()))
+
+
+@commands.command("config")
+def show(
+    config: Annotated[Path | None, typer.Option(metavar="FILE", help=_CONFIG_HELP)] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON object.")] = False,
+) -> None:
+    """Show what `holdfast run` would go by here: each value, and where it is set. Secrets are not shown."""
+    with _leaving():
+        show_config(read_configuration(config, os.environ, folder=Path.cwd()), as_json=as_json)
 
 
 @commands.command()

@@ -11,19 +11,17 @@ from collections.abc import Callable
 from pathlib import Path
 from urllib.parse import quote
 
-import msgspec
 import typer
+from starlette.applications import Starlette
 
-from holdfast.app import App
+from holdfast.cli.config import Configuration, ServerConfig
 from holdfast.cli.describe import describe
 from holdfast.cli.errors import LOST_STORE, CommandError
-from holdfast.cli.load import load_app
-from holdfast.cli.server import HttpServer, bind, url_of
-from holdfast.cli.settings import config_from_settings
+from holdfast.cli.load import LoadedApp, load_app
+from holdfast.cli.server import HttpServer, bind, check_certificate
 from holdfast.cli.signals import StopSignals
 from holdfast.client.address import is_loopback
 from holdfast.engine.activity_places import ACTIVITY_THREADS
-from holdfast.engine.config import HostConfig
 from holdfast.engine.tuning import tune_process
 from holdfast.errors import StorageError
 from holdfast.host import Host
@@ -31,36 +29,25 @@ from holdfast.host import Host
 _LAST_CHANCE_S = 0.5
 
 
-class RunOptions(msgspec.Struct, frozen=True):
-    """The options as given; `settings` are texts of the form `name=value`."""
-
-    target: str
-    store: str | None
-    host: str
-    port: int
-    key: str | None
-    settings: tuple[str, ...]
-
-
-def run_app(options: RunOptions) -> None:
+def run_app(target: str, configuration: Configuration) -> None:
     """Run an app until a signal, then let it finish.
 
     Raises:
         CommandError: if it cannot start, or had to stop because another process took the store.
         HoldfastError: if a setting, the app or the store does not allow it to start.
     """
-    if options.key is None and not is_loopback(options.host):
+    server = configuration.server
+    if not server.has_keys and not is_loopback(server.host):
         raise CommandError(
-            f"{options.host} can be reached from other machines, so a key is needed: set HOLDFAST_KEY or pass --key. "
-            "Or listen on 127.0.0.1, which needs none."
+            f"{server.host} can be reached from other machines, so a key is needed: set HOLDFAST_KEY, or pass --key or "
+            "--keys. Or listen on 127.0.0.1, which needs none."
         )
-    config = config_from_settings(options.settings)
-    loaded = load_app(options.target)
-    store = options.store or _default_store(loaded.directory)
+    check_certificate(server.ssl_certfile, server.ssl_keyfile)
+    loaded = load_app(target)
     logging.basicConfig(format="%(asctime)s %(levelname)s %(name)s: %(message)s", level=logging.INFO)
     tune_process()
     with asyncio.Runner(loop_factory=_loop_factory()) as runner:
-        runner.run(_serve(loaded.app, loaded.name, store, config, options))
+        runner.run(_serve(loaded, configuration))
     _leave_threads_behind()
 
 
@@ -90,24 +77,34 @@ def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
     return uvloop.new_event_loop
 
 
-async def _serve(app: App, name: str, store: str, config: HostConfig, options: RunOptions) -> None:
+async def _serve(loaded: LoadedApp, configuration: Configuration) -> None:
+    config = configuration.server
+    store = config.store or _default_store(loaded.directory)
     with StopSignals() as signals:
-        host = app.host(store, config=config)
-        # Before the store is taken: a port that is in use must not disturb anything.
-        listener = bind(options.host, options.port)
+        host = loaded.app.host(store, config=configuration.host)
+        # Before the store is taken: neither a bad key nor a port that is in use must disturb anything.
+        server = HttpServer(_http_app(host, config), bind(config.host, config.port), config)
         try:
             await host.start()
         except BaseException:
-            listener.close()
+            server.close()
             raise
         try:
-            # With a key, browsers cannot do harm: pages elsewhere do not know it.
-            server = HttpServer(host.http_app(options.key, loopback_only=options.key is None), listener)
-            url = url_of(listener)
-            typer.echo(describe(app, name=name, url=url, store=store, has_key=options.key is not None))
+            typer.echo(describe(loaded.app, name=loaded.name, url=server.url, store=store, has_key=config.has_keys))
             await _until_stopped(host, server, signals)
         finally:
             await host.stop()
+
+
+def _http_app(host: Host, config: ServerConfig) -> Starlette:
+    return host.http_app(
+        config.key,
+        keys=None if config.keys is None else Path(config.keys),
+        link_secrets=config.link_secrets,
+        cors_origins=config.cors_origins,
+        # With a key, browsers cannot do harm: pages elsewhere do not know it.
+        loopback_only=not config.has_keys,
+    )
 
 
 async def _until_stopped(host: Host, server: HttpServer, signals: StopSignals) -> None:

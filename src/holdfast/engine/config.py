@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import functools
 import os
 from collections.abc import Mapping
@@ -14,6 +13,7 @@ import msgspec
 from holdfast.durable_http.policy import HttpCallPolicy
 from holdfast.errors import ConfigurationError
 from holdfast.model.limits import Limits
+from holdfast.model.nearest import did_you_mean
 from holdfast.model.versions import VersionFailure, VersionMatch
 
 HttpStatusCodes: TypeAlias = Literal["current", "legacy"]
@@ -125,15 +125,12 @@ def config_from_mapping(settings: Mapping[str, object]) -> HostConfig:
     Raises:
         ConfigurationError: for an unknown name (with the nearest known one) or a value of the wrong type.
     """
-    choices = _names(HostConfig) - _NESTED.keys()
-    choices |= {f"{group}.{name}" for group, struct in _NESTED.items() for name in _names(struct)}
+    choices = setting_names()
     values: dict[str, object] = {}
     nested: dict[str, dict[str, object]] = {group: {} for group in _NESTED}
     for name, value in settings.items():
         if name not in choices:
-            near = difflib.get_close_matches(name, choices, n=1, cutoff=0.3)
-            hint = f" Did you mean {near[0]!r}?" if near else f" Known settings: {', '.join(sorted(choices))}."
-            raise ConfigurationError(f"There is no setting {name!r}.{hint}")
+            raise ConfigurationError(f"There is no setting {name!r}.{did_you_mean(name, choices)}")
         group, _, inner = name.rpartition(".")
         if name == "http_calls.allowed_hosts" and isinstance(value, str):
             value = [each.strip() for each in value.split(",")]
@@ -144,5 +141,11 @@ def config_from_mapping(settings: Mapping[str, object]) -> HostConfig:
         raise ConfigurationError(f"A setting has a value of the wrong type: {error}") from error
 
 
-def _names(struct: type[msgspec.Struct]) -> set[str]:
-    return {field.name for field in msgspec.structs.fields(struct)}
+def setting_names() -> list[str]:
+    """Return the names that such a mapping may have."""
+    own = [name for name in _names(HostConfig) if name not in _NESTED]
+    return own + [f"{group}.{name}" for group, struct in _NESTED.items() for name in _names(struct)]
+
+
+def _names(struct: type[msgspec.Struct]) -> list[str]:
+    return [field.name for field in _fields(struct)]

@@ -2,59 +2,126 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final
+
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
+from starlette.middleware import Middleware
 from starlette.requests import Request
 from starlette.responses import Response
-from starlette.routing import Mount, Route, Router
+from starlette.routing import BaseRoute, Mount, Route, Router
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from holdfast.client.client import Client
+from holdfast.http.audit import Audit
 from holdfast.http.body import BoundedBodies
+from holdfast.http.cors import cors_middleware
 from holdfast.http.errors import json_response, not_found_response
 from holdfast.http.forwarded import ForwardedHost
 from holdfast.http.functions import function_routes
 from holdfast.http.hub import hub_mount
+from holdfast.http.keys import Caller, FixedKeys, KeyFile, KeyRing, KeySource
+from holdfast.http.links import LinkEndpoints
 from holdfast.http.management import HostView
 from holdfast.http.payload import Links
+from holdfast.http.request_ids import RequestIds
 from holdfast.http.routing import management_routes
-from holdfast.http.security import Guard
+from holdfast.http.scopes import governed, with_caller
+from holdfast.http.security import Guard, LoopbackOnly
+from holdfast.model.access import AccessKey
 from holdfast.registry import routes as registered
+
+_NOBODY: Final = Caller(name=None, scope="operate")
+"""Who uses what needs no key."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Protection:
+    """Who may send requests to an app, and how.
+
+    Args:
+        key: what each request may carry, but for `/healthz`, to do everything.
+        keys: more keys, or the file that has them; without any key, everybody may do everything.
+        link_secrets: what signed links are signed with; the app takes them in only if there are some.
+        cors_origins: where pages of browsers may come from.
+        loopback_only: refuse what browsers send on behalf of pages of other hosts; for a server without a key.
+    """
+
+    key: str | None = field(default=None, repr=False)
+    keys: Sequence[AccessKey] | Path | None = None
+    link_secrets: Sequence[str] = field(default=(), repr=False)
+    cors_origins: Sequence[str] = ()
+    loopback_only: bool = False
+
+    def key_source(self) -> KeySource | None:
+        if isinstance(self.keys, Path):
+            return KeyFile(self.keys, self.key)
+        if self.key is None and self.keys is None:
+            return None
+        return FixedKeys(KeyRing(self.keys or (), self.key))
 
 
 def make_http_app(
-    host: HostView,
-    client: Client,
-    routes: tuple[registered.Route, ...],
-    *,
-    key: str | None,
-    loopback_only: bool = False,
+    host: HostView, client: Client, routes: tuple[registered.Route, ...], protection: Protection
 ) -> Starlette:
     """Return the ASGI app of a host, which somebody else starts and stops.
 
-    Args:
-        key: what each request must carry, but for `/healthz`.
-        loopback_only: refuse what browsers send on behalf of pages of other hosts; for a server without a key.
+    Raises:
+        ConfigurationError: for a key, a secret or an origin that cannot be.
     """
 
     async def health(_: Request) -> Response:
         return json_response({"ready": host.is_ready}, 200 if host.is_ready else 503)
 
-    links = Links(key)
+    links, audit = Links(), Audit()
     # The app's own functions come first: they may replace the built-in start below /api.
-    inside = Router(
-        [
-            *function_routes(host, client, routes),
-            *management_routes(host, client, links),
-        ],
-        redirect_slashes=False,
-    )
-    named = ForwardedHost(inside) if host.config.http_forwarded_host == "trust" else inside
-    bounded = BoundedBodies(named, host.config.limits.payload_bytes_max)
-    everything = Router([hub_mount(host, client), Mount("", bounded)], redirect_slashes=False)
-    guarded = Guard(everything, key=key, loopback_only=loopback_only)
+    with_key = [
+        *function_routes(host, client, [each for each in routes if not each.is_anonymous]),
+        *governed(management_routes(host, client, links), audit),
+    ]
+    without_key = [
+        *function_routes(host, client, [each for each in routes if each.is_anonymous]),
+        *governed(LinkEndpoints(host, client, protection.link_secrets).routes(), audit),
+    ]
+    bytes_max, keys = host.config.limits.payload_bytes_max, protection.key_source()
+    named: ASGIApp = Router(with_key, redirect_slashes=False)
+    if host.config.http_forwarded_host == "trust":
+        named = ForwardedHost(named)
+    guarded: ASGIApp = BoundedBodies(named, bytes_max)
+    # It has a bound of its own for bodies.
+    guarded = Router([*governed([hub_mount(host, client)], audit), Mount("", guarded)], redirect_slashes=False)
+    if keys is not None:
+        guarded = Guard(guarded, keys)
+    everything: ASGIApp = Router([*_open(without_key, bytes_max), Mount("", guarded)], redirect_slashes=False)
+    if protection.loopback_only:
+        everything = LoopbackOnly(everything, protection.cors_origins)
     app = Starlette(
-        routes=[Route("/healthz", health), Mount("", guarded)],
+        routes=[Route("/healthz", health), Mount("", everything)],
+        middleware=[
+            Middleware(RequestIds),
+            *cors_middleware(protection.cors_origins, loopback_only=protection.loopback_only),
+        ],
         exception_handlers={HTTPException: not_found_response},
     )
     app.state.holdfast_links = links
     return app
+
+
+def _open(routes: Sequence[BaseRoute], bytes_max: int) -> list[BaseRoute]:
+    """Let everybody use some routes: what needs no key has authorised itself, if it needs that."""
+
+    def opened(app: ASGIApp) -> ASGIApp:
+        bounded = BoundedBodies(app, bytes_max)
+
+        async def answer(scope: Scope, receive: Receive, send: Send) -> None:
+            await bounded(with_caller(scope, _NOBODY), receive, send)
+
+        return answer
+
+    for route in routes:
+        if isinstance(route, Route):
+            route.app = opened(route.app)
+    return list(routes)

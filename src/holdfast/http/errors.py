@@ -34,6 +34,7 @@ from holdfast.errors import (
     VersionMismatchError,
     WaitTimeoutError,
 )
+from holdfast.http.request_ids import request_id_of
 from holdfast.model.failure import qualified_name
 from holdfast.model.status import OrchestrationStatus
 
@@ -146,6 +147,10 @@ async def not_found_response(_: Request, __: Exception) -> Response:
     return error_response(404, "There is nothing here")
 
 
+def _log_failure(request: Request) -> None:
+    logger.exception("Request %s failed: %s %r", request_id_of(request.scope), request.method, request.url.path)
+
+
 def answering(host: Readiness, endpoint: Endpoint, special: Statuses = AS_ELSEWHERE) -> Endpoint:
     """Let an endpoint raise: each error becomes the answer that the table has for it, any other one a bare 500."""
 
@@ -155,7 +160,7 @@ def answering(host: Readiness, endpoint: Endpoint, special: Statuses = AS_ELSEWH
         except HoldfastError as error:
             response = holdfast_response(error, host, special)
             if response.status_code == 500:
-                logger.exception("A request failed: %s %r", request.method, request.url.path)
+                _log_failure(request)
             return response
         except HTTPException as error:
             headers = dict(error.headers) if error.headers else None
@@ -163,7 +168,7 @@ def answering(host: Readiness, endpoint: Endpoint, special: Statuses = AS_ELSEWH
         except ClientDisconnect:
             return Response(status_code=400)  # nobody reads it
         except Exception:
-            logger.exception("A request failed: %s %r", request.method, request.url.path)
+            _log_failure(request)
             return error_response(500, _MESSAGES[500])
 
     return answer

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterable
 
 from starlette.requests import Request
 from starlette.responses import Response
@@ -16,7 +17,7 @@ from holdfast.model.converter import DataConverter
 from holdfast.registry.routes import Handler, Route
 
 
-def function_routes(host: Readiness, client: Client, routes: tuple[Route, ...]) -> list[StarletteRoute]:
+def function_routes(host: Readiness, client: Client, routes: Iterable[Route]) -> list[StarletteRoute]:
     """Return the routes of the app's handlers; what a handler returns that is no response is sent as JSON."""
     # A response is not stored, so the bound on payloads does not concern it.
     converter = JsonConverter(payload_bytes_max=sys.maxsize)

@@ -12,6 +12,7 @@ from starlette.responses import Response
 from holdfast.errors import ConfigurationError
 from holdfast.http.errors import json_response
 from holdfast.http.history import project_history, raw
+from holdfast.http.scopes import caller_of
 from holdfast.model.history import HistoryEvent
 from holdfast.model.status import OrchestrationState, OrchestrationStatus
 
@@ -23,10 +24,10 @@ _REPEATED = (("taskHub", ("taskHub",)), ("connection", ("connection", "connectio
 
 
 class Links:
-    """Makes the management URLs of an instance, below the URL under which the request found this app."""
+    """Makes the management URLs of an instance, below the URL under which the request found this app.
 
-    def __init__(self, key: str | None) -> None:
-        self._key_query = () if key is None else (f"code={quote(key, safe='')}",)
+    They carry the key of the request, so that nobody gets one that allows more than their own.
+    """
 
     def base_url(self, request: Request) -> str:
         """Return the URL of the management API by which the request came, or would have come."""
@@ -67,7 +68,7 @@ class Links:
     def _common(self, request: Request) -> str:
         given = request.query_params
         found = ((name, next((given[each] for each in spelled if each in given), "")) for name, spelled in _REPEATED)
-        return "&".join([*(f"{name}={quote(value, safe='')}" for name, value in found if value), *self._key_query])
+        return "&".join([*(f"{name}={quote(value, safe='')}" for name, value in found if value), *key_query(request)])
 
     def accepted(self, request: Request, instance_id: str, *, error_on_failure: bool = False) -> Response:
         """Return the 202 that sends a client to the status of an instance."""
@@ -79,6 +80,12 @@ class Links:
 def _with_query(url: str, *parameters: str) -> str:
     query = "&".join(part for part in parameters if part)
     return f"{url}?{query}" if query else url
+
+
+def key_query(request: Request) -> tuple[str, ...]:
+    """Return the parameter with the key of a request, or nothing if it came without one."""
+    code = caller_of(request.scope).code
+    return () if code is None else (f"code={quote(code, safe='')}",)
 
 
 def management_payload(request: Request, instance_id: str) -> dict[str, str]:

@@ -2,49 +2,71 @@
 
 from __future__ import annotations
 
-import hmac
+from collections.abc import Callable, Collection
+from datetime import datetime
 from urllib.parse import urlsplit
 
 from starlette.datastructures import Headers, QueryParams
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from holdfast.client.address import is_loopback
+from holdfast.client.origins import utc_now
 from holdfast.http.errors import error_response
+from holdfast.http.keys import KeySource
+from holdfast.http.scopes import with_caller
+
+
+class LoopbackOnly:
+    """Answers this machine only.
+
+    A web page elsewhere must not reach the app through the browser of someone here: its requests carry its own name,
+    as `Host` if that name was rebound to 127.0.0.1, as `Origin` if it posts here. Origins that CORS allows may.
+    """
+
+    def __init__(self, app: ASGIApp, origins: Collection[str] = ()) -> None:
+        self._app = app
+        self._origins = frozenset(origins)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http" or _is_local(Headers(scope=scope), self._origins):
+            await self._app(scope, receive, send)
+        else:
+            refusal = "Without a key, only requests to localhost from pages of localhost are answered"
+            await error_response(403, refusal)(scope, receive, send)
 
 
 class Guard:
-    """Lets a request through to an app, or refuses it.
+    """Lets requests through to an app whose key is valid, and tells it whose they are."""
 
-    With `loopback_only`, a web page elsewhere must not reach the app through the browser of someone on this machine:
-    its requests carry its own name, as `Host` if that name was rebound to 127.0.0.1, as `Origin` if it posts here.
-    """
-
-    def __init__(self, app: ASGIApp, *, key: str | None, loopback_only: bool) -> None:
+    def __init__(self, app: ASGIApp, keys: KeySource, now: Callable[[], datetime] = utc_now) -> None:
         self._app = app
-        self._key = None if key is None else key.encode()
-        self._loopback_only = loopback_only
+        self._keys = keys
+        self._now = now
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        refusal = self._refusal(scope) if scope["type"] == "http" else None
-        if refusal is None:
+        if scope["type"] != "http":
             await self._app(scope, receive, send)
+            return
+        caller = self._keys.current().find(_presented(scope), self._now())
+        if caller is None:
+            refusal = "The request has no valid key; pass it as ?code= or in the header x-functions-key"
+            await error_response(401, refusal)(scope, receive, send)
         else:
-            await error_response(*refusal)(scope, receive, send)
-
-    def _refusal(self, scope: Scope) -> tuple[int, str] | None:
-        headers = Headers(scope=scope)
-        if self._loopback_only and not _is_local(headers):
-            return 403, "Without a key, only requests to localhost from pages of localhost are answered"
-        if self._key is not None and not _has_key(self._key, scope, headers):
-            return 401, "The request has no valid key; pass it as ?code= or in the header x-functions-key"
-        return None
+            await self._app(with_caller(scope, caller), receive, send)
 
 
-def _is_local(headers: Headers) -> bool:
+def _is_local(headers: Headers, origins: Collection[str]) -> bool:
     if not is_loopback(_hostname(f"//{headers.get('host', '')}")):
         return False
     origin = headers.get("origin")
-    return origin is None or is_loopback(_hostname(origin))
+    return origin is None or origin in origins or is_loopback(_hostname(origin))
+
+
+def _presented(scope: Scope) -> tuple[bytes, bytes]:
+    """Return the keys of a request, from its query and from its header: each as it came over the wire."""
+    in_query = QueryParams(scope["query_string"]).get("code", "")
+    in_header = Headers(scope=scope).get("x-functions-key", "")
+    return in_query.encode("utf-8", "replace"), in_header.encode("latin-1")
 
 
 def _hostname(url: str) -> str:
@@ -52,11 +74,3 @@ def _hostname(url: str) -> str:
         return urlsplit(url).hostname or ""
     except ValueError:  # brackets that do not match
         return ""
-
-
-def _has_key(key: bytes, scope: Scope, headers: Headers) -> bool:
-    in_query = QueryParams(scope["query_string"]).get("code", "").encode("utf-8", "replace")
-    in_header = headers.get("x-functions-key", "").encode("latin-1")  # as it came over the wire
-    # Both are compared, always and in constant time, so that the time tells nothing.
-    matches = hmac.compare_digest(in_query, key), hmac.compare_digest(in_header, key)
-    return any(matches)

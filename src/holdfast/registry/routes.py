@@ -17,3 +17,5 @@ class Route(msgspec.Struct, frozen=True):
     path: str
     methods: tuple[str, ...]
     handler: Handler
+    is_anonymous: bool = False
+    """It asks for no key, even if the host has one."""

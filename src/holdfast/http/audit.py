@@ -1,0 +1,97 @@
+"""The audit log: one line for each request that may have changed something."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping
+from datetime import datetime
+from typing import Final, cast
+from urllib.parse import unquote, urlsplit
+
+import msgspec
+from starlette.datastructures import Headers
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from holdfast.client.origins import utc_now
+from holdfast.http.redaction import redacted_query
+from holdfast.http.request_ids import request_id_of
+
+logger = logging.getLogger("holdfast.audit")
+
+_TEXT_CHARS_MAX: Final = 500
+"""Of each text that the request has chosen."""
+_FAILED: Final = 500
+
+
+class AuditLine(msgspec.Struct, frozen=True, kw_only=True):
+    """One line, written as JSON, so that nothing in it can look like another line."""
+
+    at: datetime
+    request_id: str
+    key: str | None
+    """The name of the key; null if the host has none."""
+    client: str | None
+    """The address from which the request came."""
+    action: str
+    """The method, and the path with the names of its parameters."""
+    instance: str | None
+    """An instance or entity id."""
+    parameters: Mapping[str, str]
+    query: str
+    status: int
+
+
+class Audit:
+    """Writes to the logger `holdfast.audit`."""
+
+    def __init__(self, now: Callable[[], datetime] = utc_now) -> None:
+        self._now = now
+
+    async def run(
+        self, app: ASGIApp, scope: Scope, receive: Receive, send: Send, *, caller: str | None, action: str
+    ) -> None:
+        """Let an app answer a request, and write down what came of it, also if it raised or was given up."""
+        status, location = _FAILED, ""
+
+        async def watched(message: Message) -> None:
+            nonlocal status, location
+            if message["type"] == "http.response.start":
+                status = message["status"]
+                location = Headers(raw=message.get("headers", [])).get("location", "")
+            await send(message)
+
+        try:
+            await app(scope, receive, watched)
+        finally:
+            line = AuditLine(
+                at=self._now(),
+                request_id=request_id_of(scope),
+                key=caller,
+                client=_address(scope),
+                action=action[:_TEXT_CHARS_MAX],
+                instance=_instance(scope, location),
+                parameters={name: value[:_TEXT_CHARS_MAX] for name, value in _parameters(scope).items()},
+                query=redacted_query(scope["query_string"].decode("latin-1"))[:_TEXT_CHARS_MAX],
+                status=status,
+            )
+            logger.info("%s", msgspec.json.encode(line).decode())
+
+
+def _address(scope: Scope) -> str | None:
+    client = cast("tuple[str, int] | None", scope.get("client"))
+    return None if client is None else client[0]
+
+
+def _parameters(scope: Scope) -> Mapping[str, str]:
+    return cast("Mapping[str, str]", scope.get("path_params", {}))
+
+
+def _instance(scope: Scope, location: str) -> str | None:
+    """Return what the request was about: what its path names, or what it has started."""
+    names = _parameters(scope)
+    if "entity_name" in names:
+        return f"@{names['entity_name']}@{names.get('entity_key', '')}"[:_TEXT_CHARS_MAX]
+    if "instance_id" in names:
+        return names["instance_id"][:_TEXT_CHARS_MAX]
+    _, found, last = urlsplit(location).path.rpartition("/instances/")
+    return unquote(last) if found else None
