@@ -12,12 +12,12 @@ from pathlib import Path
 
 import httpx
 import pytest
-from http_app import BASE, Served, make_app, serve
+from http_app import BASE, PATIENCE, Served, make_app, serve
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Mount, Route, Router
 
-from holdfast import AccessKey, ConfigurationError
+from holdfast import AccessKey, ConfigurationError, InstanceQuery
 from holdfast.http.audit import Audit
 from holdfast.http.keys import Caller, FixedKeys, KeyFile, KeyRing, read_keys
 from holdfast.http.links import LinkEndpoints
@@ -53,6 +53,7 @@ EXPECTED = {
     ("GET", "/parked"): "read",
     ("GET", "/instances/counts"): "read",
     ("DELETE", "/instances"): "admin",
+    ("POST", "/bulk/{action}"): "admin",
     ("GET", "/instances/{instance_id}"): "read",
     ("DELETE", "/instances/{instance_id}"): "admin",
     ("GET", "/instances/{instance_id}/history"): "read",
@@ -142,6 +143,7 @@ _PLACES = {
     "{function_name}": "echo",
     "{instance_id:path}": "x",
     "{instance_id}": "nobody",
+    "{action}": "suspend",
     "{event_name}": "Go",
     "{entity_name}": "counter",
     "{entity_key}": "nobody",
@@ -210,6 +212,16 @@ def test_what_a_path_names_never_makes_it_need_less() -> None:
         for path in ("/entities/counter/get_state", "/instances/query/raiseEvent/query", "/instances/hub/terminate"):
             answer = await served.http.post(f"{BASE}{path}?code={SECRETS['read']}")
             assert answer.status_code == 403
+
+    serve(scenario, keys=KEYS)
+
+
+def test_a_bulk_job_is_not_started_again_with_less() -> None:
+    async def scenario(served: Served) -> None:
+        job = await served.host.client.start_bulk("purge", InstanceQuery(name="absent"))
+        await job.wait_for_completion(timeout=PATIENCE)
+        again = await served.http.post(f"{BASE}/instances/{job.instance_id}/restart?code={SECRETS['operate']}")
+        assert again.status_code == 400
 
     serve(scenario, keys=KEYS)
 

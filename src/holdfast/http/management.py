@@ -16,6 +16,7 @@ from holdfast.http.body import NoBody, read_json
 from holdfast.http.errors import BadRequestError, Endpoint, json_response
 from holdfast.http.parameters import flag, number, orchestration_id, wait_timeout
 from holdfast.http.payload import Links, StatusView, status_object
+from holdfast.model.bulk import BULK
 from holdfast.model.history import HistoryEvent
 from holdfast.model.options import StartOptions
 from holdfast.model.status import OrchestrationState, OrchestrationStatus
@@ -68,6 +69,9 @@ class Management:
         """Start an orchestration again, and answer as a start does."""
         timeout = wait_timeout(request)
         with_new_id = flag(request, "restartWithNewInstanceId", True)
+        found = await self._client.get_status(orchestration_id(request))
+        if found is not None and found.name == BULK:  # which only a key of another scope may start
+            raise BadRequestError("A bulk job is not started again; start another one at /bulk")
         try:
             handle = await self._client.restart(orchestration_id(request), with_new_id=with_new_id)
         except InstanceNotFoundError as error:

@@ -41,6 +41,7 @@ _RULES: Final = (
     _rule("POST", "/makeprimary", "admin"),
     # Some of what comes with Holdfast purges.
     _rule("POST", "/orchestrators/(?i:BuiltIn)::.+", "admin"),
+    _rule("POST", "/bulk/.+", "admin"),
     _rule("POST", "/.+", "operate"),
 )
 """The first one that fits a method and a path, with the names of its parameters, decides. What none fits is refused."""
