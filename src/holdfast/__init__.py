@@ -2,21 +2,28 @@
 
 from holdfast.app import App
 from holdfast.client.client import Client
+from holdfast.client.connection import connect
 from holdfast.client.entity_status import EntityPage, EntityQuery, EntitySignal, EntityStatus
 from holdfast.client.handle import OrchestrationHandle
+from holdfast.client.instances import InstancePage, InstanceQuery
 from holdfast.client.status import InstanceStatus
+from holdfast.client.sync import SyncClient
+from holdfast.client.sync_handle import SyncOrchestrationHandle
 from holdfast.durable_http.policy import HttpCallPolicy
 from holdfast.engine.activity_context import ActivityContext, activity_context
 from holdfast.engine.config import HostConfig
 from holdfast.errors import (
     CancelledError,
+    CommitFailedError,
     CompensationFailedError,
     ConfigurationError,
     DurableHttpError,
     ForbiddenAddressError,
     HoldfastError,
     HostStoppedError,
+    HostUnreachableError,
     InstanceAlreadyExistsError,
+    InstanceNotEndedError,
     InstanceNotFoundError,
     InstanceNotRunningError,
     InstanceParkedError,
@@ -63,6 +70,7 @@ __all__ = [
     "App",
     "CancelledError",
     "Client",
+    "CommitFailedError",
     "CompensationFailedError",
     "ConfigurationError",
     "DurableHttpError",
@@ -84,12 +92,16 @@ __all__ = [
     "Host",
     "HostConfig",
     "HostStoppedError",
+    "HostUnreachableError",
     "HttpCallPolicy",
     "IdPolicy",
     "InstanceAlreadyExistsError",
+    "InstanceNotEndedError",
     "InstanceNotFoundError",
     "InstanceNotRunningError",
+    "InstancePage",
     "InstanceParkedError",
+    "InstanceQuery",
     "InstanceStatus",
     "InvalidInputError",
     "Limits",
@@ -113,6 +125,8 @@ __all__ = [
     "RewindRefusedError",
     "Saga",
     "StorageError",
+    "SyncClient",
+    "SyncOrchestrationHandle",
     "TaskFailedError",
     "TaskGroup",
     "TimerTask",
@@ -120,6 +134,7 @@ __all__ = [
     "VersionMismatchError",
     "WaitTimeoutError",
     "activity_context",
+    "connect",
     "entity_context",
     "race",
     "select",

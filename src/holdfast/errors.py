@@ -13,6 +13,7 @@
     │   ├── InstanceNotFoundError
     │   ├── InstanceAlreadyExistsError
     │   ├── InstanceNotRunningError      it has ended, or is not in a state that allows the request
+    │   ├── InstanceNotEndedError        it cannot be purged yet: has `.status`
     │   ├── RewindRefusedError           its history does not allow to go back to that point
     │   ├── UpdateRejectedError          an update was refused by its validator, or has no handler; no effect
     │   ├── QueryFailedError             a query handler raised, or there is none of this name
@@ -32,6 +33,7 @@
     │   ├── DurableHttpTimeoutError (TimeoutError)
     │   └── ForbiddenAddressError        the policy forbids this address; nothing was sent to it
     ├── HostStoppedError                 the host is stopping or has stopped
+    ├── HostUnreachableError             a host elsewhere cannot be reached; nothing was stored
     └── StorageError
         ├── StoreInUseError              another process owns the store
         ├── OwnershipLostError           another process took the store over; this one must stop
@@ -113,6 +115,16 @@ class InstanceNotRunningError(InstanceError):
 
     def __init__(self, instance_id: str, status: str, request: str) -> None:
         super().__init__(instance_id, f"Cannot {request} instance {instance_id!r}: it is {status}.")
+        self.status = status
+
+
+class InstanceNotEndedError(InstanceError):
+    """The instance can be purged only when nothing can happen to it any more; nothing was changed."""
+
+    def __init__(self, instance_id: str, status: str, reason: str | None = None) -> None:
+        super().__init__(
+            instance_id, f"Instance {instance_id!r} cannot be purged: it {reason or f'is {status}, and has not ended'}."
+        )
         self.status = status
 
 
@@ -245,6 +257,10 @@ class ForbiddenAddressError(DurableHttpError):
 
 class HostStoppedError(HoldfastError):
     """The host is stopping or has stopped; nothing was stored."""
+
+
+class HostUnreachableError(HoldfastError):
+    """A host elsewhere cannot be reached, or gives no answer to what only reads; nothing was stored."""
 
 
 class StorageError(HoldfastError):

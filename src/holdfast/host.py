@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Mapping
 from types import TracebackType
 from typing import TYPE_CHECKING
 
 from holdfast.client.client import Client
+from holdfast.client.sync import SyncClient
 from holdfast.codec.converter import JsonConverter
 from holdfast.durable_http.caller import TokenSource
 from holdfast.engine.clock import Clock
 from holdfast.engine.config import HostConfig
 from holdfast.engine.engine import Engine
 from holdfast.engine.task_hub import LocalTaskHub
+from holdfast.errors import ConfigurationError
 from holdfast.registry.registry import Registry
 from holdfast.registry.routes import Route
 from holdfast.storage.port import Store
@@ -42,11 +45,23 @@ class Host:
         self._engine = Engine(registry, store, self._converter, config, clock, token_sources=token_sources)
         self._client = Client(LocalTaskHub(self._engine), self._converter, config.limits)
         self._asgi: Starlette | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
 
     @property
     def client(self) -> Client:
         """Starts, watches and steers the orchestrations of this host."""
         return self._client
+
+    @property
+    def sync_client(self) -> SyncClient:
+        """The same for other threads than that of the host's event loop: blocking, for code that cannot await.
+
+        Raises:
+            ConfigurationError: if the host has not been started.
+        """
+        if self._loop is None:
+            raise ConfigurationError("The host has not been started; enter it with `async with` first.")
+        return SyncClient.on_loop(self._client, self._loop)
 
     @property
     def is_ready(self) -> bool:
@@ -83,6 +98,7 @@ class Host:
             StorageError: if it cannot be opened.
         """
         await self._engine.start()
+        self._loop = asyncio.get_running_loop()
 
     async def stop(self) -> None:
         """Stop taking work, let what runs finish, store it, give the store back. May be called twice."""

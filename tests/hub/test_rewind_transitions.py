@@ -198,7 +198,7 @@ def test_a_failed_activity_is_asked_for_again() -> None:
     assert (instance.episodes, instance.history_events) == (3, 8)
     assert instance.status is OrchestrationStatus.RUNNING
     assert (instance.execution_id, instance.failure, instance.output) == (NEW, None, None)
-    assert transition.removed_execution == ("old", 3)
+    assert transition.executions_removed == (("old", 3),)
     assert transition.is_new_execution
     assert (transition.revision_before, instance.revision) == (3, 4)
     assert transition.sent == []
@@ -650,7 +650,7 @@ def test_a_fork_goes_on_with_work_of_its_own() -> None:
     assert (instance.instance_id, instance.execution_id, instance.parent) == ("f", NEW, None)
     assert (instance.input, instance.version, instance.tags) == ("1", "2", {"k": "v"})
     assert instance.status is OrchestrationStatus.RUNNING
-    assert (transition.revision_before, transition.removed_execution) == (0, None)
+    assert (transition.revision_before, transition.executions_removed) == (0, ())
     assert started_again(transition) == [6]
     assert {each.sequence: each.due_at for each in transition.timers_created} == {1: LATER, RUN_TIMEOUT: LATER}
     assert transition.children_created == [OpenChild("f", NEW, 2, f"{NEW}:2")]

@@ -183,6 +183,23 @@ BUGS: tuple[PlantedBug, ...] = (
             "else:\n        instance.inbox.appendleft(message)",
         ),
     ),
+    # Purges
+    bug(
+        "a purge takes what still runs",
+        ("storage.memory:MemoryStore.ended_instances", "if OrchestrationStatus(row.status).is_terminal", "if True"),
+    ),
+    bug(
+        "what was purged once is taken for gone for ever",
+        (
+            "engine.loader:Loader.with_resident",
+            "self._gone.get(instance_id, 0) > self._journal.durable_lsn",
+            "instance_id in self._gone",
+        ),
+    ),
+    bug(
+        "a purge leaves the history",
+        ("hub.hub:Hub.purge", "transition.executions_removed = instances, executions", "_ = instances, ()"),
+    ),
     # Activities
     bug(
         "a completion is taken in twice",

@@ -21,6 +21,7 @@ from holdfast import (
     HostStoppedError,
     InstanceNotFoundError,
     InstanceNotRunningError,
+    InstanceQuery,
     OrchestrationContext,
     OrchestrationFailedError,
     StorageError,
@@ -72,6 +73,7 @@ class Programs:
     def __init__(self, app: App, outside: Outside, seed: object, count: int) -> None:
         self.outside = outside
         self._dice = random.Random(f"{seed}/disturb")
+        self._purge_dice = random.Random(f"{seed}/purge")
         self._grammar = Grammar(seed, "p")
         self._steps = [self._grammar.program() for _ in range(count)]
         self._completed: list[list[Any]] = []
@@ -113,13 +115,29 @@ class Programs:
             results = await run.wait_for_completion()
         except OrchestrationFailedError as error:
             if ends_early and error.status in ("Canceled", "Terminated"):
+                await self._purge(sim, instance_id, number)
                 return
             raise
+        await self._purge(sim, instance_id, number)
         check(steps, results)
         events = [result for step, result in zip(steps, results, strict=True) if step[0] == "event"]
         taken = [event for event in events if event != "late"]
         assert taken == list(range(len(taken))), f"events came as {events}"
         self._completed.append(steps)
+
+    async def _purge(self, sim: Simulation, instance_id: str, number: int) -> None:
+        """Purge some of what has ended, also sub-orchestrations; and start something else in its place."""
+        dice = self._purge_dice
+        if dice.random() < 0.5:
+            return
+        await sim.advance(seconds=dice.choice((0, 0, 0.01, 5)))
+        await insist(lambda: sim.client.purge_instances(InstanceQuery(parent_instance_id=instance_id)))
+        await insist(lambda: sim.client.purge(instance_id))
+        if dice.random() < 0.5:
+            again = {"steps": [["call", f"z{number}.", 3]], "at": 0, "results": []}
+            key = f"again{number}"
+            run = await sim.client.start_new("program", again, instance_id=instance_id, request_key=key)
+            assert await run.wait_for_completion() == [6]
 
     def check(self, states: dict[str, Any]) -> None:
         added = Counter(token for key in ENTITIES for token in states.get(f"@log@{key}", {"tokens": []})["tokens"])

@@ -68,6 +68,8 @@ CREATE TABLE instance (
     request_key TEXT,
     events_buffered INTEGER NOT NULL
 ) STRICT;
+CREATE INDEX instance_by_end ON instance (updated_at, instance_id)
+WHERE status IN ('Completed', 'Failed', 'Terminated', 'Canceled');
 CREATE UNIQUE INDEX instance_by_id ON instance (partition, instance_id);
 CREATE TABLE node (
     node_id TEXT PRIMARY KEY,

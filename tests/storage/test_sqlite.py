@@ -349,7 +349,7 @@ def test_no_statement_scans_a_table(tmp_path: Path, name: str) -> None:
         names = re.findall(r":(\w+)", sql)
         numbers = [int(number) for number in re.findall(r"\?(\d+)", sql)]
         parameters = dict.fromkeys(names, 0) if names else [0] * (max(numbers) if numbers else sql.count("?"))
-        parameters = ["[]"] if "json_each" in sql else parameters
+        parameters = ["[]"] if "json_each" in sql and not names else parameters
         plan = [row[3] for row in connection.execute(f"EXPLAIN QUERY PLAN {sql}", parameters)]
     assert not [
         step
@@ -371,6 +371,15 @@ def test_entities_are_a_range_of_the_index_read_in_its_order(tmp_path: Path, nam
         "CORRELATED SCALAR SUBQUERY 2",
         "SEARCH timer USING PRIMARY KEY (partition=? AND execution_id=?)",
     ]
+
+
+def test_what_has_ended_is_a_range_of_its_own_index_read_in_its_order(tmp_path: Path) -> None:
+    sql = QUERIES["ended_instances"]
+    parameters = dict.fromkeys(re.findall(r":(\w+)", sql))
+    with closing(open_writer(tmp_path / "hub.db")) as connection:
+        plan = [row[3] for row in connection.execute(f"EXPLAIN QUERY PLAN {sql}", parameters)]
+    assert plan[0] == "SEARCH instance USING INDEX instance_by_end ((updated_at,instance_id)>(?,?) AND updated_at<?)"
+    assert not [step for step in plan if "TEMP" in step]
 
 
 @in_loop

@@ -21,12 +21,12 @@ from holdfast.cli.load import load_app
 from holdfast.cli.server import HttpServer, bind, url_of
 from holdfast.cli.settings import config_from_settings
 from holdfast.cli.signals import StopSignals
+from holdfast.client.address import is_loopback
 from holdfast.engine.activity_places import ACTIVITY_THREADS
 from holdfast.engine.config import HostConfig
 from holdfast.engine.tuning import tune_process
 from holdfast.errors import StorageError
 from holdfast.host import Host
-from holdfast.http.security import is_loopback
 
 _LAST_CHANCE_S = 0.5
 

@@ -9,6 +9,7 @@ from typing import Any, Final, TypeVar, Unpack, overload
 
 from holdfast.client.entities import EntityOperations
 from holdfast.client.handle import OrchestrationHandle
+from holdfast.client.instances import Instances
 from holdfast.client.lifecycle import Lifecycle
 from holdfast.client.origins import random_id, utc_now
 from holdfast.client.port import TaskHub
@@ -49,7 +50,7 @@ _REQUESTS: Final = uuid.UUID("7d1f6f5e-6a0c-4c8b-9c55-0f4f2c3a9b11")
 """The namespace of the instance ids that are made from request keys."""
 
 
-class Client(EntityOperations, Lifecycle):
+class Client(EntityOperations, Instances, Lifecycle):
     """Talks to a task hub. A request that returns has been stored; one that raises, unless it says so, has not."""
 
     def __init__(
@@ -294,3 +295,8 @@ class Client(EntityOperations, Lifecycle):
 
     def _reason(self, reason: str | None) -> str | None:
         return None if reason is None else self._converter.encode(reason)
+
+
+def hub_of(client: Client) -> TaskHub:
+    """Return the hub that a client talks to, for what passes requests on to it."""
+    return client._hub  # pyright: ignore[reportPrivateUsage] - what its methods are to users, this is to transports

@@ -8,8 +8,15 @@ from typing import Protocol
 
 from holdfast.model.exported import ExportedHistory
 from holdfast.model.history import HistoryEvent, MessageEvent, OperationAnswer, UpdateCompleted, UpdateRequested
-from holdfast.model.requests import EntityFilter, OperationRequest, StartRequest
-from holdfast.model.status import EntitiesRemoved, EntityState, LockState, OrchestrationState
+from holdfast.model.requests import EntityFilter, InstanceFilter, OperationRequest, StartRequest
+from holdfast.model.status import (
+    EntitiesRemoved,
+    EntityState,
+    InstancesPurged,
+    LockState,
+    OrchestrationState,
+    OrchestrationStatus,
+)
 
 
 class TaskHub(Protocol):
@@ -101,6 +108,33 @@ class TaskHub(Protocol):
         self, idle_for: timedelta, *, remove_empty: bool, release_orphaned: bool
     ) -> EntitiesRemoved:
         """Remove entities that hold nothing and were not used for so long; unlock those whose holder is gone."""
+        ...
+
+    async def list_instances(self, wanted: InstanceFilter, after: str, limit: int) -> Sequence[OrchestrationState]:
+        """Return orchestrations with ids greater than `after`, ascending."""
+        ...
+
+    async def count_instances(self, wanted: InstanceFilter) -> dict[OrchestrationStatus, int]:
+        """Return how many orchestrations there are of each status, without zeros."""
+        ...
+
+    async def purge(self, instance_id: str) -> None:
+        """Remove all that is stored of an orchestration that has ended, or of an entity.
+
+        Raises:
+            InstanceNotFoundError, InstanceNotEndedError, OverloadedError.
+        """
+        ...
+
+    async def purge_instances(self, wanted: InstanceFilter, after: str, limit: int) -> InstancesPurged:
+        """Remove a page of the orchestrations that have ended, the first to end first.
+
+        Args:
+            after: "" at first, then `next_after` of the page before. One that somebody uses just then is left.
+
+        Raises:
+            OverloadedError.
+        """
         ...
 
     async def get_state(self, instance_id: str) -> OrchestrationState | None: ...

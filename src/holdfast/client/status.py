@@ -26,6 +26,23 @@ class InstanceStatus:
         return self.state.instance_id
 
     @property
+    def execution_id(self) -> str:
+        return self.state.execution_id
+
+    @property
+    def parent_instance_id(self) -> str | None:
+        """The orchestration that called it as a sub-orchestration."""
+        return self.state.parent_instance_id
+
+    @property
+    def version(self) -> str | None:
+        return self.state.version
+
+    @property
+    def tags(self) -> dict[str, str]:
+        return self.state.tags
+
+    @property
     def name(self) -> str:
         return self.state.name
 

@@ -55,8 +55,8 @@ class _Histories:
         self.removed: list[tuple[str, int]] = []
 
     def add(self, each: EncodedTransition) -> None:
-        if each.removed_execution is not None:
-            self._remove(*each.removed_execution)
+        for execution_id, episodes in each.executions_removed:
+            self._remove(execution_id, episodes)
         for copied in each.history_copied:
             self.made[copied.execution_id, copied.episode] = copied
         if each.history is not None:
@@ -82,8 +82,8 @@ class _Instances:
         self.removed: list[tuple[str, int]] = []
 
     def add(self, each: EncodedTransition) -> None:
-        if each.instance_removed is not None:
-            self._remove(*each.instance_removed)
+        for instance_id, revision in each.instances_removed:
+            self._remove(instance_id, revision)
         row = each.instance
         if row is None:
             return

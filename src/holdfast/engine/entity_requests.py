@@ -7,6 +7,7 @@ import logging
 from collections.abc import Callable, Sequence
 from datetime import timedelta
 
+from holdfast.client.timeouts import not_answered
 from holdfast.codec.history import decode_message, decode_record
 from holdfast.engine.changes import change_instance
 from holdfast.engine.clock import from_microseconds, to_microseconds
@@ -14,7 +15,7 @@ from holdfast.engine.engine import Engine
 from holdfast.engine.node import Node
 from holdfast.engine.residents import Resident
 from holdfast.engine.rows import decode_instance_lock, decode_section
-from holdfast.errors import CorruptRecordError, InstanceParkedError, WaitTimeoutError
+from holdfast.errors import CorruptRecordError, InstanceParkedError
 from holdfast.hub.instance import LockHolder
 from holdfast.model.entities import EntityFunction, check_operation
 from holdfast.model.failure import FailureDetails, failure_from_exception
@@ -108,10 +109,7 @@ class EntityRequests:
                 instance_id, request_id, lambda: change_instance(node, instance_id, send), timeout
             )
         except TimeoutError:
-            again = "; ask again with its key for the result" if request.key else ""
-            raise WaitTimeoutError(
-                f"Entity {instance_id} has not answered within {timeout}. The operation may still run{again}."
-            ) from None
+            raise not_answered(request, timeout) from None
         if isinstance(answer, OrchestrationState):
             assert answer.parked is not None, "nothing else stops an entity"
             raise InstanceParkedError(instance_id, answer.parked)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import functools
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from typing import TypeAlias
 
 from holdfast.engine.journal import Journal
@@ -44,6 +44,8 @@ class Loader:
         self._failed = failed
         self._wanted: dict[str, list[tuple[Arrived, Refused | None, int | None]]] = {}
         self._journal = journal
+        self._gone: dict[str, int] = {}
+        """Instances that were purged, with the transition that did it; as long as the store may still have them."""
         self._reading: set[str] = set()
         self._reads: dict[int, int] = {}
         """By number, the reads that are open, with what was durable when they began."""
@@ -64,6 +66,16 @@ class Loader:
     @property
     def is_idle(self) -> bool:
         return not self._wanted and not self._jobs
+
+    def wants(self, instance_id: str) -> bool:
+        """Whether somebody waits for an instance, which is being read or about to be."""
+        return instance_id in self._wanted
+
+    def forget(self, instance_ids: Iterable[str], lsn: int) -> None:
+        """Note that instances, neither in memory nor waited for, do not exist from a transition on."""
+        durable_lsn = self._journal.durable_lsn
+        self._gone = {instance_id: at for instance_id, at in self._gone.items() if at > durable_lsn}
+        self._gone.update(dict.fromkeys(instance_ids, lsn))
 
     def known_lsn(self) -> int:
         """Return up to where every open read sees what is durable."""
@@ -86,7 +98,9 @@ class Loader:
             is_new: the id cannot exist yet, so that the store need not be asked.
         """
         resident = self._residents.get(instance_id)
-        if instance_id not in self._wanted and (resident is not None or is_new):
+        is_gone = self._gone.get(instance_id, 0) > self._journal.durable_lsn
+        is_known = resident is not None or is_new or is_gone
+        if instance_id not in self._wanted and is_known:
             arrived(resident)
             return
         self._wanted.setdefault(instance_id, []).append((arrived, refused, message_id))

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
+from contextlib import contextmanager
 
 from holdfast.hub.instance import Instance
 from holdfast.replay.entity import LiveState
@@ -58,6 +59,7 @@ class Residents:
     def __init__(self, bytes_max: int) -> None:
         self._bytes_max = bytes_max
         self._by_id: OrderedDict[str, Resident] = OrderedDict()
+        self._noted: list[set[str]] = []
         self.size_bytes = 0
 
     def get(self, instance_id: str) -> Resident | None:
@@ -73,7 +75,22 @@ class Residents:
         resident = Resident(instance)
         self._by_id[instance.instance_id] = resident
         self.touch(resident)
+        self._note(instance.instance_id)
         return resident
+
+    @contextmanager
+    def noting(self) -> Generator[set[str], None, None]:
+        """Collect the ids of instances that come or go meanwhile; what is neither there nor noted was not changed."""
+        noted: set[str] = set()
+        self._noted.append(noted)
+        try:
+            yield noted
+        finally:
+            self._noted = [each for each in self._noted if each is not noted]
+
+    def _note(self, instance_id: str) -> None:
+        for noted in self._noted:
+            noted.add(instance_id)
 
     def touch(self, resident: Resident) -> None:
         """Note that an instance was used, and may have grown."""
@@ -95,6 +112,7 @@ class Residents:
 
     def remove(self, resident: Resident) -> None:
         del self._by_id[resident.instance.instance_id]
+        self._note(resident.instance.instance_id)
         self.size_bytes -= resident.size_bytes
         if resident.execution is not None:
             resident.execution.unload()

@@ -83,7 +83,7 @@ class EncodedTransition(msgspec.Struct, frozen=True):
     revision_before: int
     is_new_execution: bool
     history: HistoryRow | None
-    removed_execution: tuple[str, int] | None
+    executions_removed: Sequence[tuple[str, int]]
     sent: Sequence[InboxRow]
     consumed: Sequence[int]
     activities_scheduled: Sequence[ActivityRow]
@@ -94,7 +94,7 @@ class EncodedTransition(msgspec.Struct, frozen=True):
     children_created: Sequence[ChildRow]
     children_removed: Sequence[DurableKey]
     history_copied: Sequence[HistoryRow]
-    instance_removed: tuple[str, int] | None
+    instances_removed: Sequence[tuple[str, int]]
     operation_keys_added: Sequence[OperationKeyRow]
     operation_keys_removed: Sequence[tuple[str, str]]
 
@@ -127,7 +127,7 @@ def encode_transition(transition: Transition, partition_count: int) -> EncodedTr
         transition.revision_before,
         transition.is_new_execution,
         history,
-        transition.removed_execution,
+        transition.executions_removed,
         sent,
         transition.consumed,
         [_activity_row(activity, partition) for activity in scheduled] if scheduled else _NOTHING,
@@ -140,7 +140,7 @@ def encode_transition(transition: Transition, partition_count: int) -> EncodedTr
         else _NOTHING,
         transition.children_removed,
         _copied_rows(transition, partition) if transition.history_copied else _NOTHING,
-        transition.instance_removed,
+        transition.instances_removed,
         _NOTHING if keys is None else [_operation_key_row(key, partition) for key in keys.added],
         _NOTHING if keys is None else keys.removed,
     )

@@ -8,12 +8,14 @@ from datetime import timedelta
 
 import msgspec
 
+from holdfast.client.timeouts import not_stopped, not_updated
 from holdfast.engine.changes import change_instance
 from holdfast.engine.engine import Engine
 from holdfast.engine.entity_requests import EntityRequests
 from holdfast.engine.exports import read_history
 from holdfast.engine.live import check_update, query
 from holdfast.engine.node import Node
+from holdfast.engine.purging import conditions, purge, purge_instances
 from holdfast.engine.residents import Resident
 from holdfast.engine.rewinding import fork, rewind
 from holdfast.engine.rows import decode_state
@@ -22,7 +24,6 @@ from holdfast.errors import (
     InstanceNotRunningError,
     InvalidInputError,
     OverloadedError,
-    WaitTimeoutError,
 )
 from holdfast.hub.lifecycle import TRANSITIONS, Trigger
 from holdfast.hub.requests import Admission
@@ -41,8 +42,15 @@ from holdfast.model.history import (
     UpdateRequested,
 )
 from holdfast.model.ids import is_entity, validate_instance_id
-from holdfast.model.requests import EntityFilter, OperationRequest, StartRequest
-from holdfast.model.status import EntitiesRemoved, EntityState, LockState, OrchestrationState
+from holdfast.model.requests import EntityFilter, InstanceFilter, OperationRequest, StartRequest
+from holdfast.model.status import (
+    EntitiesRemoved,
+    EntityState,
+    InstancesPurged,
+    LockState,
+    OrchestrationState,
+    OrchestrationStatus,
+)
 
 _TRIGGERS: dict[type[MessageEvent], Trigger] = {
     EventRaised: Trigger.RUN,
@@ -131,10 +139,7 @@ class LocalTaskHub:
         try:
             answer = await self._engine.waiters.ask(instance_id, request.update_id, send, timeout)
         except TimeoutError:
-            raise WaitTimeoutError(
-                f"Instance {instance_id!r} has not answered update {request.update_id!r} within {timeout}. It may "
-                "still: ask again with the same update_id."
-            ) from None
+            raise not_updated(instance_id, request.update_id, timeout) from None
         if isinstance(answer, OrchestrationState):
             raise InstanceNotRunningError(instance_id, answer.runtime_status.value, "update")
         assert isinstance(answer, UpdateCompleted), "an orchestration has no operations"
@@ -159,6 +164,20 @@ class LocalTaskHub:
         self, idle_for: timedelta, *, remove_empty: bool, release_orphaned: bool
     ) -> EntitiesRemoved:
         return await self._entities.clean(idle_for, remove_empty=remove_empty, release_orphaned=release_orphaned)
+
+    async def list_instances(self, wanted: InstanceFilter, after: str, limit: int) -> Sequence[OrchestrationState]:
+        rows = await self._engine.store.find_instances(conditions(wanted), after, limit)
+        return [decode_state(row) for row in rows]
+
+    async def count_instances(self, wanted: InstanceFilter) -> dict[OrchestrationStatus, int]:
+        found = await self._engine.store.count_instances(conditions(wanted))
+        return {status: found[status] for status in OrchestrationStatus if status in found}
+
+    async def purge(self, instance_id: str) -> None:
+        await purge(self._admitting_node, self._engine.store, instance_id)
+
+    async def purge_instances(self, wanted: InstanceFilter, after: str, limit: int) -> InstancesPurged:
+        return await purge_instances(self._admitting_node, self._engine.store, conditions(wanted), after, limit)
 
     async def get_state(self, instance_id: str) -> OrchestrationState | None:
         row = await self._engine.store.read_instance(instance_id)
@@ -187,7 +206,7 @@ class LocalTaskHub:
             async with asyncio.timeout(timeout.total_seconds()):
                 return await future
         except TimeoutError:
-            raise WaitTimeoutError(f"Instance {instance_id!r} has not ended within {timeout}.") from None
+            raise not_stopped(instance_id, timeout) from None
         finally:
             waiters.discard(instance_id, future)
 

@@ -13,6 +13,7 @@ from holdfast.http.body import BoundedBodies
 from holdfast.http.entities import EntityEndpoints
 from holdfast.http.errors import json_response, not_found_response
 from holdfast.http.functions import function_routes
+from holdfast.http.hub import hub_mount
 from holdfast.http.management import HostView, Management
 from holdfast.http.payload import Links
 from holdfast.http.security import Guard
@@ -48,7 +49,8 @@ def make_http_app(
         redirect_slashes=False,
     )
     bounded = BoundedBodies(inside, host.config.limits.payload_bytes_max)
-    guarded = Guard(bounded, key=key, loopback_only=loopback_only)
+    everything = Router([hub_mount(host, client), Mount("", bounded)], redirect_slashes=False)
+    guarded = Guard(everything, key=key, loopback_only=loopback_only)
     app = Starlette(
         routes=[Route("/healthz", health), Mount("", guarded)],
         exception_handlers={HTTPException: not_found_response},

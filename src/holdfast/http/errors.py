@@ -88,8 +88,12 @@ def error_response(status: int, message: str, error: Exception | None = None) ->
     body = {"Message": message}
     if error is not None:
         body |= {"ExceptionMessage": str(error), "ExceptionType": qualified_name(type(error))}
-    headers = {"Retry-After": _RETRY_AFTER_S[status]} if status in _RETRY_AFTER_S else None
-    return json_response(body, status, headers)
+    return json_response(body, status, retry_headers(status))
+
+
+def retry_headers(status: int) -> dict[str, str] | None:
+    """Return the headers that say when to try again, if that is worth while."""
+    return {"Retry-After": _RETRY_AFTER_S[status]} if status in _RETRY_AFTER_S else None
 
 
 def status_of(error: HoldfastError, host: Readiness) -> int:

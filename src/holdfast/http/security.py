@@ -3,21 +3,13 @@
 from __future__ import annotations
 
 import hmac
-import ipaddress
 from urllib.parse import urlsplit
 
 from starlette.datastructures import Headers, QueryParams
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from holdfast.client.address import is_loopback
 from holdfast.http.errors import error_response
-
-
-def is_loopback(host: str) -> bool:
-    """Return whether a host name or address is this machine's own, whatever a name server says."""
-    try:
-        return ipaddress.ip_address(host.strip("[]")).is_loopback
-    except ValueError:
-        return host.lower() == "localhost"
 
 
 class Guard:

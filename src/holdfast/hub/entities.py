@@ -14,6 +14,7 @@ from datetime import datetime
 
 import msgspec
 
+from holdfast.errors import InstanceNotEndedError
 from holdfast.hub.asking import NewExecutions, start_child
 from holdfast.hub.instance import DurableTimer, Instance, LockHolder, OperationKey
 from holdfast.hub.lifecycle import Trigger, move
@@ -343,14 +344,28 @@ def is_empty(instance: Instance) -> bool:
     return not has_work and instance.state is None and instance.lock is None and instance.parked is None
 
 
+def check_may_go(instance: Instance) -> None:
+    """Refuse to purge an entity that somebody relies on.
+
+    Raises:
+        InstanceNotEndedError.
+    """
+    id_, status = instance.instance_id, instance.status.value
+    if instance.lock is not None:
+        raise InstanceNotEndedError(id_, status, f"is locked by {instance.lock.instance_id!r}")
+    has_work = instance.inbox or instance.held or instance.timers
+    if instance.is_working or (has_work and instance.parked is None):
+        raise InstanceNotEndedError(id_, status, "has operations that wait")
+
+
 def remove_entity(transition: Transition, instance: Instance, execution_id: str) -> None:
-    """Remove the row of an empty entity; what is left in memory is as if it had never been stored.
+    """Remove the row of an entity, and what it remembers; what is left in memory is as if it had never been stored.
 
     Args:
         execution_id: for what comes after that, since revisions, by which it names what it sends, begin again.
     """
     transition.touch(instance)
-    transition.instance_removed = (instance.instance_id, instance.revision)
+    transition.instances_removed = ((instance.instance_id, instance.revision),)
     remembered = [key.key for key in instance.operation_keys.values() if key is not None]
     if remembered:
         transition.change_keys().removed.extend(remembered)

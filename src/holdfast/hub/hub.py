@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import datetime
 
 import msgspec
@@ -13,6 +14,7 @@ from holdfast.hub.entities import (
     PendingBatch,
     answer_repetition,
     apply_lock_change,
+    check_may_go,
     complete_batch,
     give_back_batch,
     is_early,
@@ -32,7 +34,7 @@ from holdfast.hub.episodes import (
     next_episode,
 )
 from holdfast.hub.instance import Instance, ScheduledActivity
-from holdfast.hub.lifecycle import begin_execution, keep_answers, park, waits_for_start
+from holdfast.hub.lifecycle import begin_execution, drop_messages, keep_answers, park, waits_for_start
 from holdfast.hub.requests import Requests
 from holdfast.hub.sections import begin_section, grant, unlock_all
 from holdfast.hub.transition import Transition
@@ -285,6 +287,32 @@ class Hub(Requests):
         if instance.revision == 0 or not is_empty(instance):
             return None
         transition = self._begin(instance.instance_id, now)
+        remove_entity(transition, instance, self._execution_id(transition.lsn))
+        return transition
+
+    def purge(
+        self, instances: Sequence[tuple[str, int]], executions: Sequence[tuple[str, int]], now: datetime
+    ) -> Transition:
+        """Remove orchestrations that have ended, and their histories; none of them may be in memory.
+
+        Args:
+            instances: at least one, (id, revision).
+            executions: (id, number of episodes).
+        """
+        transition = self._begin(instances[0][0], now)
+        transition.instances_removed, transition.executions_removed = instances, executions
+        return transition
+
+    def purge_entity(self, instance: Instance, now: datetime) -> Transition:
+        """Remove an entity with its state and all that it remembers; it must leave memory with that.
+
+        Raises:
+            InstanceNotEndedError: if it is locked, or busy, or something waits for it; but a parked one goes with that.
+        """
+        check_may_go(instance)
+        transition = self._begin(instance.instance_id, now)
+        drop_messages(transition, instance)
+        transition.remove_all_work(instance)
         remove_entity(transition, instance, self._execution_id(transition.lsn))
         return transition
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from datetime import datetime
 from typing import TypeAlias
 
@@ -106,17 +106,17 @@ class Transition:
         "children_created",
         "children_removed",
         "consumed",
+        "executions_removed",
         "history",
         "history_copied",
         "instance",
         "instance_id",
-        "instance_removed",
+        "instances_removed",
         "is_new_execution",
         "key_changes",
         "lsn",
         "now",
         "outputs",
-        "removed_execution",
         "revision_before",
         "sent",
         "timers_created",
@@ -130,14 +130,15 @@ class Transition:
         self.instance: Instance | None = None
         """The instance whose row changes; None for a transition that only moves messages."""
         self.revision_before = 0
-        self.instance_removed: tuple[str, int] | None = None
-        """The id and the stored revision of an instance whose row goes."""
+        self.instances_removed: Sequence[tuple[str, int]] = ()
+        """The ids and the stored revisions of instances whose rows go."""
         self.is_new_execution = False
         """Whether what is fixed within an execution changes."""
         self.history: tuple[HistoryEvent, ...] = ()
         self.history_copied: tuple[tuple[HistoryEvent, ...], ...] = ()
         """The first episodes of a new execution, taken over from another one."""
-        self.removed_execution: tuple[str, int] | None = None
+        self.executions_removed: Sequence[tuple[str, int]] = ()
+        """Executions whose histories go, with their numbers of episodes."""
         self.sent: list[Message] = []
         self.consumed: list[int] = []
         self.activities_scheduled: list[ScheduledActivity] = []

@@ -72,6 +72,28 @@ class OperationRequest(msgspec.Struct, frozen=True, kw_only=True):
     """A time counts from when the host accepts the request, by its clock."""
 
 
+class InstanceFilter(msgspec.Struct, frozen=True, kw_only=True):
+    """Which orchestrations a request is about: those that all that is given here holds for; bounds are inclusive.
+
+    `prefix` is how the instance id begins, `custom_status` a JSON text. What has ended was updated last when it ended.
+    """
+
+    prefix: str = ""
+    name: str | None = None
+    statuses: frozenset[OrchestrationStatus] = frozenset()
+    """Any of these; empty for all."""
+    created_from: datetime | None = None
+    created_until: datetime | None = None
+    updated_from: datetime | None = None
+    updated_until: datetime | None = None
+    parent_instance_id: str | None = None
+    tags: dict[str, str] = {}
+    """It has all of these."""
+    custom_status: str | None = None
+    parked: bool | None = None
+    """Only those that wait for an operator, or only others."""
+
+
 class EntityFilter(msgspec.Struct, frozen=True, kw_only=True):
     """Which entities a list has, all bounds inclusive: those whose instance ids begin with `prefix`."""
 

@@ -89,6 +89,13 @@ class EntityState(msgspec.Struct, frozen=True, kw_only=True):
     """Why it needs an operator, if it does; it runs nothing meanwhile."""
 
 
+class InstancesPurged(msgspec.Struct, frozen=True, kw_only=True):
+    """What the purge of one page has done. `next_after` is where the next page begins, None at the end."""
+
+    purged: int
+    next_after: str | None
+
+
 class EntitiesRemoved(msgspec.Struct, frozen=True, kw_only=True):
     """What the cleaning of entity storage has done."""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Collection, Iterable, Mapping
 from itertools import chain
 from typing import TypeVar
@@ -14,9 +15,11 @@ from holdfast.model.status import OrchestrationStatus
 from holdfast.storage.port import (
     ActivityRow,
     ChildRow,
+    EndedInstance,
     EntityRow,
     Fence,
     InboxRow,
+    InstanceConditions,
     InstanceRow,
     OperationKeyRow,
     Ownership,
@@ -203,6 +206,28 @@ class MemoryStore:
         rows = self._open_data().instances
         return [rows[instance_id] for instance_id in sorted(rows) if instance_id > after][:limit]
 
+    async def find_instances(self, wanted: InstanceConditions, after: str, limit: int) -> list[InstanceRow]:
+        return [row for row in self._orchestrations(wanted) if row.instance_id > after][:limit]
+
+    async def count_instances(self, wanted: InstanceConditions) -> dict[str, int]:
+        return dict(Counter(row.status for row in self._orchestrations(wanted)))
+
+    async def ended_instances(
+        self, wanted: InstanceConditions, after: tuple[int, str], limit: int
+    ) -> list[EndedInstance]:
+        ended = (row for row in self._orchestrations(wanted) if OrchestrationStatus(row.status).is_terminal)
+        rows = sorted(ended, key=lambda row: (row.updated_at, row.instance_id))
+        return [
+            EndedInstance(row.updated_at, row.instance_id, row.revision, row.execution_id, row.episodes)
+            for row in rows
+            if (row.updated_at, row.instance_id) > after
+        ][:limit]
+
+    def _orchestrations(self, wanted: InstanceConditions) -> list[InstanceRow]:
+        rows = self._open_data().instances
+        ids = sorted(each for each in rows if each[:1] != "@" and each.startswith(wanted.prefix))
+        return [rows[each] for each in ids if _fits(rows[each], wanted)]
+
     async def entities(
         self,
         prefix: str,
@@ -266,6 +291,29 @@ class MemoryStore:
         if self._closed:
             raise StorageError("The store is closed.")
         return self._data
+
+
+def _fits(row: InstanceRow, wanted: InstanceConditions) -> bool:
+    times = (row.created_at, wanted.created_from, wanted.created_until)
+    updates = (row.updated_at, wanted.updated_from, wanted.updated_until)
+    return (
+        wanted.name in (None, row.name)
+        and (not wanted.statuses or row.status in wanted.statuses)
+        and all(low is None or at >= low for at, low, _ in (times, updates))
+        and all(high is None or at <= high for at, _, high in (times, updates))
+        and wanted.parent_instance_id in (None, _members(row.parent).get("instance_id"))
+        and _members(row.tags).items() >= wanted.tags.items()
+        and wanted.custom_status in (None, row.custom_status)
+        and wanted.parked in (None, row.parked is not None)
+    )
+
+
+def _members(record: str | None) -> dict[str, object]:
+    """Return the members of a JSON object; none if it cannot be read."""
+    try:
+        return {} if record is None else msgspec.json.decode(record, type=dict[str, object])
+    except msgspec.DecodeError:
+        return {}
 
 
 def _of(execution_ids: Collection[str], rows: Mapping[DurableKey, _Row]) -> list[_Row]:

@@ -142,6 +142,35 @@ class EntityRow(msgspec.Struct, frozen=True, kw_only=True):
     """How many timers it has."""
 
 
+class InstanceConditions(msgspec.Struct, frozen=True, kw_only=True):
+    """What must hold for the orchestrations that a query finds; None and what is empty ask for nothing.
+
+    Times are inclusive. `tags` are what it must have; `custom_status` is compared as the text that it is.
+    """
+
+    prefix: str = ""
+    name: str | None = None
+    statuses: tuple[str, ...] = ()
+    created_from: int | None = None
+    created_until: int | None = None
+    updated_from: int | None = None
+    updated_until: int | None = None
+    parent_instance_id: str | None = None
+    tags: dict[str, str] = {}
+    custom_status: str | None = None
+    parked: bool | None = None
+
+
+class EndedInstance(msgspec.Struct, frozen=True):
+    """What identifies an orchestration that has ended, and what is stored of it."""
+
+    updated_at: int
+    instance_id: str
+    revision: int
+    execution_id: str
+    episodes: int
+
+
 class Fence(msgspec.Struct, frozen=True):
     """What entitles a node to write: its incarnation, and the epoch of each partition that it owns."""
 
@@ -183,7 +212,7 @@ class WriteSet(msgspec.Struct, frozen=True, kw_only=True):
     instances_inserted: list[InstanceRow]
     instances_updated: list[InstanceUpdate]
     instances_removed: list[tuple[str, int]]
-    """(instance_id, revision that must be stored), of entities that hold nothing any more."""
+    """(instance_id, revision that must be stored), of what was purged, and of entities that hold nothing any more."""
     history_inserted: list[HistoryRow]
     executions_removed: list[tuple[str, int]]
     """(execution_id, number of its history rows), when continue-as-new replaced an execution."""
@@ -285,6 +314,20 @@ class Store(Protocol):
 
     async def instances(self, after: str, limit: int) -> list[InstanceRow]:
         """Return the rows of orchestrations and entities with ids greater than `after`, ascending by id."""
+        ...
+
+    async def find_instances(self, wanted: InstanceConditions, after: str, limit: int) -> list[InstanceRow]:
+        """Return the rows of orchestrations for which the conditions hold, with ids greater than `after`, ascending."""
+        ...
+
+    async def count_instances(self, wanted: InstanceConditions) -> dict[str, int]:
+        """Return how many orchestrations the conditions hold for, by status, without zeros."""
+        ...
+
+    async def ended_instances(
+        self, wanted: InstanceConditions, after: tuple[int, str], limit: int
+    ) -> list[EndedInstance]:
+        """Return orchestrations that have ended and for which the conditions hold, by (updated_at, instance_id)."""
         ...
 
     async def entities(

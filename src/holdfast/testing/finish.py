@@ -16,12 +16,47 @@ from holdfast.errors import HoldfastError
 from holdfast.model.exported import ExportedHistory
 from holdfast.model.status import OrchestrationStatus
 from holdfast.registry.registry import Registry
-from holdfast.storage.port import InstanceRow
+from holdfast.storage.port import InboxRow, InstanceRow
 from holdfast.testing.ledger import Ledger
 from holdfast.testing.loop import InvariantViolation
 from holdfast.testing.store import Database
 
 _PREFIXES_MAX: Final = 3
+
+
+class _Lock(msgspec.Struct):
+    section_id: str
+
+
+def going_on(ledger: Ledger, now_us: int) -> list[str]:
+    """Return what somebody should be about to do something about."""
+    resting = {
+        row.instance_id
+        for row in ledger.instances.values()
+        if row.status == OrchestrationStatus.SUSPENDED or row.lock is not None
+    }
+    found = [
+        f"message {row.message_id} to {row.instance_id}: {row.event[:80]}"
+        for row in ledger.messages.values()
+        if row.instance_id not in resting or _is_for_section(ledger, row)
+    ]
+    found += [
+        f"activity {row.key} of {row.instance_id}"
+        for row in ledger.activities.values()
+        if row.visible_at <= now_us and row.instance_id not in resting
+    ]
+    found += [
+        f"timer {row.key} of {row.instance_id}"
+        for row in ledger.timers.values()
+        if row.due_at <= now_us and row.instance_id not in resting
+    ]
+    return found
+
+
+def _is_for_section(ledger: Ledger, message: InboxRow) -> bool:
+    """Whether a message is for a locked entity, and from within the section that holds its lock."""
+    lock = ledger.instances[message.instance_id].lock
+    return lock is not None and f'"{msgspec.json.decode(lock, type=_Lock).section_id}"' in message.event
 
 
 async def check_finished(ledger: Ledger, database: Database, registry: Registry, config: HostConfig) -> None:

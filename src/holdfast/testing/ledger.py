@@ -35,10 +35,6 @@ _ENDED: Final = frozenset(status for status in OrchestrationStatus if status.is_
 _CHILD_ENDS: Final = re.compile(r'"type":"SubOrchestrationInstance(?:Completed|Failed)".*"task_scheduled_id":(-?\d+)')
 
 
-class _Lock(msgspec.Struct):
-    section_id: str
-
-
 class Ledger:
     """What is durable, by the sum of all commits."""
 
@@ -59,6 +55,8 @@ class Ledger:
         """For each activity that ever became durable, the attempts that did."""
         self.scheduled: list[tuple[str, TaskScheduled]] = []
         """Every call of an activity, with its execution, in the order in which they became durable."""
+        self.purged: set[str] = set()
+        """Orchestrations that were removed once; there may be others by now with the same ids."""
         self.commits = 0
         self.rows_changed = 0
         self._message_ids: set[int] = set()
@@ -104,35 +102,6 @@ class Ledger:
     def ever_said(self, token: str) -> bool:
         """Whether something durable ever contained a text."""
         return any(token in text for text in reversed(self.texts))
-
-    def going_on(self, now_us: int) -> list[str]:
-        """Return what somebody should be about to do something about."""
-        resting = {
-            row.instance_id
-            for row in self.instances.values()
-            if row.status == OrchestrationStatus.SUSPENDED or row.lock is not None
-        }
-        found = [
-            f"message {row.message_id} to {row.instance_id}: {row.event[:80]}"
-            for row in self.messages.values()
-            if row.instance_id not in resting or self._is_for_section(row)
-        ]
-        found += [
-            f"activity {row.key} of {row.instance_id}"
-            for row in self.activities.values()
-            if row.visible_at <= now_us and row.instance_id not in resting
-        ]
-        found += [
-            f"timer {row.key} of {row.instance_id}"
-            for row in self.timers.values()
-            if row.due_at <= now_us and row.instance_id not in resting
-        ]
-        return found
-
-    def _is_for_section(self, message: InboxRow) -> bool:
-        """Whether a message is for a locked entity, and from within the section that holds its lock."""
-        lock = self.instances[message.instance_id].lock
-        return lock is not None and f'"{msgspec.json.decode(lock, type=_Lock).section_id}"' in message.event
 
     def ever_had_key(self, instance_id: str, key: str) -> bool:
         """Whether an entity remembers, or remembered, an idempotency key, or is about to."""
@@ -196,6 +165,8 @@ class Ledger:
             known = self._remove("instance", self.instances, instance_id)
             if known.revision != revision:
                 self._broken("exact counts", f"{instance_id} is removed with revision {revision}, not {known.revision}")
+            if not instance_id.startswith("@"):
+                self._check_purge(known)
         steps = 0
         for update in writes.instances_updated:
             known = before.get(update.row.instance_id)
@@ -213,6 +184,13 @@ class Ledger:
             steps += row.revision
         if steps > writes.lsn - writes.lsn_before and not writes.instances_removed:
             self._broken("revisions", f"{steps} steps of instances in {writes.lsn - writes.lsn_before} transitions")
+
+    def _check_purge(self, row: InstanceRow) -> None:
+        self.purged.add(row.instance_id)
+        if OrchestrationStatus(row.status) not in _ENDED:
+            self._broken("only ends are purged", f"{row.instance_id} is removed, but is {row.status}")
+        if row.execution_id in self.history:
+            self._broken("only ends are purged", f"{row.instance_id} is removed, but its history is not")
 
     def _check_change(self, before: InstanceRow, after: InstanceRow) -> None:
         if after.revision <= before.revision:

@@ -19,8 +19,15 @@ from holdfast.model.history import (
     UpdateCompleted,
     UpdateRequested,
 )
-from holdfast.model.requests import EntityFilter, OperationRequest, StartRequest
-from holdfast.model.status import EntitiesRemoved, EntityState, LockState, OrchestrationState, OrchestrationStatus
+from holdfast.model.requests import EntityFilter, InstanceFilter, OperationRequest, StartRequest
+from holdfast.model.status import (
+    EntitiesRemoved,
+    EntityState,
+    InstancesPurged,
+    LockState,
+    OrchestrationState,
+    OrchestrationStatus,
+)
 from holdfast.testing.faults import Trouble
 from holdfast.testing.hosts import SimulatedHost
 from holdfast.testing.ledger import Ledger
@@ -61,7 +68,7 @@ class SimulatedTaskHub:
 
     async def start_orchestration(self, request: StartRequest) -> None:
         def stored(_: None) -> None:
-            if request.instance_id not in self._ledger.instances:
+            if request.instance_id not in self._ledger.instances.keys() | self._ledger.purged:
                 _broken("answers are durable", f"{request.instance_id!r} was started, but is not stored")
 
         is_safe = request.request_key is not None
@@ -112,6 +119,18 @@ class SimulatedTaskHub:
             repeatable=False,
         )
 
+    async def list_instances(self, wanted: InstanceFilter, after: str, limit: int) -> Sequence[OrchestrationState]:
+        return await self._ask(lambda hub: hub.list_instances(wanted, after, limit))
+
+    async def count_instances(self, wanted: InstanceFilter) -> dict[OrchestrationStatus, int]:
+        return await self._ask(lambda hub: hub.count_instances(wanted))
+
+    async def purge(self, instance_id: str) -> None:
+        await self._ask(lambda hub: hub.purge(instance_id), lambda _: self._check_gone(instance_id), repeatable=False)
+
+    async def purge_instances(self, wanted: InstanceFilter, after: str, limit: int) -> InstancesPurged:
+        return await self._ask(lambda hub: hub.purge_instances(wanted, after, limit))
+
     async def get_state(self, instance_id: str) -> OrchestrationState | None:
         seen = self._seen_of(instance_id)
         state = await self._ask(lambda hub: hub.get_state(instance_id), self._check_stored)
@@ -142,6 +161,8 @@ class SimulatedTaskHub:
         if state is None:
             return
         row = self._ledger.instances.get(state.instance_id)
+        if row is None and state.instance_id in self._ledger.purged:
+            return
         if row is None:
             _broken("answers are durable", f"a client is told of {state.instance_id!r}, which is not stored")
         status = state.runtime_status
@@ -150,6 +171,10 @@ class SimulatedTaskHub:
         is_other = status.is_terminal and (row.status, row.output) != (status, state.output)
         if is_same and (is_ahead or is_other):
             _broken("answers are durable", f"{state.instance_id!r} is told to be {status}, but is stored {row.status}")
+
+    def _check_gone(self, instance_id: str) -> None:
+        if instance_id not in self._ledger.purged:
+            _broken("answers are durable", f"{instance_id!r} is told to be purged, but was not")
 
     def _told(self, state: OrchestrationState, seen: tuple[str, int]) -> OrchestrationState:
         """Hold that a client is told no earlier status than it had seen when it asked."""

@@ -24,7 +24,7 @@ from holdfast.model.status import OrchestrationStatus
 from holdfast.testing.bodies import ActivityBodies
 from holdfast.testing.controls import Controls
 from holdfast.testing.faults import Faults, Trouble
-from holdfast.testing.finish import check_finished
+from holdfast.testing.finish import check_finished, going_on
 from holdfast.testing.hosts import SimulatedClock, SimulatedHost
 from holdfast.testing.ledger import Ledger
 from holdfast.testing.loop import InvariantViolation, NothingHappensError, Process, SimulatedLoop
@@ -210,7 +210,7 @@ class Simulation(Controls):
         return any(host.is_idle for host in self.hosts) and not self._what_goes_on()
 
     def _what_goes_on(self) -> list[str]:
-        return self.ledger.going_on(self._latest_us())
+        return going_on(self.ledger, self._latest_us())
 
     async def _add_host(self, name: str) -> None:
         clock = SimulatedClock(self.loop, self._begins_at)

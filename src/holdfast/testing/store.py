@@ -13,9 +13,11 @@ from holdfast.storage.memory import MemoryData, MemoryStore
 from holdfast.storage.port import (
     ActivityRow,
     ChildRow,
+    EndedInstance,
     EntityRow,
     Fence,
     InboxRow,
+    InstanceConditions,
     InstanceRow,
     OperationKeyRow,
     Ownership,
@@ -139,6 +141,17 @@ class SimulatedStore:
 
     async def instances(self, after: str, limit: int) -> list[InstanceRow]:
         return await self._call("instances", lambda: self._inner.instances(after, limit))
+
+    async def find_instances(self, wanted: InstanceConditions, after: str, limit: int) -> list[InstanceRow]:
+        return await self._call("find_instances", lambda: self._inner.find_instances(wanted, after, limit))
+
+    async def count_instances(self, wanted: InstanceConditions) -> dict[str, int]:
+        return await self._call("count_instances", lambda: self._inner.count_instances(wanted))
+
+    async def ended_instances(
+        self, wanted: InstanceConditions, after: tuple[int, str], limit: int
+    ) -> list[EndedInstance]:
+        return await self._call("ended_instances", lambda: self._inner.ended_instances(wanted, after, limit))
 
     async def entities(
         self,

@@ -9,9 +9,14 @@ from typing import Final
 
 
 def parse_queries(text: str) -> Mapping[str, str]:
-    """Read blocks of the form `-- name: xyz`, a line of purpose, one statement."""
+    """Read blocks of the form `-- name: xyz`, lines of purpose, one statement.
+
+    `{conditions}` in a statement stands for the block of that name.
+    """
     blocks = text.split("-- name: ")[1:]
-    return MappingProxyType({name: body.strip() for name, _, body in (block.partition("\n") for block in blocks)})
+    queries = {name: body.strip() for name, _, body in (block.partition("\n") for block in blocks)}
+    conditions = "\n".join(line for line in queries.pop("conditions").rstrip(";").splitlines() if line[:2] != "--")
+    return MappingProxyType({name: body.replace("{conditions}", conditions) for name, body in queries.items()})
 
 
 QUERIES: Final = parse_queries(resources.files("holdfast.storage.sqlite").joinpath("queries.sql").read_text("utf-8"))

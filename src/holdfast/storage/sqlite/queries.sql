@@ -81,7 +81,7 @@ DELETE FROM child WHERE partition = 0 AND execution_id = ? AND sequence = ?;
 DELETE FROM operation_key WHERE partition = 0 AND instance_id = ? AND operation_key = ?;
 
 -- name: remove_instance
--- An entity that holds nothing any more; the last parameter is the revision that must be stored.
+-- What was purged, or an entity that holds nothing any more; the last parameter is the revision that must be stored.
 DELETE FROM instance WHERE partition = 0 AND instance_id = ? AND revision = ?;
 
 -- name: update_instance
@@ -165,6 +165,48 @@ SELECT events FROM history WHERE partition = 0 AND execution_id = ? ORDER BY epi
 -- name: instances
 -- A page of all instances.
 SELECT * FROM instance WHERE partition = 0 AND instance_id > ? ORDER BY instance_id LIMIT ?;
+
+-- name: find_instances
+-- A page of the orchestrations that the conditions hold for. One lower bound, so that nothing before the prefix is
+-- visited; the upper one ends in a character that no id contains.
+SELECT * FROM instance
+WHERE partition = 0 AND instance_id >= max(:prefix, :after) AND instance_id < :prefix || char(0x10FFFF)
+  AND instance_id <> :after AND {conditions}
+ORDER BY instance_id LIMIT :limit;
+
+-- name: count_instances
+-- How many orchestrations the conditions hold for, by status.
+SELECT status, count(*) FROM instance
+WHERE partition = 0 AND instance_id >= :prefix AND instance_id < :prefix || char(0x10FFFF) AND {conditions}
+GROUP BY status;
+
+-- name: ended_instances
+-- A page of the orchestrations that have ended and that the conditions hold for, in the order of their ends. The
+-- statuses are spelled as in the index.
+SELECT updated_at, instance_id, revision, execution_id, episodes FROM instance
+WHERE status IN ('Completed', 'Failed', 'Terminated', 'Canceled')
+  AND (updated_at, instance_id) > (:after_updated_at, :after)
+  AND updated_at <= ifnull(:updated_until, 9223372036854775807)
+  AND instance_id >= :prefix AND instance_id < :prefix || char(0x10FFFF) AND {conditions}
+ORDER BY updated_at, instance_id LIMIT :limit;
+
+-- name: conditions
+-- What can be asked of orchestrations, beside how their ids begin: no statement, but a part of those above. Records that
+-- cannot be read have no parent and no tags.
+substr(instance_id, 1, 1) <> '@'
+  AND (:name IS NULL OR name = :name)
+  AND (:statuses IS NULL OR status IN (SELECT value FROM json_each(:statuses)))
+  AND (:created_from IS NULL OR created_at >= :created_from) AND (:created_until IS NULL OR created_at <= :created_until)
+  AND (:updated_from IS NULL OR updated_at >= :updated_from) AND (:updated_until IS NULL OR updated_at <= :updated_until)
+  AND (:parent_instance_id IS NULL
+    OR CASE WHEN json_valid(parent) THEN json_extract(parent, '$.instance_id') END = :parent_instance_id)
+  AND (:custom_status IS NULL OR custom_status = :custom_status)
+  AND (:parked IS NULL OR (parked IS NOT NULL) = :parked)
+  AND (:tags IS NULL OR NOT EXISTS (
+    SELECT 1 FROM json_each(:tags) AS wanted
+    WHERE NOT EXISTS (
+      SELECT 1 FROM json_each(CASE WHEN json_valid(tags) THEN tags END) AS given
+      WHERE given.key = wanted.key AND given.value = wanted.value)));
 
 -- name: entities
 -- A page of the entities whose ids begin with a prefix. One lower bound, so that nothing before the prefix is visited;

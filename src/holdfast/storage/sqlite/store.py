@@ -15,9 +15,11 @@ from holdfast.errors import CommitFailedError, OwnershipLostError, StorageError
 from holdfast.storage.port import (
     ActivityRow,
     ChildRow,
+    EndedInstance,
     EntityRow,
     Fence,
     InboxRow,
+    InstanceConditions,
     InstanceRow,
     OperationKeyRow,
     Ownership,
@@ -83,6 +85,28 @@ class SqliteStore:
 
     async def instances(self, after: str, limit: int) -> list[InstanceRow]:
         return [instance_row(row) for row in await self._select("instances", after, limit)]
+
+    async def find_instances(self, wanted: InstanceConditions, after: str, limit: int) -> list[InstanceRow]:
+        rows = await self._find("find_instances", wanted, after=after, limit=limit)
+        return [_instance_row(row) for row in rows]
+
+    async def count_instances(self, wanted: InstanceConditions) -> dict[str, int]:
+        return dict(await self._find("count_instances", wanted))
+
+    async def ended_instances(
+        self, wanted: InstanceConditions, after: tuple[int, str], limit: int
+    ) -> list[EndedInstance]:
+        bounds = {"after_updated_at": after[0], "after": after[1], "limit": limit}
+        return [EndedInstance(*row) for row in await self._find("ended_instances", wanted, **bounds)]
+
+    async def _find(self, query: str, wanted: InstanceConditions, **bounds: str | int) -> list[tuple[Any, ...]]:
+        parameters = {
+            **msgspec.structs.asdict(wanted),
+            "statuses": msgspec.json.encode(wanted.statuses).decode() if wanted.statuses else None,
+            "tags": msgspec.json.encode(wanted.tags).decode() if wanted.tags else None,
+            **bounds,
+        }
+        return await self._on_reader(lambda connection: connection.execute(QUERIES[query], parameters).fetchall())
 
     async def entities(
         self,

@@ -1,0 +1,145 @@
+"""Purges: what has ended leaves the store, on request or by the retention of a host, without coming into memory.
+
+A purge reads from the store what has ended, and removes just that. What is changed needs to be in memory: so what is
+not there, and neither came nor went while the store was being read, is still as it was read.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection
+from typing import TYPE_CHECKING, Final
+
+from holdfast.engine.changes import change_instance
+from holdfast.engine.clock import to_microseconds
+from holdfast.errors import (
+    InstanceNotEndedError,
+    InstanceNotFoundError,
+    InvalidInputError,
+    OverloadedError,
+)
+from holdfast.model.ids import is_entity, validate_instance_id
+from holdfast.model.requests import InstanceFilter
+from holdfast.model.status import InstancesPurged, OrchestrationStatus
+from holdfast.storage.port import EndedInstance, InstanceConditions, Store
+
+if TYPE_CHECKING:
+    from holdfast.engine.node import Node
+    from holdfast.engine.residents import Resident
+
+_FIRST: Final = (-(2**63), "")
+
+
+def conditions(wanted: InstanceFilter) -> InstanceConditions:
+    """Return a filter as the store knows it."""
+    created_from, created_until, updated_from, updated_until = (
+        None if at is None else to_microseconds(at)
+        for at in (wanted.created_from, wanted.created_until, wanted.updated_from, wanted.updated_until)
+    )
+    return InstanceConditions(
+        prefix=wanted.prefix,
+        name=wanted.name,
+        statuses=tuple(sorted(wanted.statuses)),
+        created_from=created_from,
+        created_until=created_until,
+        updated_from=updated_from,
+        updated_until=updated_until,
+        parent_instance_id=wanted.parent_instance_id,
+        tags=wanted.tags,
+        custom_status=wanted.custom_status,
+        parked=wanted.parked,
+    )
+
+
+async def purge(admitting: Callable[[], Node], store: Store, instance_id: str) -> None:
+    """Remove all that is stored of an orchestration that has ended, or of an entity."""
+    if is_entity(instance_id):
+        await _purge_entity(admitting(), instance_id)
+        return
+    node = admitting()
+    with node.residents.noting() as noted:
+        row = await store.read_instance(validate_instance_id(instance_id))
+        if row is None:
+            raise InstanceNotFoundError(instance_id)
+        if not OrchestrationStatus(row.status).is_terminal:
+            raise InstanceNotEndedError(instance_id, row.status)
+        ended = EndedInstance(row.updated_at, instance_id, row.revision, row.execution_id, row.episodes)
+        lsn, purged = _remove(_same(admitting, node), [ended], noted)
+    if not purged:
+        raise OverloadedError(f"Instance {instance_id!r} is just being used; nothing was changed. Try again.")
+    await node.journal.durable(lsn)
+
+
+async def purge_instances(
+    admitting: Callable[[], Node], store: Store, wanted: InstanceConditions, after: str, limit: int
+) -> InstancesPurged:
+    """Remove a page of the orchestrations that have ended, the first to end first."""
+    node = admitting()
+    with node.residents.noting() as noted:
+        found = await store.ended_instances(wanted, _position(after), limit)
+        lsn, purged = _remove(_same(admitting, node), found, noted)
+    await node.journal.durable(lsn)
+    is_last = len(found) < limit
+    return InstancesPurged(
+        purged=purged, next_after=None if is_last else f"{found[-1].updated_at}/{found[-1].instance_id}"
+    )
+
+
+def _same(admitting: Callable[[], Node], node: Node) -> Node:
+    """Return the node that was asked, if it is still the one that works.
+
+    Raises:
+        OverloadedError: otherwise.
+    """
+    if admitting() is not node:
+        raise OverloadedError("The host had to start again; nothing was purged. Try again.")
+    return node
+
+
+def _remove(node: Node, ended: Collection[EndedInstance], noted: set[str]) -> tuple[int, int]:
+    """Remove those that nobody uses, in one transition; return its number, and how many they are."""
+    unused = [each for each in ended if each.instance_id not in noted and _leaves_memory(node, each)]
+    if not unused:
+        return 0, 0
+    transition = node.hub.purge(
+        [(each.instance_id, each.revision) for each in unused],
+        [(each.execution_id, each.episodes) for each in unused if each.episodes],
+        node.clock.now(),
+    )
+    node.append(transition)
+    node.loader.forget((each.instance_id for each in unused), transition.lsn)
+    return transition.lsn, len(unused)
+
+
+def _leaves_memory(node: Node, ended: EndedInstance) -> bool:
+    """Let an instance go, if it is in memory, as it is stored, and idle; return whether it is not there any more."""
+    if node.loader.wants(ended.instance_id):
+        return False
+    resident = node.residents.get(ended.instance_id)
+    if resident is None:
+        return True
+    if resident.instance.revision != ended.revision or not resident.is_idle(node.journal.durable_lsn):
+        return False
+    node.residents.remove(resident)
+    return True
+
+
+async def _purge_entity(node: Node, instance_id: str) -> None:
+    def remove(resident: Resident | None) -> int:
+        if resident is None or resident.instance.revision == 0:
+            raise InstanceNotFoundError(instance_id)
+        transition = node.hub.purge_entity(resident.instance, node.clock.now())
+        node.append(transition)
+        node.residents.remove(resident)
+        node.loader.forget([instance_id], transition.lsn)
+        return transition.lsn
+
+    await change_instance(node, instance_id, remove)
+
+
+def _position(after: str) -> tuple[int, str]:
+    if not after:
+        return _FIRST
+    updated_at, _, instance_id = after.partition("/")
+    if not (updated_at.isdecimal() and len(updated_at) < len(str(2**63))):
+        raise InvalidInputError(f"{after[:60]!r} is not where a page of a purge ends.")
+    return int(updated_at), instance_id

@@ -1,0 +1,79 @@
+"""The port `TaskHub` over HTTP, for `holdfast.connect`: one endpoint, whose methods the protocol's table has."""
+
+from __future__ import annotations
+
+import logging
+from typing import Protocol
+
+import msgspec
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import Response
+from starlette.routing import Mount, Route, Router
+
+from holdfast.client.client import Client, hub_of
+from holdfast.client.protocol import HUB_PATH, METHODS, Refusal, bounded_wait
+from holdfast.client.wire_errors import to_wire
+from holdfast.engine.config import HostConfig
+from holdfast.errors import HoldfastError, InvalidInputError, WaitTimeoutError
+from holdfast.http.body import BoundedBodies
+from holdfast.http.errors import Readiness, error_response, json_response, retry_headers, status_of
+from holdfast.model.limits import Limits
+
+logger = logging.getLogger("holdfast.http")
+
+_NOT_YET = 202
+_ENVELOPE_BYTES_MAX = 1024 * 1024
+
+
+class HostView(Readiness, Protocol):
+    """What this module needs of a host."""
+
+    @property
+    def config(self) -> HostConfig: ...
+
+
+class HubEndpoint:
+    """Calls the methods of a hub for clients elsewhere."""
+
+    def __init__(self, host: Readiness, client: Client, limits: Limits) -> None:
+        self._host = host
+        self._hub = hub_of(client)
+        self._limits = limits
+
+    async def answer(self, request: Request) -> Response:
+        name: str = request.path_params["method"]
+        if name not in METHODS:
+            return error_response(404, f"A hub has no method {name[:60]!r}")
+        try:
+            return await self._call(name, await request.body())
+        except HoldfastError as error:
+            status = status_of(error, self._host)
+            if status == 500:
+                logger.exception("A request failed: hub method %s", name)
+            return json_response(Refusal(to_wire(error)), status, retry_headers(status))
+        except ClientDisconnect:
+            return Response(status_code=400)  # nobody reads it
+        except Exception:
+            logger.exception("A request failed: hub method %s", name)
+            return error_response(500, "Something went wrong while processing your request")
+
+    async def _call(self, name: str, body: bytes) -> Response:
+        method = METHODS[name]
+        try:
+            arguments = method.decode_arguments(body)
+        except (msgspec.MsgspecError, ValueError, RecursionError) as error:
+            raise InvalidInputError(f"The arguments of {name} cannot be read: {error}.") from error
+        if not method.waits:
+            return json_response(await method.call(self._hub, arguments, self._limits))
+        arguments = msgspec.structs.replace(arguments, timeout=bounded_wait(arguments.timeout))
+        try:
+            return json_response(await method.call(self._hub, arguments, self._limits))
+        except WaitTimeoutError:
+            return Response(status_code=_NOT_YET)
+
+
+def hub_mount(host: HostView, client: Client) -> Mount:
+    """Return what answers below `HUB_PATH`. Payloads are texts inside JSON there, and take up to twice their length."""
+    limits = host.config.limits
+    methods = Router([Route("/{method}", HubEndpoint(host, client, limits).answer, methods=["POST"])])
+    return Mount(HUB_PATH, BoundedBodies(methods, 2 * limits.payload_bytes_max + _ENVELOPE_BYTES_MAX))
