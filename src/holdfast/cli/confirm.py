@@ -15,7 +15,11 @@ def confirm(question: str) -> None:
     Raises:
         CommandError: if it is not, or if nobody can be asked.
     """
-    if not sys.stdin.isatty():
+    if not _is_terminal():
         raise CommandError(f"{question} Nobody can be asked, since this is no terminal: pass --yes.")
     if not typer.confirm(question, err=True):
         raise CommandError("Nothing was done.", NOT_WELL)
+
+
+def _is_terminal() -> bool:
+    return sys.stdin.isatty()

@@ -11,9 +11,9 @@ from typing import Annotated, Final, TypeVar
 import msgspec
 import typer
 
-import holdfast
 from holdfast.cli.errors import leaving
 from holdfast.client.client import Client
+from holdfast.client.connection import connect
 
 T = TypeVar("T")
 
@@ -46,7 +46,7 @@ class Connection(msgspec.Struct, frozen=True):
 
 def client_of(connection: Connection) -> AbstractAsyncContextManager[Client]:
     """Return what connects to a host while it is entered."""
-    return holdfast.connect(connection.url, key=connection.key)
+    return connect(connection.url, key=connection.key)
 
 
 def with_client(url: str, key: str | None, work: Callable[[Client], Awaitable[T]]) -> T:

@@ -162,7 +162,8 @@ def unlock(entity: Entity, as_json: AsJson = False, url: Url = DEFAULT_URL, key:
 @entity_commands.command("clean")
 def clean(
     idle_for: Annotated[
-        timedelta, typer.Option(parser=parse_duration, metavar="DURATION", help="Only what nothing happened to so long.")
+        timedelta,
+        typer.Option(parser=parse_duration, metavar="DURATION", help="Only what nothing happened to so long."),
     ] = timedelta(hours=1),
     keep_empty: Annotated[bool, typer.Option("--keep-empty", help="Remove no entities.")] = False,
     keep_locks: Annotated[bool, typer.Option("--keep-locks", help="Give back no locks.")] = False,

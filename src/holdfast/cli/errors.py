@@ -10,8 +10,10 @@ from typing import Final
 import typer
 
 from holdfast.errors import (
+    CommitFailedError,
     HoldfastError,
     HostStoppedError,
+    HostUnreachableError,
     InstanceAlreadyExistsError,
     InstanceNotEndedError,
     InstanceNotFoundError,
@@ -34,7 +36,6 @@ NO_HOST: Final = 3
 NOT_FOUND: Final = 4
 CONFLICT: Final = 5
 TIMED_OUT: Final = 6
-REFUSED: Final = 7
 
 EXIT_CODES: Final = {
     0: "Done, or stopped in good order.",
@@ -46,7 +47,6 @@ EXIT_CODES: Final = {
     NOT_FOUND: "There is no such instance or entity.",
     CONFLICT: "The instance is in a state that does not allow it: it exists, has ended, has not ended.",
     TIMED_OUT: "The time of `--timeout` is over; what was asked for goes on.",
-    REFUSED: "The host wants a key, or one that may do more.",
 }
 
 _CODES: Final[tuple[tuple[type[HoldfastError], int], ...]] = (
@@ -55,7 +55,9 @@ _CODES: Final[tuple[tuple[type[HoldfastError], int], ...]] = (
     (TaskFailedError, NOT_WELL),
     (QueryFailedError, NOT_WELL),
     (UpdateRejectedError, NOT_WELL),
+    (HostUnreachableError, NO_HOST),
     (HostStoppedError, NO_HOST),
+    (CommitFailedError, NO_HOST),
     (OverloadedError, NO_HOST),
     (OwnershipLostError, LOST_STORE),
     (InstanceNotFoundError, NOT_FOUND),

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
-from typing import Final
+from typing import Final, TypeAlias
 
 import msgspec
 
@@ -41,11 +41,12 @@ from holdfast.model.history import (
 )
 from holdfast.model.status import EntityState, OrchestrationState, OrchestrationStatus
 
-_ENDS: Final = (
+_ENDS: TypeAlias = (
     TaskCompleted | TaskFailed | TaskCancelled | SubOrchestrationInstanceCompleted | SubOrchestrationInstanceFailed
 )
 
 
+_ANSWERS: TypeAlias = EntityOperationCompleted | EntityOperationFailed
 _EVENT: Final = "external event"
 
 
@@ -128,8 +129,9 @@ def open_of(history: Sequence[HistoryEvent]) -> Open:
     """Fold a history: what was asked for, and has no answer."""
     done = {event.task_scheduled_id for event in history if isinstance(event, _ENDS)}
     fired = {event.timer_id for event in history if isinstance(event, TimerFired)}
-    answers = EntityOperationCompleted | EntityOperationFailed
-    answered = {event.request_id for event in history if isinstance(event, answers)}
+    answered = {
+        event.request_id for event in history if isinstance(event, EntityOperationCompleted | EntityOperationFailed)
+    }
     granted = {event.critical_section_id for event in history if isinstance(event, EntityLockGranted)}
     unlocked = {event.critical_section_id for event in history if isinstance(event, EntityUnlockSent)}
     updated = {event.update_id for event in history if isinstance(event, UpdateCompleted)}
@@ -147,7 +149,11 @@ def open_of(history: Sequence[HistoryEvent]) -> Open:
         held=tuple(e for e in locks if e.critical_section_id in granted - unlocked),
         updates=tuple(e for e in history if isinstance(e, UpdateRequested) and e.update_id not in updated),
         carried=tuple(
-            each.name for e in history if isinstance(e, ExecutionStarted) for each in e.carried if each.number not in done
+            each.name
+            for e in history
+            if isinstance(e, ExecutionStarted)
+            for each in e.carried
+            if each.number not in done
         ),
     )
 
@@ -253,12 +259,9 @@ def _waits(found: Open, around: Surroundings) -> Iterator[Wait]:
 def _timer_waits(found: Open, around: Surroundings) -> Iterator[Wait]:
     """With the store's rows only the timers that are set; else those that are due later, which may be cancelled."""
     for timer in found.timers:
-        if around.stored is not None:
-            is_open = timer.event_id in around.stored.timers
-        else:
-            is_open = timer.fire_at > around.now
-        if is_open:
-            doubt = "" if around.stored is not None else "; or it was cancelled, which the history does not tell"
+        stored = around.stored
+        if timer.event_id in stored.timers if stored is not None else timer.fire_at > around.now:
+            doubt = "" if stored is not None else "; or it was cancelled, which the history does not tell"
             yield Wait(
                 kind="timer",
                 what=f"#{timer.event_id}",

@@ -9,7 +9,6 @@ import typer
 
 from holdfast.cli.confirm import confirm
 from holdfast.cli.connection import DEFAULT_URL, AsJson, Key, Url, with_client
-
 from holdfast.cli.errors import CONFLICT, NOT_FOUND, CommandError
 from holdfast.cli.output import Progress, print_fields, print_json, print_table
 from holdfast.cli.steering import Reason
@@ -122,7 +121,9 @@ def discard(
     if everything and not yes:
         confirm("Terminate all orchestrations that are parked?")
     if entity := next((each for each in chosen or () if is_entity(each)), None):
-        raise typer.BadParameter(f"{entity} is an entity; `holdfast entities purge {entity}` removes it with its state.")
+        raise typer.BadParameter(
+            f"{entity} is an entity; `holdfast entities purge {entity}` removes it with its state."
+        )
 
     async def terminate(client: Client, instance_id: str) -> None:
         await client.terminate(instance_id, reason)
@@ -137,9 +138,7 @@ def _chosen(instance_ids: list[str] | None, everything: bool) -> Sequence[str] |
     return instance_ids or None
 
 
-async def _each(
-    client: Client, chosen: Sequence[str] | None, act: Callable[[Client, str], Awaitable[None]]
-) -> int:
+async def _each(client: Client, chosen: Sequence[str] | None, act: Callable[[Client, str], Awaitable[None]]) -> int:
     """Do something with what was named, or with all that is parked; return with how many."""
     if chosen is not None:
         for instance_id in chosen:

@@ -76,7 +76,7 @@ def purge(
         updated_until = ended if updated_until is None else min(ended, updated_until)
     query = query_of(
         name=name,
-        statuses=[each for each in statuses or ()],
+        statuses=statuses,
         id_prefix=id_prefix,
         created_from=created_from,
         created_until=created_until,
@@ -87,7 +87,7 @@ def purge(
         custom_status=custom_status,
     )
     _check(instance_ids, query, everything)
-    if open_ones := [each.value for each in query.statuses if not each.is_terminal]:
+    if open_ones := [each.value for each in statuses or () if not each.is_terminal]:
         raise typer.BadParameter(f"Only what has ended is purged ({_ENDED}), not what is {', '.join(open_ones)}.")
 
     async def work(client: Client) -> int:

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from holdfast.cli.values import Given, parse_instant, parse_json, parse_tags
-from holdfast.client.instances import InstanceQuery
+from holdfast.client.instances import ANY, InstanceQuery
 from holdfast.model.status import OrchestrationStatus
 
 _PANEL = "Which instances"
@@ -113,6 +113,6 @@ def query_of(
         updated_until=updated_until,
         parent_instance_id=parent,
         tags=parse_tags(tags or ()),
-        custom_status=None if custom_status is None else custom_status.value,
+        custom_status=ANY if custom_status is None else custom_status.value,
         parked=parked,
     )

@@ -51,11 +51,11 @@ from holdfast.model.status import OrchestrationStatus
 from holdfast.storage.port import InstanceRow, StoredInstance
 
 _PAGE: Final = 200
-_ENDS: Final = (
+_ENDS: TypeAlias = (
     TaskCompleted | TaskFailed | TaskCancelled | SubOrchestrationInstanceCompleted | SubOrchestrationInstanceFailed
 )
-_CHILD_ENDS: Final = SubOrchestrationInstanceCompleted | SubOrchestrationInstanceFailed
-_ANSWERS: Final = EntityOperationCompleted | EntityOperationFailed
+_CHILD_ENDS: TypeAlias = SubOrchestrationInstanceCompleted | SubOrchestrationInstanceFailed
+_ANSWERS: TypeAlias = EntityOperationCompleted | EntityOperationFailed
 
 _ADVICE: Final = {
     "unreadable": "Look at it with an SQLite tool, or restore a backup; the host parks the instance when it needs it.",
@@ -179,9 +179,7 @@ def _read_history(
             yield _finding("unreadable", row.instance_id, f"episode {number} of its history: {error}")
             return
     if len(history) != row.history_events:
-        yield _finding(
-            "history", row.instance_id, f"it has {row.history_events} events, but stored are {len(history)}"
-        )
+        yield _finding("history", row.instance_id, f"it has {row.history_events} events, but stored are {len(history)}")
 
 
 def _check_end(instance: Instance, history: Sequence[HistoryEvent]) -> Iterator[Finding]:
@@ -190,7 +188,9 @@ def _check_end(instance: Instance, history: Sequence[HistoryEvent]) -> Iterator[
     if len(ends) > 1 or (ends and history[-1] is not ends[0]):
         yield _finding("end", instance.instance_id, "something follows the end of its history")
     elif ends and ends[0].status is not status:
-        yield _finding("end", instance.instance_id, f"it is {status.value}, but its history ends as {ends[0].status.value}")
+        yield _finding(
+            "end", instance.instance_id, f"it is {status.value}, but its history ends as {ends[0].status.value}"
+        )
     elif not ends and status is OrchestrationStatus.COMPLETED:
         yield _finding("end", instance.instance_id, "it is Completed, but its history has no end")
     if instance.is_terminal and instance.section is not None:
@@ -257,7 +257,9 @@ class _Work:
         if instance.status is OrchestrationStatus.PENDING and not self._inbox and not instance.timers:
             yield self._found("stuck", "it is Pending, and nothing will start it")
         yield from self._wrong_children()
-        if any(isinstance(e, ExecutionRewound) or (isinstance(e, ExecutionStarted) and e.carried) for e in self._history):
+        if any(
+            isinstance(e, ExecutionRewound) or (isinstance(e, ExecutionStarted) and e.carried) for e in self._history
+        ):
             return
         yield from self._wrong_rows()
         yield from self._wrong_calls()
@@ -299,7 +301,9 @@ class _Work:
             if number in told or (stored is not None and stored.messages):
                 continue
             if stored is None or stored.row is None:
-                yield self._found("lost work", f"it waits for sub-orchestration {child.child_instance_id!r}, which is gone")
+                yield self._found(
+                    "lost work", f"it waits for sub-orchestration {child.child_instance_id!r}, which is gone"
+                )
             elif OrchestrationStatus(stored.row.status).is_terminal and self._is_parent_of(stored):
                 status = stored.row.status
                 yield self._found(
@@ -322,7 +326,8 @@ class _Work:
             waiting = () if target is None else _events_of(target)
             if not any(getattr(each, "request_id", "") == call.request_id for each in waiting):
                 yield self._found(
-                    "lost work", f"it waits for operation {call.operation!r} of {call.target_instance_id}, which is nowhere"
+                    "lost work",
+                    f"it waits for operation {call.operation!r} of {call.target_instance_id}, which is nowhere",
                 )
 
     def _wrong_section(self) -> Iterator[Finding]:

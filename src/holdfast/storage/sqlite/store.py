@@ -88,7 +88,7 @@ class SqliteStore:
 
     async def find_instances(self, wanted: InstanceConditions, after: str, limit: int) -> list[InstanceRow]:
         rows = await self._find("find_instances", wanted, after=after, limit=limit)
-        return [_instance_row(row) for row in rows]
+        return [instance_row(row) for row in rows]
 
     async def count_instances(self, wanted: InstanceConditions) -> dict[str, int]:
         return dict(await self._find("count_instances", wanted))
