@@ -36,9 +36,7 @@ def test_start_and_wait_in_one(cli: Cli) -> None:  # noqa: F811
     assert cli("start", "waiting", "--wait", "--timeout", "50ms").exit_code == 6
 
 
-@pytest.mark.parametrize(
-    ("policy", "code"), [("replace-ended", 5), ("reject", 5), ("return", 0), ("replace", 0)]
-)
+@pytest.mark.parametrize(("policy", "code"), [("replace-ended", 5), ("reject", 5), ("return", 0), ("replace", 0)])
 def test_what_a_start_does_with_an_id_in_use(cli: Cli, policy: str, code: int) -> None:  # noqa: F811
     cli.ok("start", "waiting", "--id", "a")
     assert cli("start", "waiting", "--id", "a", "--if-exists", policy).exit_code == code

@@ -15,7 +15,7 @@ from holdfast.cli.output import Progress, print_json, shown
 from holdfast.engine.doctor import Finding, check_store
 from holdfast.storage.open_store import file_of
 from holdfast.storage.sqlite.offline import remove_orphans
-from holdfast.storage.sqlite.snapshot import Orphan, Snapshot, open_snapshot
+from holdfast.storage.sqlite.snapshot import Orphan, open_snapshot
 
 StoreUrl = Annotated[str, typer.Option("--store", metavar="URL", help="The store, as sqlite:///file.db.")]
 
@@ -36,10 +36,9 @@ def doctor(
             for found in _damages(path):
                 _report(found, as_json)
                 number += 1
-            if mend and not number:
-                removed = remove_orphans(path)
-            with open_snapshot(path) as snapshot:
-                for found in _findings(snapshot, progress):
+            if not number:  # what SQLite reads out of a damaged file says nothing about the rows
+                removed = remove_orphans(path) if mend else 0
+                for found in _findings(path, progress):
                     progress.done()
                     _report(found, as_json)
                     number += 1
@@ -57,12 +56,11 @@ def _damages(path: Path) -> Iterator[Finding]:
             yield Finding(rule="file", instance_id=None, what=f"{damage}.", advice="Restore the file from a backup.")
 
 
-def _findings(snapshot: Snapshot, progress: Progress) -> Iterator[Finding]:
-    if snapshot.hub() is None:
-        return
-    for orphan in snapshot.orphans():
-        yield _orphan_finding(orphan)
-    yield from check_store(snapshot, lambda number: progress.tell(f"Checked {number} instances"))
+def _findings(path: Path, progress: Progress) -> Iterator[Finding]:
+    with open_snapshot(path) as snapshot:
+        for orphan in snapshot.orphans():
+            yield _orphan_finding(orphan)
+        yield from check_store(snapshot, lambda number: progress.tell(f"Checked {number} instances"))
 
 
 def _orphan_finding(orphan: Orphan) -> Finding:

@@ -247,7 +247,7 @@ ORDER BY due_at, execution_id, sequence LIMIT ?;
 
 -- name: read_hub
 -- What a hub is besides its rows: its own row, that of its one node, and the epoch of its one partition.
-SELECT hub_id, partition_count, created_at, node_id, incarnation, lsn, released, epoch
+SELECT hub_id, partition_count, created_at, node.node_id, incarnation, lsn, released, epoch
 FROM hub, node, partition WHERE partition = 0;
 
 -- name: restore_hub
