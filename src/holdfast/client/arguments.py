@@ -14,10 +14,10 @@ from holdfast.client.origins import utc_now
 from holdfast.client.wire_requests import Sendable, WireOperation, WireStart, check_json, checked_event
 from holdfast.errors import InvalidInputError
 from holdfast.model.history import EventRaised, UpdateRequested
-from holdfast.model.ids import EntityId
+from holdfast.model.ids import EntityId, is_entity, validate_instance_id
 from holdfast.model.limits import Limits
 from holdfast.model.refs import validate_name
-from holdfast.model.requests import EntityFilter, OperationRequest, check_instant, check_key
+from holdfast.model.requests import EntityFilter, InstanceFilter, OperationRequest, check_instant, check_key, check_tags
 
 
 class Arguments(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown_fields=True):
@@ -171,6 +171,63 @@ class CleanEntities(Arguments, frozen=True, kw_only=True):
     def checked(self) -> CleanEntities:
         if self.idle_for < timedelta(0):
             raise InvalidInputError(f"idle_for={self.idle_for!r} must be a timedelta of zero or more.")
+        return self
+
+
+class OfInstances(Arguments, frozen=True, kw_only=True):
+    """About all orchestrations that a filter finds."""
+
+    wanted: InstanceFilter
+
+    def checked_filter(self, limits: Limits) -> InstanceFilter:
+        wanted = self.wanted
+        for bound in ("created_from", "created_until", "updated_from", "updated_until"):
+            check_instant(bound, getattr(wanted, bound))
+        if not wanted.prefix.isprintable() or is_entity(wanted.prefix):
+            raise InvalidInputError(f"prefix={wanted.prefix[:80]!r} is not how an instance id can begin.")
+        check_tags(wanted.tags, limits.tags_max)
+        check_json("custom_status", wanted.custom_status, limits)
+        return wanted
+
+
+class ListInstances(OfInstances, frozen=True, kw_only=True):
+    after: str
+    limit: int
+
+    @property
+    def is_read(self) -> bool:
+        return True
+
+    def checked(self, limits: Limits) -> ListInstances:
+        check_page(self.limit)
+        self.checked_filter(limits)
+        return self
+
+
+class CountInstances(OfInstances, frozen=True, kw_only=True):
+    @property
+    def is_read(self) -> bool:
+        return True
+
+
+class Purge(Arguments, frozen=True, kw_only=True):
+    instance_id: str
+
+    def checked(self) -> Purge:
+        if is_entity(self.instance_id):
+            EntityId.parse(self.instance_id)
+        else:
+            validate_instance_id(self.instance_id)
+        return self
+
+
+class PurgeInstances(OfInstances, frozen=True, kw_only=True):
+    after: str
+    limit: int
+
+    def checked(self, limits: Limits) -> PurgeInstances:
+        check_page(self.limit)
+        self.checked_filter(limits)
         return self
 
 

@@ -7,7 +7,7 @@ import concurrent.futures
 import contextlib
 import os
 import threading
-from collections.abc import Callable, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from contextlib import AbstractAsyncContextManager
 from typing import Any, Protocol, TypeVar
 
@@ -156,3 +156,19 @@ def _is_running_here(loop: asyncio.AbstractEventLoop) -> bool:
 
 def _closed() -> HostStoppedError:
     return HostStoppedError("This client is closed, or its host has stopped. Open a new one.")
+
+
+def iterate(bridge: Bridge, begin: Callable[[Client], AsyncIterator[T]]) -> Iterator[T]:
+    """Return what an async iterator of a client does, as it is asked for."""
+
+    async def first(client: Client) -> AsyncIterator[T]:
+        return begin(client)
+
+    async def following(source: AsyncIterator[T]) -> tuple[T] | None:
+        async for item in source:
+            return (item,)
+        return None
+
+    source = bridge.run(first)
+    while (item := bridge.run(lambda _: following(source))) is not None:
+        yield item[0]

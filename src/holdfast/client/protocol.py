@@ -19,10 +19,14 @@ from holdfast.client.arguments import (
     BreakLock,
     CallEntity,
     CleanEntities,
+    CountInstances,
     Fork,
     GetEntity,
     ListEntities,
+    ListInstances,
     OfInstance,
+    Purge,
+    PurgeInstances,
     Query,
     Rewind,
     Send,
@@ -37,7 +41,14 @@ from holdfast.client.wire_errors import WireError
 from holdfast.model.exported import ExportedHistory
 from holdfast.model.history import HistoryEvent, OperationAnswer, UpdateCompleted
 from holdfast.model.limits import Limits
-from holdfast.model.status import EntitiesRemoved, EntityState, LockState, OrchestrationState
+from holdfast.model.status import (
+    EntitiesRemoved,
+    EntityState,
+    InstancesPurged,
+    LockState,
+    OrchestrationState,
+    OrchestrationStatus,
+)
 
 HUB_PATH: Final = "/runtime/webhooks/durabletask/hub"
 WAIT_S_MAX: Final = 25.0
@@ -147,6 +158,27 @@ WAIT_UNTIL_STOPPED: Final[Method[WaitUntilStopped, OrchestrationState]] = Method
     OrchestrationState,
     lambda hub, a, _: hub.wait_until_stopped(a.instance_id, a.timeout),
 )
+LIST_INSTANCES: Final[Method[ListInstances, Sequence[OrchestrationState]]] = Method(
+    "list_instances",
+    ListInstances,
+    list[OrchestrationState],
+    lambda hub, a, limits: hub.list_instances(a.checked(limits).wanted, a.after, a.limit),
+)
+COUNT_INSTANCES: Final[Method[CountInstances, dict[OrchestrationStatus, int]]] = Method(
+    "count_instances",
+    CountInstances,
+    dict[OrchestrationStatus, int],
+    lambda hub, a, limits: hub.count_instances(a.checked_filter(limits)),
+)
+PURGE: Final[Method[Purge, None]] = Method(
+    "purge", Purge, NoneType, lambda hub, a, _: hub.purge(a.checked().instance_id)
+)
+PURGE_INSTANCES: Final[Method[PurgeInstances, InstancesPurged]] = Method(
+    "purge_instances",
+    PurgeInstances,
+    InstancesPurged,
+    lambda hub, a, limits: hub.purge_instances(a.checked(limits).wanted, a.after, a.limit),
+)
 
 METHODS: Final[Mapping[str, Method[Any, Any]]] = MappingProxyType(
     {
@@ -168,6 +200,10 @@ METHODS: Final[Mapping[str, Method[Any, Any]]] = MappingProxyType(
             GET_HISTORY,
             EXPORT_HISTORY,
             WAIT_UNTIL_STOPPED,
+            LIST_INSTANCES,
+            COUNT_INSTANCES,
+            PURGE,
+            PURGE_INSTANCES,
         )
     }
 )

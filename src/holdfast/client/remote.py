@@ -15,10 +15,14 @@ from holdfast.client.arguments import (
     BreakLock,
     CallEntity,
     CleanEntities,
+    CountInstances,
     Fork,
     GetEntity,
     ListEntities,
+    ListInstances,
     OfInstance,
+    Purge,
+    PurgeInstances,
     Query,
     Rewind,
     Send,
@@ -53,8 +57,15 @@ from holdfast.model.history import (
     UpdateRequested,
 )
 from holdfast.model.ids import NewId
-from holdfast.model.requests import EntityFilter, OperationRequest, StartRequest
-from holdfast.model.status import EntitiesRemoved, EntityState, LockState, OrchestrationState
+from holdfast.model.requests import EntityFilter, InstanceFilter, OperationRequest, StartRequest
+from holdfast.model.status import (
+    EntitiesRemoved,
+    EntityState,
+    InstancesPurged,
+    LockState,
+    OrchestrationState,
+    OrchestrationStatus,
+)
 
 A = TypeVar("A", bound=Arguments)
 W = TypeVar("W", bound=Waiting)
@@ -180,6 +191,18 @@ class RemoteTaskHub:
 
     async def export_history(self, instance_id: str) -> ExportedHistory:
         return await self._ask(protocol.EXPORT_HISTORY, OfInstance(instance_id=instance_id))
+
+    async def list_instances(self, wanted: InstanceFilter, after: str, limit: int) -> Sequence[OrchestrationState]:
+        return await self._ask(protocol.LIST_INSTANCES, ListInstances(wanted=wanted, after=after, limit=limit))
+
+    async def count_instances(self, wanted: InstanceFilter) -> dict[OrchestrationStatus, int]:
+        return await self._ask(protocol.COUNT_INSTANCES, CountInstances(wanted=wanted))
+
+    async def purge(self, instance_id: str) -> None:
+        await self._ask(protocol.PURGE, Purge(instance_id=instance_id))
+
+    async def purge_instances(self, wanted: InstanceFilter, after: str, limit: int) -> InstancesPurged:
+        return await self._ask(protocol.PURGE_INSTANCES, PurgeInstances(wanted=wanted, after=after, limit=limit))
 
     async def wait_until_stopped(self, instance_id: str, timeout: timedelta | None) -> OrchestrationState:
         answer = await self._wait(protocol.WAIT_UNTIL_STOPPED, WaitUntilStopped(instance_id=instance_id), timeout)

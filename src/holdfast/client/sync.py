@@ -16,6 +16,7 @@ from holdfast.client.handle import OrchestrationHandle
 from holdfast.client.status import InstanceStatus
 from holdfast.client.sync_entities import SyncEntityOperations
 from holdfast.client.sync_handle import SyncOrchestrationHandle
+from holdfast.client.sync_instances import SyncInstances
 from holdfast.model.history import HistoryEvent
 from holdfast.model.ids import validate_instance_id
 from holdfast.model.options import StartOptions
@@ -34,7 +35,7 @@ class Entered(Protocol):
     def client(self) -> Client: ...
 
 
-class SyncClient(SyncEntityOperations):
+class SyncClient(SyncEntityOperations, SyncInstances):
     """The methods of `Client`, blocking, from any thread: made by `SyncClient.connect`, `.hosting` or a running host.
 
     It is a context manager; `close` does the same. Interrupted, a method gives up waiting, and the request may have

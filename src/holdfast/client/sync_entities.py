@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Iterator
+from collections.abc import Callable, Coroutine, Iterable, Iterator
 from datetime import timedelta
 from typing import Any, TypeVar, Unpack, overload
 
-from holdfast.client.bridge import Bridge
-from holdfast.client.client import Client
+from holdfast.client.bridge import Bridge, iterate
 from holdfast.client.entity_status import EntityPage, EntityQuery, EntitySignal, EntityStatus
 from holdfast.model.ids import EntityId
 from holdfast.model.options import ClientSignalOptions, EntityCallOptions
@@ -17,7 +16,6 @@ from holdfast.model.status import EntitiesRemoved, LockState
 I = TypeVar("I")  # noqa: E741 - input and output, as everywhere in the typed API
 O = TypeVar("O")  # noqa: E741
 E = TypeVar("E")
-T = TypeVar("T")
 
 
 class SyncEntityOperations:
@@ -130,19 +128,3 @@ class SyncEntityOperations:
                 idle_for=idle_for, remove_empty=remove_empty, release_orphaned_locks=release_orphaned_locks
             )
         )
-
-
-def iterate(bridge: Bridge, begin: Callable[[Client], AsyncIterator[T]]) -> Iterator[T]:
-    """Return what an async iterator of a client does, as it is asked for."""
-
-    async def first(client: Client) -> AsyncIterator[T]:
-        return begin(client)
-
-    async def following(source: AsyncIterator[T]) -> tuple[T] | None:
-        async for item in source:
-            return (item,)
-        return None
-
-    source = bridge.run(first)
-    while (item := bridge.run(lambda _: following(source))) is not None:
-        yield item[0]

@@ -14,7 +14,7 @@ from holdfast.client.client import Client, hub_of
 from holdfast.client.protocol import HUB_PATH, METHODS, Refusal, bounded_wait
 from holdfast.client.wire_errors import to_wire
 from holdfast.engine.config import HostConfig
-from holdfast.errors import HoldfastError, InvalidInputError, WaitTimeoutError
+from holdfast.errors import HoldfastError, InstanceError, InvalidInputError, WaitTimeoutError
 from holdfast.http.body import BoundedBodies
 from holdfast.http.errors import Readiness, error_response, json_response, retry_headers, status_of
 from holdfast.model.limits import Limits
@@ -48,7 +48,7 @@ class HubEndpoint:
             return await self._call(name, await request.body())
         except HoldfastError as error:
             status = status_of(error, self._host)
-            if status == 500:
+            if status == 500 and not isinstance(error, InstanceError):  # that is between the client and its instance
                 logger.exception("A request failed: hub method %s", name)
             return json_response(Refusal(to_wire(error)), status, retry_headers(status))
         except ClientDisconnect:
