@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import sqlite3
-from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 
@@ -15,7 +14,7 @@ from holdfast.engine import doctor as engine_doctor
 
 
 @pytest.fixture
-def hub(cli: Cli, tmp_path: Path) -> Iterator[Path]:  # noqa: F811
+def hub(cli: Cli, tmp_path: Path) -> Path:  # noqa: F811
     """A store with something of everything, which is well."""
     cli.ok("start", "flow", "1", "--id", "done", "--wait")
     cli("start", "failing", '"boom"', "--id", "failed", "--wait")
@@ -27,7 +26,7 @@ def hub(cli: Cli, tmp_path: Path) -> Iterator[Path]:  # noqa: F811
     cli.ok("signal", "counter@b", "add", "1", "--after", "1d")
     cli.until(lambda: "Running" in cli.ok("status", "locking") and "Running" in cli.ok("status", "child"))
     cli.until(lambda: "Locked" in cli.ok("entities", "get", "counter@a"))
-    yield tmp_path / "hub.db"
+    return tmp_path / "hub.db"
 
 
 def change(path: Path, *statements: str) -> None:

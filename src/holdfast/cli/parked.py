@@ -9,7 +9,7 @@ import typer
 
 from holdfast.cli.confirm import confirm
 from holdfast.cli.connection import DEFAULT_URL, AsJson, Key, Url, with_client
-from holdfast.cli.errors import CONFLICT, NOT_FOUND, CommandError
+from holdfast.cli.errors import CONFLICT, NOT_FOUND, CommandError, leaving
 from holdfast.cli.output import Progress, print_fields, print_json, print_table
 from holdfast.cli.steering import Reason
 from holdfast.cli.values import instant_text
@@ -119,7 +119,8 @@ def discard(
     """Terminate parked orchestrations: they will never finish."""
     chosen = _chosen(instance_ids, everything)
     if everything and not yes:
-        confirm("Terminate all orchestrations that are parked?")
+        with leaving():
+            confirm("Terminate all orchestrations that are parked?")
     if entity := next((each for each in chosen or () if is_entity(each)), None):
         raise typer.BadParameter(
             f"{entity} is an entity; `holdfast entities purge {entity}` removes it with its state."
