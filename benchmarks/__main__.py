@@ -18,7 +18,7 @@ from typing import Any, Protocol
 import msgspec
 
 import holdfast
-from benchmarks import entities, recovery, workloads
+from benchmarks import entities, purging, recovery, workloads
 from benchmarks.loop import LOOP_NAME, run
 from benchmarks.machine import measure_machine
 from benchmarks.results import Machine, Result
@@ -41,6 +41,7 @@ WORKLOADS: dict[str, Workload] = {
     "W7": workloads.timer_lateness,
     "W8": recovery.crash_recovery,
     "BANK": entities.bank,
+    "PURGE": purging.purge_beside_work,
 }
 
 

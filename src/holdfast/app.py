@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from datetime import timedelta
 from typing import Any, Concatenate, Protocol, TypeVar, Unpack, cast, overload
 
 from holdfast.codec.exported import decode_exported
@@ -17,6 +18,7 @@ from holdfast.model.entities import Entity, EntityFunction, UpgradeState
 from holdfast.model.limits import Limits
 from holdfast.model.options import ActivityOptions, check_activity_options, check_version
 from holdfast.model.refs import Activity, AsyncActivity, Body, Orchestrator, RunsIn, SyncActivity
+from holdfast.model.requests import check_duration
 from holdfast.registry.registry import Registry
 from holdfast.registry.routes import Handler, Route
 from holdfast.registry.signatures import (
@@ -162,9 +164,17 @@ class App:
     @overload
     def orchestrator(self, function: Callable[[OrchestrationContext], Body[O]], /) -> Orchestrator[None, O]: ...
     @overload
-    def orchestrator(self, /, *, name: str | None = None, version: str | None = None) -> OrchestratorDecorator: ...
     def orchestrator(
-        self, function: Callable[..., Any] | None = None, /, *, name: str | None = None, version: str | None = None
+        self, /, *, name: str | None = None, version: str | None = None, retention: timedelta | None = None
+    ) -> OrchestratorDecorator: ...
+    def orchestrator(
+        self,
+        function: Callable[..., Any] | None = None,
+        /,
+        *,
+        name: str | None = None,
+        version: str | None = None,
+        retention: timedelta | None = None,
     ) -> Any:
         """Register an orchestrator: `async def f(ctx)` or `f(ctx, input)`, or the same as a generator.
 
@@ -173,6 +183,7 @@ class App:
         Args:
             name: instead of the function's own name.
             version: for the instances of exactly this version; functions of several versions share a name.
+            retention: how long its instances are kept after they have ended, whatever the host's setting says.
 
         Raises:
             ConfigurationError: saying what about the function cannot be.
@@ -182,10 +193,11 @@ class App:
             chosen = name or getattr(function, "__name__", "")
             try:
                 check_version(version)
+                check_duration("retention", retention)
             except InvalidInputError as error:
                 raise ConfigurationError(str(error)) from None
             parameter = orchestrator_input(function, chosen)
-            orchestrator = Orchestrator[Any, Any](chosen, function, parameter, version=version)
+            orchestrator = Orchestrator[Any, Any](chosen, function, parameter, version=version, retention=retention)
             self.registry.add_orchestrator(orchestrator)
             return orchestrator
 

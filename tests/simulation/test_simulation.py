@@ -85,6 +85,7 @@ HARD = frozenset(
     {
         "an idle owner does not notice that it was replaced",
         "an orchestrator sees a time before that of its timer",
+        "what was purged once is taken for gone for ever",
     }
 )
 

@@ -47,6 +47,10 @@ class HostConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     """How often the host looks whether the clock of the machine was set."""
     drain_s: float = 30.0
     """How long running activities, and `async def` operations, may take to finish when the host stops."""
+    retention_s: float | None = None
+    """How long orchestrations are kept after they have ended; then they are purged. None: for ever."""
+    retention_failed_s: float | None = None
+    """The same for those that have failed, if it is to differ."""
     default_version: str | None = None
     """The version of this host's orchestrators, and of the orchestrations that are started without one."""
     version_match: VersionMatch = "current_or_older"
@@ -70,6 +74,7 @@ _TEXTS: Mapping[str, tuple[object, ...]] = MappingProxyType(
 )
 
 
+_OPTIONAL = frozenset({"retention_s", "retention_failed_s"})
 _NESTED: Mapping[str, type[msgspec.Struct]] = MappingProxyType({"limits": Limits, "http_calls": HttpCallPolicy})
 
 
@@ -88,12 +93,14 @@ def check_settings(settings: HostConfig | Limits) -> None:
             if value not in _TEXTS[field.name] and not (field.name == "default_version" and isinstance(value, str)):
                 known = ", ".join(repr(each) for each in _TEXTS[field.name])
                 raise ConfigurationError(f"{field.name} is {value!r}; it must be one of {known}.")
+        elif value is None and field.name in _OPTIONAL:
+            pass
         elif (
             isinstance(value, bool)
             or not isinstance(value, int | float)
             or isinstance(field.default, Limits | HttpCallPolicy)
         ):
-            kind = type(field.default).__name__
+            kind = "float" if field.name in _OPTIONAL else type(field.default).__name__
             raise ConfigurationError(f"{field.name} is {value!r}; it must be of type {kind}.")
         elif value <= 0:
             raise ConfigurationError(f"{field.name} is {value}; it must be more than zero.")

@@ -22,6 +22,7 @@ from holdfast.engine.culprits import Culprits
 from holdfast.engine.node import Node
 from holdfast.engine.progress import Progress
 from holdfast.engine.recovery import keep_filled, keep_ownership, recover
+from holdfast.engine.retention import keep_retention, retention_rules
 from holdfast.engine.rows import decode_state
 from holdfast.engine.waiters import Waiters
 from holdfast.engine.worker import Worker
@@ -234,6 +235,8 @@ class Engine:
         self._start_job(node, lambda: recover(node, self.store, self._runner))
         self._start_job(node, lambda: keep_filled(node, self.store, self._runner))
         self._start_job(node, lambda: keep_ownership(node, self.store))
+        rules = retention_rules(self.config, self.registry.orchestrator_versions)
+        self._start_job(node, lambda: keep_retention(rules, node, self.store))
         self._start_job(node, self._wake_waiters)
         self.waiters.fail_requests(
             CommitFailedError(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import typing
 from collections.abc import Callable, Coroutine, Generator
+from datetime import timedelta
 from typing import Any, Final, Generic, Literal, TypeAlias, TypeVar, overload
 
 from holdfast.errors import ConfigurationError, InvalidInputError, PayloadError
@@ -135,10 +136,17 @@ class Orchestrator(FunctionReference, Generic[I_contra, O_co]):
     """
 
     def __init__(
-        self, name: str, function: Callable[..., Any], input_parameter: str | None, *, version: str | None = None
+        self,
+        name: str,
+        function: Callable[..., Any],
+        input_parameter: str | None,
+        *,
+        version: str | None = None,
+        retention: timedelta | None = None,
     ) -> None:
         super().__init__(name, function, input_parameter)
         self.version = version
+        self.retention = retention
 
     def __call__(self, *args: Any) -> Any:
         """Call the undecorated function, as a unit test with a context of its own does."""

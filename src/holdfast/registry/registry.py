@@ -29,6 +29,11 @@ class Registry:
         return self._orchestrators.values()
 
     @property
+    def orchestrator_versions(self) -> Collection[Orchestrator[Any, Any]]:
+        """All orchestrators, where there are several versions each of them."""
+        return self._versions.values()
+
+    @property
     def activities(self) -> Collection[Activity[Any, Any]]:
         return self._activities.values()
 

@@ -298,6 +298,7 @@ def _fits(row: InstanceRow, wanted: InstanceConditions) -> bool:
     updates = (row.updated_at, wanted.updated_from, wanted.updated_until)
     return (
         wanted.name in (None, row.name)
+        and row.name not in wanted.names_excluded
         and (not wanted.statuses or row.status in wanted.statuses)
         and all(low is None or at >= low for at, low, _ in (times, updates))
         and all(high is None or at <= high for at, _, high in (times, updates))

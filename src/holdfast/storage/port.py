@@ -150,6 +150,7 @@ class InstanceConditions(msgspec.Struct, frozen=True, kw_only=True):
 
     prefix: str = ""
     name: str | None = None
+    names_excluded: tuple[str, ...] = ()
     statuses: tuple[str, ...] = ()
     created_from: int | None = None
     created_until: int | None = None

@@ -195,6 +195,7 @@ ORDER BY updated_at, instance_id LIMIT :limit;
 -- cannot be read have no parent and no tags.
 substr(instance_id, 1, 1) <> '@'
   AND (:name IS NULL OR name = :name)
+  AND (:names_excluded IS NULL OR name NOT IN (SELECT value FROM json_each(:names_excluded)))
   AND (:statuses IS NULL OR status IN (SELECT value FROM json_each(:statuses)))
   AND (:created_from IS NULL OR created_at >= :created_from) AND (:created_until IS NULL OR created_at <= :created_until)
   AND (:updated_from IS NULL OR updated_at >= :updated_from) AND (:updated_until IS NULL OR updated_at <= :updated_until)

@@ -102,8 +102,9 @@ class SqliteStore:
     async def _find(self, query: str, wanted: InstanceConditions, **bounds: str | int) -> list[tuple[Any, ...]]:
         parameters = {
             **msgspec.structs.asdict(wanted),
-            "statuses": msgspec.json.encode(wanted.statuses).decode() if wanted.statuses else None,
-            "tags": msgspec.json.encode(wanted.tags).decode() if wanted.tags else None,
+            "names_excluded": _json_or_none(wanted.names_excluded),
+            "statuses": _json_or_none(wanted.statuses),
+            "tags": _json_or_none(wanted.tags),
             **bounds,
         }
         return await self._on_reader(lambda connection: connection.execute(QUERIES[query], parameters).fetchall())
@@ -294,6 +295,10 @@ def load_stored(connection: sqlite3.Connection, instance_ids: Iterable[str]) -> 
     for key in [OperationKeyRow(*columns) for columns in select("load_operation_keys", entities)] if entities else []:
         by_id[key.instance_id].operation_keys.append(key)
     return list(by_id.values())
+
+
+def _json_or_none(value: tuple[str, ...] | dict[str, str]) -> str | None:
+    return msgspec.json.encode(value).decode() if value else None
 
 
 def instance_row(columns: tuple[Any, ...]) -> InstanceRow:

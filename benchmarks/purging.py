@@ -1,0 +1,107 @@
+"""PURGE: what W2 loses while a million rows of old orchestrations leave the same file in the background."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import sqlite3
+import time
+from collections.abc import Callable, Coroutine
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+from benchmarks.functions import STEPS, app, chain_of_three
+from benchmarks.results import Machine, Ratio, Result
+from benchmarks.workloads import fresh_host
+from holdfast import Client, Host, HostConfig, InstanceQuery
+
+_OLD = "old-"
+_IN_FLIGHT = 200
+_WINDOW_S = 6.0
+
+_COPY_INSTANCE = """
+WITH RECURSIVE number(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM number WHERE n < :count)
+INSERT INTO instance SELECT partition, :old || n, :old || n || '-e', revision, name, status, created_at, n, input,
+    output, custom_status, failure, parked, parent, state, lock, episodes, history_events, deliveries, version, tags,
+    NULL, events_buffered
+FROM number, (SELECT * FROM instance WHERE status = 'Completed' LIMIT 1)
+"""
+_COPY_HISTORY = """
+WITH RECURSIVE number(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM number WHERE n < :count)
+INSERT INTO history SELECT partition, :old || n || '-e', episode, events
+FROM number, (SELECT * FROM history WHERE execution_id =
+    (SELECT execution_id FROM instance WHERE status = 'Completed' AND instance_id NOT LIKE 'old-%' LIMIT 1))
+"""
+
+
+async def purge_beside_work(directory: Path, machine: Machine, *, quick: bool) -> list[Result]:
+    """PURGE: W2 alone, with the retention of a host at work, and with a client that purges as fast as it can."""
+    async with fresh_host(directory):
+        pass
+    path = directory / "holdfast.db"
+    rows = _fill(path, 2_000 if quick else 200_000)
+    window_s = 1.0 if quick else _WINDOW_S
+    results = [Result("PURGE", "rows to purge at first", rows, "")]
+    alone, beside, by_hand = [], [], []
+    for _ in range(2):
+        async with app.host(f"sqlite:///{path.as_posix()}") as host:
+            alone.append(await _rate(host.client, window_s))
+        retention = HostConfig(retention_s=86_400.0)
+        async with app.host(f"sqlite:///{path.as_posix()}", config=retention) as host:
+            beside.append(await _with_count(host, path, window_s, lambda _: asyncio.sleep(window_s)))
+    async with app.host(f"sqlite:///{path.as_posix()}") as host:
+        by_hand.append(await _with_count(host, path, window_s, _purge))
+    base = sum(alone) / len(alone)
+    for label, found in (("retention", beside), ("by hand", by_hand)):
+        rate = sum(each[0] for each in found) / len(found)
+        purged = sum(each[1] for each in found) / len(found)
+        results.append(Result("PURGE", f"W2 beside {label}, steps", rate * STEPS, "/s", Ratio(rate / base, "W2 alone")))
+        results.append(Result("PURGE", f"orchestrations purged by {label}", purged, "/s"))
+    return results
+
+
+def _fill(path: Path, count: int) -> int:
+    """Multiply an orchestration that has ended; return how many rows that makes."""
+    with closing(sqlite3.connect(path)) as connection, connection:
+        for copy in (_COPY_INSTANCE, _COPY_HISTORY):
+            connection.execute(copy, {"old": _OLD, "count": count})
+        return connection.total_changes
+
+
+async def _rate(client: Client, window_s: float) -> float:
+    """Return how many chains are done in a second."""
+    numbers, done = itertools.count(), 0
+    end = time.perf_counter() + window_s
+
+    async def run() -> None:
+        nonlocal done
+        while time.perf_counter() < end:
+            await (await client.start_new(chain_of_three, next(numbers))).wait_for_completion()
+            done += 1
+
+    begin = time.perf_counter()
+    await asyncio.gather(*(run() for _ in range(_IN_FLIGHT)))
+    return done / (time.perf_counter() - begin)
+
+
+async def _with_count(
+    host: Host, path: Path, window_s: float, meanwhile: Callable[[Client], Coroutine[Any, Any, None]]
+) -> tuple[float, float]:
+    """Return the rate of W2 and how many old orchestrations went in a second, while something else goes on."""
+    before, begin = _left(path), time.perf_counter()
+    job = asyncio.create_task(meanwhile(host.client))
+    rate = await _rate(host.client, window_s)
+    took_s = time.perf_counter() - begin
+    purged = before - _left(path)
+    await job
+    return rate, purged / took_s
+
+
+async def _purge(client: Client) -> None:
+    await client.purge_instances(InstanceQuery(id_prefix=_OLD))
+
+
+def _left(path: Path) -> int:
+    with closing(sqlite3.connect(path)) as connection:
+        return connection.execute("SELECT count(*) FROM instance WHERE instance_id LIKE 'old-%'").fetchone()[0]

@@ -1,0 +1,107 @@
+"""Which orchestrations a query finds: the same in memory and in SQLite, for random rows and random conditions."""
+
+from __future__ import annotations
+
+import asyncio
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from storage_builders import NOW, Hub, in_loop, instance, own
+
+from holdfast.storage.port import EndedInstance, InstanceConditions
+
+times = st.integers(NOW - 2, NOW + 2)
+bounds = st.none() | times
+statuses = st.sampled_from(["Pending", "Running", "Suspended", "Completed", "Failed", "Terminated", "Canceled"])
+texts = st.sampled_from([None, "1", '"done"'])
+parents = st.sampled_from([None, '{"instance_id":"a","execution_id":"a-e","task_scheduled_id":1}', "damaged"])
+tags = st.sampled_from([None, '{"x":"1"}', '{"x":"1","y\\"":"%"}', '{"x":"2"}', "damaged"])
+rows = st.lists(
+    st.builds(
+        instance,
+        st.sampled_from(["a", "b", "ab", "Ab", "é", "a%", "a_", "@log@a", "\U0001f980"]),
+        name=st.sampled_from(["hello", "Hello", "other"]),
+        status=statuses,
+        created_at=times,
+        updated_at=times,
+        parent=parents,
+        tags=tags,
+        custom_status=texts,
+        parked=texts,
+        revision=st.integers(1, 3),
+        episodes=st.integers(0, 3),
+    ),
+    max_size=9,
+    unique_by=lambda row: row.instance_id,
+)
+conditions = st.builds(
+    InstanceConditions,
+    prefix=st.sampled_from(["", "a", "a%", "é", "zz"]),
+    name=st.sampled_from([None, "hello"]),
+    names_excluded=st.sampled_from([(), ("other",), ("hello", "other")]),
+    statuses=st.lists(statuses, max_size=2).map(tuple),
+    created_from=bounds,
+    created_until=bounds,
+    updated_from=bounds,
+    updated_until=bounds,
+    parent_instance_id=st.sampled_from([None, "a", "absent"]),
+    tags=st.sampled_from([{}, {"x": "1"}, {"x": "1", 'y"': "%"}]),
+    custom_status=texts,
+    parked=st.sampled_from([None, True, False]),
+)
+
+
+def plain(rarely: st.SearchStrategy[Any]) -> st.SearchStrategy[Any]:
+    """Let most queries have few conditions, so that they find something."""
+    return st.fixed_dictionaries(
+        {"all": rarely, "kept": st.sets(st.sampled_from(InstanceConditions.__struct_fields__))}
+    )
+
+
+@settings(max_examples=300, deadline=None)
+@given(rows, plain(conditions), st.integers(1, 4))
+def test_the_adapters_find_the_same(found: list[Any], chosen: Any, limit: int) -> None:
+    wanted = InstanceConditions(**{name: getattr(chosen["all"], name) for name in chosen["kept"]})
+    with tempfile.TemporaryDirectory() as directory:
+        answers = [asyncio.run(ask(kind, Path(directory), found, wanted, limit)) for kind in ("memory", "sqlite")]
+    assert answers[0] == answers[1]
+    everything = answers[0][0]
+    assert [row.instance_id for row in everything] == sorted(row.instance_id for row in everything)
+    assert sum(answers[0][1].values()) == len(everything)
+
+
+async def ask(kind: str, directory: Path, found: list[Any], wanted: InstanceConditions, limit: int) -> tuple[Any, ...]:
+    """Return all pages of both lists, and the counts."""
+    hub = Hub(kind, directory / f"{kind}.db")
+    try:
+        owner = await own(hub)
+        await owner.commit(instances_inserted=found)
+        rows: list[Any] = []
+        while page := await owner.store.find_instances(wanted, rows[-1].instance_id if rows else "", limit):
+            rows += page
+        ended: list[EndedInstance] = []
+        after = (-1, "")
+        while last := await owner.store.ended_instances(wanted, after, limit):
+            ended += last
+            after = (last[-1].updated_at, last[-1].instance_id)
+        return rows, await owner.store.count_instances(wanted), ended
+    finally:
+        await hub.close()
+
+
+@in_loop
+async def test_what_has_ended_comes_in_the_order_of_its_ends(hub: Hub) -> None:
+    owner = await own(hub)
+    ends = {"b": 3, "a": 9, "c": 3, "d": 1}
+    await owner.commit(
+        instances_inserted=[
+            instance("@e@x", status="Completed", updated_at=0),
+            instance("runs", status="Running", updated_at=2),
+            *(instance(each, status="Failed", updated_at=at) for each, at in ends.items()),
+        ]
+    )
+    found = await owner.store.ended_instances(InstanceConditions(updated_until=8), (1, "d"), 9)
+    assert found == [EndedInstance(3, each, 1, f"{each}-e", 0) for each in ("b", "c")]
