@@ -90,8 +90,12 @@ def call(
 def list_entities(
     name: Annotated[str | None, typer.Option(metavar="ENTITY_NAME", help="Of this name.")] = None,
     key_prefix: Annotated[str, typer.Option(metavar="TEXT", help="With keys that begin so; needs --name.")] = "",
-    updated_from: Annotated[datetime | None, typer.Option(parser=parse_instant, metavar="INSTANT")] = None,
-    updated_until: Annotated[datetime | None, typer.Option(parser=parse_instant, metavar="INSTANT")] = None,
+    updated_from: Annotated[
+        datetime | None, typer.Option(parser=parse_instant, metavar="INSTANT", help="Used then or later.")
+    ] = None,
+    updated_until: Annotated[
+        datetime | None, typer.Option(parser=parse_instant, metavar="INSTANT", help="Used then or earlier.")
+    ] = None,
     with_empty: Annotated[bool, typer.Option("--empty", help="Also those without state and lock.")] = False,
     limit: Annotated[int, typer.Option(min=1, help="At most so many.")] = _PAGE,
     everything: Annotated[bool, typer.Option("--all", help="All of them, however many.")] = False,

@@ -43,7 +43,7 @@ InstanceId = Annotated[str, typer.Argument(metavar="INSTANCE_ID")]
 Input = Annotated[
     Given | None,
     typer.Argument(
-        parser=parse_json, metavar="[INPUT]", help="JSON, @file.json, or - for the standard input.", show_default=False
+        parser=parse_json, metavar="INPUT", help="JSON, @file.json, or - for the standard input.", show_default=False
     ),
 ]
 Timeout = Annotated[

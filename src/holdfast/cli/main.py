@@ -141,9 +141,7 @@ def export(
 
 @commands.command()
 def lint(
-    paths: Annotated[
-        list[Path] | None, typer.Argument(metavar="PATH...", help="Files and folders; by default .")
-    ] = None,
+    paths: Annotated[list[Path] | None, typer.Argument(metavar="PATH", help="Files and folders; by default .")] = None,
     select: Annotated[
         list[str] | None, typer.Option(metavar="CODES", help="Only these, as HF101 or HF1; commas between several.")
     ] = None,

@@ -23,7 +23,7 @@ from holdfast.model.ids import is_entity
 _TITLES: Final = ("INSTANCE", "NAME", "SINCE", "WHY")
 _PARKED: Final = InstanceQuery(parked=True)
 
-InstanceIds = Annotated[list[str] | None, typer.Argument(metavar="[INSTANCE_ID...]")]
+InstanceIds = Annotated[list[str] | None, typer.Argument(metavar="INSTANCE_ID")]
 All = Annotated[bool, typer.Option("--all", help="All orchestrations that are parked.")]
 
 parked_commands = typer.Typer(

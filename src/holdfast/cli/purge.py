@@ -46,7 +46,7 @@ class ExportedInstance(msgspec.Struct, frozen=True):
 
 def purge(
     instance_ids: Annotated[
-        list[str] | None, typer.Argument(metavar="[INSTANCE_ID...]", help="These; or filters instead.")
+        list[str] | None, typer.Argument(metavar="INSTANCE_ID", help="These; or filters instead.")
     ] = None,
     older_than: Annotated[
         timedelta | None, typer.Option(parser=parse_duration, metavar="DURATION", help="That ended so long ago, as 7d.")
