@@ -12,6 +12,7 @@ import typer
 
 import holdfast
 from holdfast.cli import instances, steering
+from holdfast.cli.demo import demo
 from holdfast.cli.doctor import doctor
 from holdfast.cli.entities import call, entity_commands, signal
 from holdfast.cli.errors import NOT_WELL, leaving
@@ -59,6 +60,7 @@ _PANELS: Final[Mapping[str, Mapping[str, Callable[..., None]]]] = {
         "purge": purge,
     },
     "Entities": {"signal": signal, "call": call},
+    "Commands": {"demo": demo},
     "Stores": {"doctor": doctor, "export": export_hub, "import": import_hub},
 }
 """What is not written out below: the commands that talk to a host, or read a store."""

@@ -13,7 +13,7 @@ import msgspec
 from holdfast.errors import StorageError
 from holdfast.storage.sqlite.connection import explain, open_writer
 from holdfast.storage.sqlite.owner_lock import OwnerLock
-from holdfast.storage.sqlite.queries import QUERIES
+from holdfast.storage.sqlite.queries import OFFLINE, QUERIES
 from holdfast.storage.sqlite.snapshot import TABLES, AnyRow, HubRecord, Snapshot
 
 _INSERTS: Final = {
@@ -42,14 +42,14 @@ def restore(path: Path, hub: HubRecord, rows: Iterable[AnyRow]) -> None:
         StorageError: if something is stored there, or it cannot be written.
     """
     with _owning(path) as connection:
-        [is_used] = connection.execute(QUERIES["is_used"]).fetchone()
+        [is_used] = connection.execute(OFFLINE["is_used"]).fetchone()
         if is_used:
             raise StorageError(f"{str(path)!r} is in use already: an import needs a file that is new or empty.")
         connection.execute(QUERIES["create_hub"], {"now": hub.created_at})
         connection.execute(QUERIES["create_node"])
         connection.execute(QUERIES["create_partition"])
         for name in ("hub", "node", "partition"):
-            connection.execute(QUERIES[f"restore_{name}"], msgspec.structs.asdict(hub))
+            connection.execute(OFFLINE[f"restore_{name}"], msgspec.structs.asdict(hub))
         for row in rows:
             connection.execute(_INSERTS[type(row)], msgspec.structs.astuple(row))
 

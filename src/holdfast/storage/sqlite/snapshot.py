@@ -22,7 +22,7 @@ from holdfast.storage.port import (
     TimerRow,
 )
 from holdfast.storage.sqlite.connection import explain, open_reader
-from holdfast.storage.sqlite.queries import QUERIES
+from holdfast.storage.sqlite.queries import OFFLINE, QUERIES
 from holdfast.storage.sqlite.store import instance_row, load_stored
 
 AnyRow: TypeAlias = InstanceRow | HistoryRow | InboxRow | ActivityRow | TimerRow | ChildRow | OperationKeyRow
@@ -70,7 +70,7 @@ class Snapshot:
 
     def hub(self) -> HubRecord | None:
         """Return what the hub is, or None if no host has come up on it yet."""
-        row = self._connection.execute(QUERIES["read_hub"]).fetchone()
+        row = self._connection.execute(OFFLINE["read_hub"]).fetchone()
         if row is None:
             return None
         return msgspec.convert(dict(zip(HubRecord.__struct_fields__, row, strict=True)), HubRecord, strict=False)
@@ -84,7 +84,7 @@ class Snapshot:
         """Return all rows of one of `TABLES`, in the order of its key."""
         kind = TABLES[table]
         names = kind.__struct_fields__
-        for columns in self._connection.execute(QUERIES[f"all_{table}"]):
+        for columns in self._connection.execute(OFFLINE[f"all_{table}"]):
             yield kind(**dict(zip(names, columns, strict=True)))
 
     def instances(self, after: str, limit: int) -> list[InstanceRow]:
@@ -97,21 +97,21 @@ class Snapshot:
 
     def episodes(self, execution_id: str) -> list[tuple[int, str]]:
         """Return the episodes of an execution with their numbers, in order."""
-        return self._connection.execute(QUERIES["episodes"], (execution_id,)).fetchall()
+        return self._connection.execute(OFFLINE["episodes"], (execution_id,)).fetchall()
 
     def orphans(self) -> Iterator[Orphan]:
         """Return what belongs to no instance, or to one that has ended."""
         for table in _ORPHAN_TABLES:
-            for row in self._connection.execute(QUERIES[f"orphaned_{table}"]):
+            for row in self._connection.execute(OFFLINE[f"orphaned_{table}"]):
                 yield _orphan(table, row)
 
     def doubled_executions(self) -> Iterator[tuple[str, str, str]]:
         """Return executions that two instances have, with two of these."""
-        yield from self._connection.execute(QUERIES["doubled_executions"])
+        yield from self._connection.execute(OFFLINE["doubled_executions"])
 
     def messages_to_nobody(self) -> Iterator[tuple[str, int, str]]:
         """Return (instance id, message id, event) of the first message to each orchestration that is not there."""
-        yield from self._connection.execute(QUERIES["messages_to_nobody"])
+        yield from self._connection.execute(OFFLINE["messages_to_nobody"])
 
 
 def _orphan(table: str, row: tuple[Any, ...]) -> Orphan:
