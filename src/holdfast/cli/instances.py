@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import sys
 from datetime import datetime, timedelta
 from itertools import islice
@@ -12,7 +11,8 @@ import typer
 
 from holdfast.cli.connection import DEFAULT_URL, AsJson, Key, Url, with_client
 from holdfast.cli.errors import NOT_FOUND, NOT_WELL, CommandError
-from holdfast.cli.output import Progress, print_fields, print_json, print_table
+from holdfast.cli.output import print_fields, print_json, print_table
+from holdfast.cli.patience import patiently
 from holdfast.cli.selection import (
     CreatedFrom,
     CreatedUntil,
@@ -37,7 +37,6 @@ from holdfast.model.requests import IdPolicy
 from holdfast.model.status import OrchestrationStatus
 
 _PAGE: Final = 100
-_LOOKS_S: Final = 1.0
 
 InstanceId = Annotated[str, typer.Argument(metavar="INSTANCE_ID")]
 Input = Annotated[
@@ -253,17 +252,7 @@ def wait(
 
 
 async def _waited(client: Client, instance_id: str, timeout: timedelta | None) -> InstanceStatus:
-    progress = Progress()
-    waiting = asyncio.create_task(client.wait_until_stopped(instance_id, timeout=timeout))
-    waited_s = 0.0
-    try:
-        while not (await asyncio.wait({waiting}, timeout=_LOOKS_S))[0]:
-            waited_s += _LOOKS_S
-            progress.tell(f"Waiting for {instance_id}: {waited_s:.0f} s")
-        return await waiting
-    finally:
-        waiting.cancel()
-        progress.done()
+    return await patiently(client.wait_until_stopped(instance_id, timeout=timeout), f"Waiting for {instance_id}")
 
 
 def _show_end(ended: InstanceStatus, as_json: bool) -> None:

@@ -14,6 +14,7 @@ from holdfast.cli.confirm import confirm
 from holdfast.cli.connection import DEFAULT_URL, AsJson, Key, Url, with_client
 from holdfast.cli.errors import CommandError
 from holdfast.cli.output import Progress, print_json
+from holdfast.cli.patience import patiently
 from holdfast.cli.selection import (
     CreatedFrom,
     CreatedUntil,
@@ -95,7 +96,9 @@ def purge(
             return await _purge_ids(client, instance_ids, export)
         if not yes:
             await _ask(client, query)
-        return await (client.purge_instances(query) if export is None else _purge_exported(client, query, export))
+        if export is not None:
+            return await _purge_exported(client, query, export)
+        return await patiently(client.purge_instances(query), "Purging")
 
     purged = with_client(url, key, work)
     if as_json:

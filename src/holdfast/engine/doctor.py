@@ -90,10 +90,11 @@ class Rows(Protocol):
 
     def doubled_executions(self) -> Iterable[tuple[str, str, str]]: ...
 
+    def messages_about(self, text: str) -> list[str]:
+        """Return events that wait for anybody and have a text in them, a bounded number."""
+        ...
+
     def messages_to_nobody(self) -> Iterable[tuple[str, int, str]]: ...
-
-
-_Look: TypeAlias = Callable[[str], StoredInstance | None]
 
 
 def check_store(rows: Rows, progress: Callable[[int], None]) -> Iterator[Finding]:
@@ -102,16 +103,12 @@ def check_store(rows: Rows, progress: Callable[[int], None]) -> Iterator[Finding
     Args:
         progress: is told how many instances were checked.
     """
-
-    def look(instance_id: str) -> StoredInstance | None:
-        return next(iter(rows.load([instance_id])), None)
-
     for execution_id, first, second in rows.doubled_executions():
         yield _finding("double", first, f"it has the same execution {execution_id} as {second!r}")
     after, checked = "", 0
     while page := rows.instances(after, _PAGE):
         for stored in rows.load([row.instance_id for row in page]):
-            yield from check_instance(stored, rows.episodes, look)
+            yield from check_instance(stored, rows)
             checked += 1
         progress(checked)
         after = page[-1].instance_id
@@ -127,15 +124,8 @@ def _makes_instance(text: str) -> bool:
         return False
 
 
-def check_instance(
-    stored: StoredInstance, episodes: Callable[[str], list[tuple[int, str]]], look: _Look
-) -> Iterator[Finding]:
-    """Return what is wrong with one instance.
-
-    Args:
-        episodes: the stored episodes of an execution.
-        look: what is stored of another instance.
-    """
+def check_instance(stored: StoredInstance, rows: Rows) -> Iterator[Finding]:
+    """Return what is wrong with one instance."""
     row = stored.row
     if row is None:
         return
@@ -149,17 +139,17 @@ def check_instance(
     for error in (*errors, *message_errors):
         yield _finding("unreadable", row.instance_id, str(error))
     history: list[HistoryEvent] = []
-    found = list(_read_history(row, episodes(row.execution_id), history))
+    found = list(_read_history(row, rows.episodes(row.execution_id), history))
     yield from found
     if errors or message_errors or found:
         return  # what is missing would be reported as wrong
     inbox: list[Any] = [message.event for message in messages]
     if instance.is_entity:
-        yield from _check_lock(instance, inbox, look)
+        yield from _check_lock(instance, inbox, rows)
     else:
         yield from _check_end(instance, history)
         if not instance.is_terminal:
-            yield from _Work(instance, history, inbox, look).findings()
+            yield from _Work(instance, history, inbox, rows).findings()
 
 
 def _finding(rule: str, instance_id: str | None, what: str) -> Finding:
@@ -197,17 +187,17 @@ def _check_end(instance: Instance, history: Sequence[HistoryEvent]) -> Iterator[
         yield _finding("lock", instance.instance_id, "it has ended inside of a critical section")
 
 
-def _check_lock(entity: Instance, inbox: Sequence[HistoryEvent], look: _Look) -> Iterator[Finding]:
+def _check_lock(entity: Instance, inbox: Sequence[HistoryEvent], rows: Rows) -> Iterator[Finding]:
     lock = entity.lock
     if lock is None:
         return
     if any(isinstance(each, EntityUnlockSent) and each.critical_section_id == lock.section_id for each in inbox):
         return
-    holder = look(lock.instance_id)
+    holder = _look(rows, lock.instance_id)
     section = _section_of(holder)
     if section is not None and section.section_id == lock.section_id and not section.is_lost:
         return
-    if not _is_on_its_way(lock.section_id, holder, look):
+    if not _is_on_its_way(lock.section_id, rows):
         yield _finding(
             "lock", entity.instance_id, f"it is locked for {lock.instance_id!r}, which does not hold its lock"
         )
@@ -222,21 +212,20 @@ def _section_of(holder: StoredInstance | None) -> CriticalSectionState | None:
         return None
 
 
-def _is_on_its_way(section_id: str, holder: StoredInstance | None, look: _Look) -> bool:
-    """Whether a message to the holder grants the section, or one to an entity of it asks on; then it is given back."""
-    granted = () if holder is None else _events_of(holder)
-    if any(isinstance(each, EntityLockGranted) and each.critical_section_id == section_id for each in granted):
-        return True
-    section = _section_of(holder)
-    asked = () if section is None else section.lock_set
-    return any(_is_asked(section_id, entity_id, look) for entity_id in asked)
+def _is_on_its_way(section_id: str, rows: Rows) -> bool:
+    """Whether a message asks on for a section, or grants it: one for somebody who is gone is given back by the hub."""
+    for text in rows.messages_about(section_id):
+        try:
+            event = decode_message(text)
+        except CorruptRecordError:
+            continue
+        if isinstance(event, EntityLockRequested | EntityLockGranted) and event.critical_section_id == section_id:
+            return True
+    return False
 
 
-def _is_asked(section_id: str, entity_id: str, look: _Look) -> bool:
-    entity = look(entity_id)
-    return entity is not None and any(
-        isinstance(each, EntityLockRequested) and each.critical_section_id == section_id for each in _events_of(entity)
-    )
+def _look(rows: Rows, instance_id: str) -> StoredInstance | None:
+    return next(iter(rows.load([instance_id])), None)
 
 
 def _events_of(stored: StoredInstance) -> list[Any]:
@@ -246,11 +235,11 @@ def _events_of(stored: StoredInstance) -> list[Any]:
 class _Work:
     """What an orchestration that goes on has asked for, against what there is."""
 
-    def __init__(self, instance: Instance, history: Sequence[Any], inbox: Sequence[Any], look: _Look) -> None:
+    def __init__(self, instance: Instance, history: Sequence[Any], inbox: Sequence[Any], rows: Rows) -> None:
         self._instance = instance
         self._history = history
         self._inbox = inbox
-        self._look = look
+        self._rows = rows
 
     def findings(self) -> Iterator[Finding]:
         instance = self._instance
@@ -297,7 +286,7 @@ class _Work:
     def _wrong_children(self) -> Iterator[Finding]:
         told = {event.task_scheduled_id for event in self._inbox if isinstance(event, _CHILD_ENDS)}
         for number, child in self._instance.children.items():
-            stored = self._look(child.child_instance_id)
+            stored = _look(self._rows, child.child_instance_id)
             if number in told or (stored is not None and stored.messages):
                 continue
             if stored is None or stored.row is None:
@@ -322,7 +311,7 @@ class _Work:
         for call in self._history:
             if not isinstance(call, EntityOperationCalled) or call.request_id in answered:
                 continue
-            target = self._look(call.target_instance_id)
+            target = _look(self._rows, call.target_instance_id)
             waiting = () if target is None else _events_of(target)
             if not any(getattr(each, "request_id", "") == call.request_id for each in waiting):
                 yield self._found(
@@ -335,10 +324,10 @@ class _Work:
         if section is None or section.is_lost or self._inbox:
             return  # a message may be what grants the lock, or says that it was broken
         if not section.is_granted:
-            if not any(_is_asked(section.section_id, each, self._look) for each in section.lock_set):
+            if not _is_on_its_way(section.section_id, self._rows):
                 yield self._found("lock", f"it waits for the locks of {section.lock_set}, and nobody passes them on")
             return
         for entity_id in section.lock_set:
-            entity = self._look(entity_id)
+            entity = _look(self._rows, entity_id)
             if entity is None or entity.row is None or section.section_id not in (entity.row.lock or ""):
                 yield self._found("lock", f"it believes to hold the lock of {entity_id}, and does not")

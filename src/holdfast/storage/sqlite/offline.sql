@@ -106,3 +106,7 @@ WHERE substr(instance_id, 1, 1) <> '@'
     SELECT min(message_id) FROM inbox
     WHERE instance_id NOT IN (SELECT instance_id FROM instance) GROUP BY instance_id)
 ORDER BY message_id;
+
+-- name: messages_about
+-- Messages to anybody with a text in them.
+SELECT event FROM inbox WHERE instr(event, ?) > 0 LIMIT 1000;

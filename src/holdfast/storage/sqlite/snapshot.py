@@ -109,6 +109,10 @@ class Snapshot:
         """Return executions that two instances have, with two of these."""
         yield from self._connection.execute(OFFLINE["doubled_executions"])
 
+    def messages_about(self, text: str) -> list[str]:
+        """Return messages to anybody that have a text in them, at most 1,000."""
+        return [row[0] for row in self._connection.execute(OFFLINE["messages_about"], (text,))]
+
     def messages_to_nobody(self) -> Iterator[tuple[str, int, str]]:
         """Return (instance id, message id, event) of the first message to each orchestration that is not there."""
         yield from self._connection.execute(OFFLINE["messages_to_nobody"])
