@@ -16,6 +16,7 @@ PUBLIC = {
     "Activity",
     "ActivityContext",
     "App",
+    "BulkProgress",
     "CancelledError",
     "Client",
     "CommitFailedError",

@@ -46,6 +46,7 @@ from holdfast.errors import (
     WaitTimeoutError,
 )
 from holdfast.host import Host
+from holdfast.model.bulk import BulkProgress
 from holdfast.model.entities import Entity, EntityFunction
 from holdfast.model.failure import FailureDetails
 from holdfast.model.http_call import DurableHttpResponse
@@ -68,6 +69,7 @@ __all__ = [
     "Activity",
     "ActivityContext",
     "App",
+    "BulkProgress",
     "CancelledError",
     "Client",
     "CommitFailedError",

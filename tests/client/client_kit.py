@@ -159,9 +159,9 @@ async def serving(store: str, **settings: Any) -> AsyncGenerator[Served]:
 
 
 @contextlib.asynccontextmanager
-async def on_port(served: Served) -> AsyncGenerator[str]:
+async def on_port(served: Served, port: int = 0) -> AsyncGenerator[str]:
     """Serve a host on a port of this machine; return its URL."""
-    with contextlib.closing(bind("127.0.0.1", 0)) as listener:
+    with contextlib.closing(bind("127.0.0.1", port)) as listener:
         server = HttpServer(served.host.http_app(KEY, loopback_only=True), listener)
         job = asyncio.create_task(server.serve())
         try:

@@ -7,10 +7,12 @@ from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+import msgspec
 import pytest
 from client_kit import APPROVAL, AT_ONCE, SOON, WAYS, Order, Receipt, Served, serving
 
 from holdfast import (
+    BulkProgress,
     EntityId,
     EntityQuery,
     EntitySignal,
@@ -473,5 +475,20 @@ def test_lists_counts_and_purges(talk: Talk) -> None:
         assert await client.purge_instances(InstanceQuery()) == 2
         assert await client.count_instances(InstanceQuery(name="buy")) == {}
         await raised(InvalidInputError, client.list_instances(InstanceQuery(id_prefix="\n")))
+
+    talk(scenario)
+
+
+def test_bulk_jobs(talk: Talk) -> None:
+    async def scenario(client: Any, served: Served) -> None:
+        for number in range(3):
+            await client.start_new("approve", instance_id=f"a{number}")
+        job = await client.start_bulk("terminate", InstanceQuery(name="approve"), "enough")
+        near = served.host.client.get_handle(served.functions.approve, job.instance_id)
+        progress = await job.wait_for_completion(timeout=SOON)
+        assert type(progress) is BulkProgress
+        assert (await near.get_status()).output == msgspec.to_builtins(progress)
+        assert (await client.wait_until_stopped("a0", timeout=SOON)).output == "enough"
+        await raised(InvalidInputError, client.start_bulk("explode", InstanceQuery()))
 
     talk(scenario)

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import random
 from collections.abc import AsyncIterator, Awaitable, Callable
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import httpx
 import msgspec
 import pytest
-from client_kit import KEY, SOON, on_port, serving
+from client_kit import KEY, SOON, on_port, serving, sqlite
+from starlette.applications import Starlette
+from starlette.routing import Mount
 
 from holdfast import (
     Client,
@@ -20,6 +24,7 @@ from holdfast import (
     EntityId,
     EntitySignal,
     HoldfastError,
+    HostStoppedError,
     HostUnreachableError,
     InstanceNotRunningError,
     InstanceQuery,
@@ -27,6 +32,7 @@ from holdfast import (
     Limits,
     PayloadError,
     PayloadTooLargeError,
+    StorageError,
     WaitTimeoutError,
     connect,
 )
@@ -35,6 +41,7 @@ from holdfast.client.protocol import HUB_PATH, METHODS, WAIT_S_MAX, Refusal
 from holdfast.client.remote import RemoteTaskHub
 from holdfast.client.wire_errors import to_wire
 from holdfast.codec.converter import JsonConverter
+from holdfast.errors import CorruptRecordError
 from holdfast.model.history import EntityOperationCompleted, EventRaised, TimerFired, UpdateCompleted
 from holdfast.model.status import OrchestrationState, OrchestrationStatus
 
@@ -188,6 +195,35 @@ def test_a_keyed_write_without_an_answer_may_have_been_done() -> None:
     with pytest.raises(CommitFailedError, match="start_orchestration: gone") as error:
         ask(Script(LOST, LOST, LOST), lambda client: client.start_new("x"))
     assert error.value.outcome_unknown
+
+
+@pytest.mark.parametrize(
+    "error", [HostStoppedError("It is stopping."), StorageError("It is closed."), CommitFailedError("It is full.")]
+)
+def test_what_passes_is_waited_for_where_that_is_safe(error: HoldfastError) -> None:
+    said = refused(error, 503)
+    assert ask(Script(said, UNSENT, told(DONE)), lambda client: client.wait_for_completion("one")) == 7
+    ask(Script(said, NOTHING), lambda client: client.start_new("x"))
+    with pytest.raises(type(error), match=str(error)):
+        ask(Script(said), lambda client: client.terminate("one"))
+    with pytest.raises(type(error), match=str(error)):
+        ask(Script(said, said, said), lambda client: client.get_status("one"))
+
+
+def test_what_does_not_pass_is_told_at_once() -> None:
+    with pytest.raises(CorruptRecordError):
+        ask(Script(refused(CorruptRecordError("It cannot be read."), 500)), lambda client: client.get_status("one"))
+
+
+def test_pauses_grow_up_to_a_limit() -> None:
+    script = Script(*[UNSENT] * 9)
+
+    async def main() -> None:
+        await script.client(attempts_max=9).terminate("one")
+
+    with pytest.raises(HostUnreachableError):
+        asyncio.run(main())
+    assert script.pauses_s == pytest.approx([0.1, 0.3, 0.9, 2.7, 5, 5, 5, 5])
 
 
 # Refusals of a repetition
@@ -369,6 +405,20 @@ def test_the_key_is_in_a_header_and_never_in_the_url() -> None:
     assert str(request.url) == f"https://host/prefix{HUB_PATH}/get_state"
 
 
+def test_a_host_that_is_mounted_is_found_below_its_prefix() -> None:
+    async def main() -> None:
+        async with serving("memory://") as served:
+            site = httpx.ASGITransport(Starlette(routes=[Mount("/durable", served.host.http_app(KEY))]))
+            async with connect("http://localhost/durable/", key=KEY, transport=site) as client:
+                run = await client.start_new("buy", {"item": "tea"})
+                assert await run.wait_for_completion(timeout=SOON) == {"text": "2 x tea"}
+            async with connect("http://localhost", key=KEY, transport=site) as client:
+                with pytest.raises(ConfigurationError, match="mounted"):
+                    await client.get_status("one")
+
+    asyncio.run(main())
+
+
 def test_a_redirect_is_not_followed() -> None:
     def answer(request: httpx.Request) -> httpx.Response:
         assert request.url.host == "host"
@@ -448,6 +498,67 @@ def test_a_connection_that_breaks_leaves_the_outcome_unknown() -> None:
             with pytest.raises(HostUnreachableError):
                 await client.get_status("one")
             assert len(heard) == 3
+
+    asyncio.run(main())
+
+
+class Lossy(httpx.AsyncBaseTransport):
+    """Loses requests and answers as a seed says."""
+
+    def __init__(self, inner: httpx.AsyncBaseTransport, chance: random.Random) -> None:
+        self._inner = inner
+        self._chance = chance
+        self.lost = 0
+
+    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+        fate = self._chance.choice(["sent", "sent", "unsent", "lost"])
+        if fate == "unsent":
+            raise httpx.ConnectError("unsent")
+        response = await self._inner.handle_async_request(request)
+        if fate == "lost":
+            self.lost += 1
+            raise httpx.ReadError("lost")
+        return response
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_what_is_repeated_is_done_once(seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("holdfast.client.remote._PAUSE_S_MAX", 0.001)
+    monkeypatch.setattr("holdfast.client.remote._PAUSE_S", 0.001)
+
+    async def main() -> None:
+        async with serving("memory://") as served:
+            lossy = Lossy(httpx.ASGITransport(served.host.http_app()), random.Random(seed))
+            async with connect("http://localhost", transport=lossy, attempts_max=40) as client:
+                cart = await client.start_new("cart", instance_id="cart")
+                for number in range(1, 11):
+                    assert await client.call_entity(COUNTER, "add", 1) == 2 * number - 1
+                    await client.signal_entity(COUNTER, "add", 1, key=f"signal-{number}")
+                    assert await cart.update("add", f"item {number}") == number
+                    run = await client.start_new("buy", {"item": "tea"})
+                    assert await run.wait_for_completion(timeout=SOON) == {"text": "2 x tea"}
+                await cart.raise_event("checkout", key="once")
+                assert len(await cart.wait_for_completion(timeout=SOON)) == 10
+                assert await client.call_entity(COUNTER, "get") == 20
+                assert sum((await client.count_instances()).values()) == 11
+        assert lossy.lost > 10
+
+    asyncio.run(main())
+
+
+def test_a_wait_outlives_its_host(tmp_path: Path) -> None:
+    async def main() -> None:
+        async with serving(sqlite(tmp_path)) as served, on_port(served) as url:
+            await served.host.client.start_new("approve", instance_id="one")
+            connection = connect(url, key=KEY, attempts_max=30)
+            client = await connection.__aenter__()
+            waiting = asyncio.create_task(client.wait_for_completion("one", timeout=SOON))
+            await asyncio.sleep(0)
+            await served.host.stop()
+        async with serving(sqlite(tmp_path)) as served, on_port(served, int(url.rpartition(":")[2])):
+            await served.host.client.raise_event("one", "Approval", {"item": "tea"})
+            assert await waiting == {"item": "tea"}
+            await connection.__aexit__(None, None, None)
 
     asyncio.run(main())
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import inspect
 import re
 import subprocess
@@ -21,6 +22,7 @@ from holdfast import (
     App,
     Client,
     ConfigurationError,
+    Host,
     HostStoppedError,
     HostUnreachableError,
     InstanceNotFoundError,
@@ -117,6 +119,16 @@ def test_it_can_be_used_beside_another_loop(hosted: SyncClient) -> None:
     assert asyncio.run(view()) == {"text": "2 x tea"}
 
 
+def test_an_iteration_may_be_left(hosted: SyncClient) -> None:
+    for number in range(3):
+        hosted.start_new("approve", instance_id=f"a{number}")
+    for found in hosted.iterate_instances():
+        assert found.instance_id == "a0"
+        break
+    gc.collect()  # what is left over is finished on the loop, without a warning
+    assert [each.instance_id for each in hosted.iterate_instances()] == ["a0", "a1", "a2"]
+
+
 # Closing
 
 
@@ -134,6 +146,24 @@ def test_a_closed_client_says_so() -> None:
     for use in (lambda: client.get_status("one"), handle.get_status):
         with pytest.raises(HostStoppedError, match="closed"):
             use()
+
+
+def test_what_goes_wrong_as_a_host_is_left_is_raised_by_whoever_closes_it() -> None:
+    class Stubborn:
+        def __init__(self) -> None:
+            self.host = make_app(Switch())[0].host("memory://")
+
+        async def __aenter__(self) -> Host:
+            return await self.host.__aenter__()
+
+        async def __aexit__(self, *error: Any) -> None:
+            await self.host.stop()
+            raise OSError("the disk is gone")
+
+    client = SyncClient.hosting(Stubborn())
+    assert client.get_status("one") is None
+    with pytest.raises(OSError, match="the disk is gone"):
+        client.close()
 
 
 def test_a_client_of_a_host_that_has_stopped_says_so() -> None:

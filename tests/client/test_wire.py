@@ -188,6 +188,7 @@ HOSTILE: list[tuple[str, object, str]] = [
         {"requests": [{"instance_id": "@counter@a", "operation": "get", "due_at": NOW, "due_in": "PT1S"}]},
         "due",
     ),
+    ("call_entity", {"request": {"instance_id": "@counter@a", "operation": "get"}}, "needs a key"),
     ("get_entity", {"instance_id": "one"}, "entity id"),
     ("break_lock", {"instance_id": "one"}, "entity id"),
     ("list_entities", {"wanted": {"prefix": ""}, "after": "", "limit": 10}, "prefix"),
@@ -244,6 +245,8 @@ def test_a_wait_says_not_yet_and_what_is_not_there_is_not_found() -> None:
             assert (answer.status_code, answer.content) == (202, b"")
             for path in ("nothing", "get_state/more", ""):
                 assert (await http.post(f"{HUB_PATH}/{path}", json={})).status_code == 404
+            form = await http.post(f"{HUB_PATH}/get_state", data={"instance_id": "one"})
+            assert (form.status_code, "application/json" in form.text) == (400, True)
             assert (await http.get(f"{HUB_PATH}/get_state")).status_code in (404, 405)
             http.headers.pop("x-functions-key")
             assert (await http.post(f"{HUB_PATH}/get_state", json={"instance_id": "one"})).status_code == 401

@@ -38,9 +38,10 @@ async def running(
     config = config or HostConfig(drain_s=0.2)
     converter = JsonConverter(payload_bytes_max=config.limits.payload_bytes_max)
     engine = Engine(app.registry, store, converter, config, clock)
+    client = Client(LocalTaskHub(engine), converter, config.limits)
     await engine.start()
     try:
-        yield Run(engine, Client(LocalTaskHub(engine), converter, config.limits), store)
+        yield Run(engine, client, store)
     finally:
         await engine.stop()
 

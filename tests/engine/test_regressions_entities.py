@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from engine_kit import SOON, FailingStore, Run, SlowStore, eventually, until
+from engine_kit import SOON, FailingStore, Run, SlowStore, eventually, running, until
 from entity_kit import MakeStore, Outside, entries, has_entries, ledger, make_entities, note, on
 from test_entity_schedules import SetClock
 
@@ -28,6 +28,7 @@ from holdfast import (
 )
 from holdfast.codec.history import encode_record
 from holdfast.engine import engine as engine_module
+from holdfast.errors import CommitFailedError
 from holdfast.hub.instance import LockHolder
 from holdfast.storage.memory import MemoryData, MemoryStore
 from holdfast.storage.open_store import open_store
@@ -393,3 +394,19 @@ def test_what_an_operation_begins_by_the_client_does_not_run_in_its_context(make
         await first
 
     on(make_store(), app, scenario)
+
+
+def test_a_signal_at_the_moment_of_a_failure_is_answered() -> None:
+    """It was about to look for its entity in memory that had just been given up, and waited for ever."""
+
+    async def main() -> None:
+        async with running(make_entities(Outside()), MemoryStore()) as run:
+            signal = asyncio.create_task(
+                run.client.signal_entity(ledger("absent"), "note", "it", due=timedelta(days=1))
+            )
+            await asyncio.sleep(0)
+            run.engine.node.fail(StorageError("planted"))
+            with pytest.raises(CommitFailedError, match="nothing of this request was stored"):
+                await asyncio.wait_for(signal, SOON.total_seconds())
+
+    asyncio.run(main())

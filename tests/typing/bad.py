@@ -25,6 +25,7 @@ from holdfast import (
     Orchestrator,
     RetryContext,
     RetryPolicy,
+    SyncClient,
     race,
     select,
     when_all,
@@ -215,6 +216,16 @@ async def client_mistakes(client: Client) -> None:
     await client.signal_entity(EntityId(Counter, "clicks"), Counter.add, "five")  # E: wrong argument of a signal
     state: Account | None = await client.read_entity_state(EntityId(Counter, "clicks"))  # E: state of another entity
     print(number, state)
+
+
+def sync_client_mistakes(client: SyncClient) -> None:
+    client.start_new(purchase, "seven")  # E: wrong start input
+    client.start_new(purchase, 7, id="order-7")  # E: unknown option of a start
+    text: int = client.start_new(purchase, 7).wait_for_completion()  # E: wrong result of an orchestration
+    client.raise_event("order-7", APPROVAL, "yes")  # E: wrong event payload
+    client.call_entity(EntityId(Counter, "clicks"), Counter.add, "five")  # E: wrong argument of a client's call
+    SyncClient.connect("https://host", timeout=5)  # E: unknown option of a connection
+    print(text)
 
 
 async def client_mistakes_with_entities(client: Client) -> None:

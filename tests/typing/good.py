@@ -43,10 +43,13 @@ from holdfast import (
     RetryContext,
     RetryPolicy,
     Saga,
+    SyncClient,
+    SyncOrchestrationHandle,
     TaskFailedError,
     TaskGroup,
     TimerTask,
     activity_context,
+    connect,
     entity_context,
     race,
     select,
@@ -568,6 +571,35 @@ async def use_entities(client: Client) -> None:
     assert_type([each.entity_id.key async for each in client.iterate_entities()], list[str])
     assert_type(await client.break_lock(by_name), LockState | None)
     assert_type(await client.clean_entities(idle_for=timedelta(days=1)), EntitiesRemoved)
+
+
+async def use_remote_client() -> None:
+    async with connect("https://orders.example.com", key="k", timeout_s=10, limits=Limits()) as client:
+        assert_type(client, Client)
+        assert_type(await (await client.start_new(purchase, Order("tea"))).wait_for_completion(), str)
+
+
+def use_sync_client(running: Host) -> None:
+    with SyncClient.connect("https://orders.example.com", key="k", attempts_max=2) as client:
+        run = client.start_new(purchase, Order("tea"), instance_id="order-7")
+        assert_type(run, SyncOrchestrationHandle[str])
+        assert_type(run.wait_for_completion(timeout=timedelta(minutes=1)), str)
+        assert_type(client.start_new(hello_cities).wait_for_completion(), list[str])
+        assert_type(client.get_handle(purchase, "order-7").wait_for_completion(), str)
+        run.raise_event(NUMBERS, [1, 2])
+        client.raise_event(run.instance_id, APPROVAL, Approval("ann", granted=True))
+        client.raise_event(run.instance_id, "by name", data=1)
+        assert_type(run.get_status(), InstanceStatus | None)
+        counter, ann = EntityId(Counter, "clicks"), EntityId(Mailbox, "ann")
+        client.signal_entity(counter, Counter.add, 1)
+        assert_type(client.call_entity(counter, Counter.add, 1), int)
+        assert_type(client.call_entity(ann, Mailbox.fetch), list[str])
+        assert_type(client.read_entity_state(counter), Counter | None)
+        assert_type([each.entity_id.key for each in client.iterate_entities()], list[str])
+        assert_type([each.instance_id for each in client.iterate_instances()], list[str])
+    assert_type(running.sync_client, SyncClient)
+    with SyncClient.hosting(app.host("memory://")) as hosting:
+        assert_type(hosting.get_handle(purchase, "order-7"), SyncOrchestrationHandle[str])
 
 
 @app.route("/orders", methods=["POST"])

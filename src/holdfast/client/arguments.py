@@ -132,6 +132,11 @@ class CallEntity(Waiting, frozen=True, kw_only=True):
 
     request: WireOperation
 
+    def checked(self, limits: Limits) -> OperationRequest:
+        if self.request.key is None:
+            raise InvalidInputError("A call from afar needs a key: it is asked for again until there is an answer.")
+        return self.request.checked(limits)
+
 
 class GetEntity(OfInstance, frozen=True, kw_only=True):
     def checked(self) -> GetEntity:

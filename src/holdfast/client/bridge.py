@@ -93,13 +93,17 @@ class _Worker:
         self._opened: concurrent.futures.Future[tuple[asyncio.AbstractEventLoop, Client, asyncio.Event]] = (
             concurrent.futures.Future()
         )
+        self._error: BaseException | None = None
         # A daemon: a script that forgets to close its client must end all the same.
         self._thread = threading.Thread(target=self._run, name="holdfast-client", daemon=True)
         self._thread.start()
         self.loop, self.client, self._leave = self._opened.result()
 
     def _run(self) -> None:
-        asyncio.run(self._serve())
+        try:
+            asyncio.run(self._serve())
+        except BaseException as error:  # raised by whoever closes the client
+            self._error = error
 
     async def _serve(self) -> None:
         leave = asyncio.Event()
@@ -113,10 +117,13 @@ class _Worker:
             self._opened.set_exception(error)
 
     def stop(self) -> None:
+        """Leave the client; raises what leaving it raises."""
         with contextlib.suppress(RuntimeError):  # the loop has ended
             self.loop.call_soon_threadsafe(self._leave.set)
         if threading.current_thread() is not self._thread:
             self._thread.join()
+        if self._error is not None:
+            raise self._error
 
 
 def run_on(loop: asyncio.AbstractEventLoop, begin: Callable[[], Coroutine[Any, Any, T]]) -> T:

@@ -119,8 +119,8 @@ class Client(EntityOperations, Instances, Lifecycle):
         """Return a handle for an orchestration that was started elsewhere; nothing is checked."""
         return OrchestrationHandle(self, validate_instance_id(instance_id), orchestrator.output_type)
 
-    def _handle(self, instance_id: str) -> OrchestrationHandle[Any]:
-        return OrchestrationHandle(self, instance_id, Any)
+    def _handle(self, instance_id: str, output_type: Any = Any) -> OrchestrationHandle[Any]:
+        return OrchestrationHandle(self, instance_id, output_type)
 
     async def get_status(self, instance_id: str) -> InstanceStatus | None:
         """Return the state of an instance, or None if there is none."""

@@ -60,6 +60,10 @@ class HttpExchange:
         if key is not None:
             headers["x-functions-key"] = key
 
+        # Made once, and only if it is needed: to read all the authorities takes longer than many requests.
+        needs_ssl = transport is None and url.startswith("https:")
+        trusted = ssl_context or (httpx.create_ssl_context(trust_env=False) if needs_ssl else False)
+
         def pool() -> httpx.AsyncClient:
             return httpx.AsyncClient(
                 headers=headers,
@@ -68,7 +72,7 @@ class HttpExchange:
                 trust_env=False,
                 limits=httpx.Limits(max_connections=connections_max, keepalive_expiry=_IDLE_S_MAX),
                 transport=transport,
-                verify=True if ssl_context is None else ssl_context,
+                verify=trusted,
             )
 
         self._requests, self._waits = pool(), pool()

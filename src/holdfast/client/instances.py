@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import AsyncIterator, Iterable, Mapping
 from datetime import datetime
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final, get_args
 
 import msgspec
 
 from holdfast.client.port import TaskHub
 from holdfast.client.status import InstanceStatus
 from holdfast.errors import InvalidInputError
+from holdfast.model.bulk import BULK, BulkAction, BulkProgress, BulkRequest
 from holdfast.model.converter import DataConverter
-from holdfast.model.ids import is_entity, validate_instance_id
+from holdfast.model.ids import NewId, is_entity, validate_instance_id
 from holdfast.model.limits import Limits
 from holdfast.model.refs import Orchestrator, validate_name
-from holdfast.model.requests import InstanceFilter, check_instant, check_tags
+from holdfast.model.requests import InstanceFilter, StartRequest, check_instant, check_tags
 from holdfast.model.status import OrchestrationStatus
+
+if TYPE_CHECKING:
+    from holdfast.client.client import OrchestrationHandle
 
 PAGE_INSTANCES_MAX: Final = 1_000
 """Instances in one page of a list, or of a purge."""
@@ -66,6 +71,7 @@ class Instances:
     _hub: TaskHub
     _converter: DataConverter
     _limits: Limits
+    _new_id: NewId
 
     async def list_instances(
         self, query: InstanceQuery | None = None, *, limit: int = 100, continuation_token: str | None = None
@@ -122,6 +128,33 @@ class Instances:
             if page.next_after is None:
                 return purged
             after = page.next_after
+
+    async def start_bulk(
+        self, action: BulkAction, query: InstanceQuery, reason: str | None = None
+    ) -> OrchestrationHandle[BulkProgress]:
+        """Do something with all orchestrations that a query finds, as a job that survives crashes and restarts.
+
+        The job is an orchestration itself: its custom status is a `BulkProgress`, as is its result; it can be
+        suspended, resumed and cancelled, and leaves other bulk jobs alone. What starts meanwhile may be found or not.
+
+        Args:
+            action: `terminate`, `cancel`, `suspend`, `resume`, `rewind` or `purge`. Only instances in a state for it
+                are looked at.
+
+        Raises:
+            InvalidInputError: if the action or the query cannot be meant.
+            OverloadedError: if too much waits to be stored.
+        """
+        if action not in get_args(BulkAction):
+            raise InvalidInputError(f"action={action!r:.40} must be one of {', '.join(get_args(BulkAction))}.")
+        text = None if reason is None else self._converter.encode(reason)
+        job = BulkRequest(action=action, wanted=self._filter(query), reason=text)
+        request = StartRequest(name=BULK, instance_id=self._new_id(), input=self._converter.encode(job), is_new_id=True)
+        await self._hub.start_orchestration(request)
+        return self._handle(request.instance_id, BulkProgress)
+
+    @abstractmethod
+    def _handle(self, instance_id: str, output_type: Any = Any) -> OrchestrationHandle[Any]: ...
 
     def _filter(self, query: InstanceQuery | None) -> InstanceFilter:
         query = query or InstanceQuery()

@@ -121,7 +121,7 @@ CALL_ENTITY: Final[Method[CallEntity, OperationAnswer]] = Method(
     "call_entity",
     CallEntity,
     OperationAnswer,
-    lambda hub, a, limits: hub.call_entity(a.request.checked(limits), a.timeout),
+    lambda hub, a, limits: hub.call_entity(a.checked(limits), a.timeout),
 )
 GET_ENTITY: Final[Method[GetEntity, EntityState | None]] = Method(
     "get_entity", GetEntity, EntityState | None, lambda hub, a, _: hub.get_entity(a.checked().instance_id)

@@ -40,12 +40,15 @@ from holdfast.client.wire_requests import Sendable, WireOperation, WireStart
 from holdfast.errors import (
     CommitFailedError,
     ConfigurationError,
+    CorruptRecordError,
     HoldfastError,
+    HostStoppedError,
     HostUnreachableError,
     InstanceNotRunningError,
     InvalidInputError,
     PayloadError,
     PayloadTooLargeError,
+    StorageError,
 )
 from holdfast.model.exported import ExportedHistory
 from holdfast.model.history import (
@@ -74,7 +77,8 @@ R = TypeVar("R")
 _OK: Final = 200
 _NOT_YET: Final = 202
 _PAUSE_S: Final = 0.1
-"""Before a request is repeated for the first time; each later pause is three times as long."""
+"""Before a request is repeated for the first time; each later pause is three times as long, up to a limit."""
+_PAUSE_S_MAX: Final = 5.0
 
 
 class NotYet:
@@ -237,10 +241,10 @@ class RemoteTaskHub:
         Args:
             was_asked: the host has got it before.
         """
-        trouble: NotSentError | AnswerLostError | None = None
+        trouble: NotSentError | AnswerLostError | HostStoppedError | StorageError | None = None
         for attempt in range(self._attempts_max):
             if attempt:
-                await self._sleep(_PAUSE_S * 3 ** (attempt - 1))
+                await self._sleep(_pause_s(attempt))
             try:
                 return await self._once(method, arguments, wait_s)
             except NotSentError as error:
@@ -249,10 +253,16 @@ class RemoteTaskHub:
                 trouble, was_asked = error, True
                 if not arguments.is_repeatable:
                     break
+            except (HostStoppedError, StorageError) as error:  # it may pass: a restart, a disk that is full
+                trouble, was_asked = error, True
+                if not arguments.is_repeatable or isinstance(error, CorruptRecordError):
+                    break
             except InstanceNotRunningError as refusal:
                 if was_asked and not arguments.is_read:
                     raise _DoneBeforeError(refusal) from refusal
                 raise
+        if isinstance(trouble, HoldfastError):
+            raise trouble
         if was_asked and not arguments.is_read:
             self._unknown(f"{method.name}: {trouble}", trouble)
         raise HostUnreachableError(
@@ -311,6 +321,14 @@ class RemoteTaskHub:
             "Look at the status first, then repeat it; a key would let it be repeated without a second effect.",
             outcome_unknown=True,
         ) from cause
+
+
+def _pause_s(attempt: int) -> float:
+    """Return how long to wait before an attempt, of which the first is number 0."""
+    pause_s = _PAUSE_S
+    for _ in range(attempt - 1):
+        pause_s = min(3 * pause_s, _PAUSE_S_MAX)
+    return pause_s
 
 
 class _DoneBeforeError(HoldfastError):

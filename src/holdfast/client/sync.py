@@ -144,7 +144,7 @@ class SyncClient(SyncEntityOperations, SyncInstances):
         self, instance_id: str, event: ExternalEvent[Any] | str, data: Any = None, *, key: str | None = None
     ) -> None:
         """See `Client.raise_event`."""
-        self._bridge.run(lambda client: client.raise_event(instance_id, event, data, key=key))  # type: ignore[arg-type]  # an overload each
+        self._bridge.run(lambda client: client.raise_event(instance_id, event, data, key=key))
 
     def cancel(self, instance_id: str, reason: str | None = None) -> None:
         """See `Client.cancel`."""

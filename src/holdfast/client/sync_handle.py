@@ -38,7 +38,7 @@ class SyncOrchestrationHandle(Generic[O_co]):
     @overload
     def raise_event(self, event: str, data: Any = None, *, key: str | None = None) -> None: ...
     def raise_event(self, event: ExternalEvent[Any] | str, data: Any = None, *, key: str | None = None) -> None:
-        self._run(lambda handle: handle.raise_event(event, data, key=key))  # type: ignore[arg-type]  # an overload each
+        self._run(lambda handle: handle.raise_event(event, data, key=key))
 
     def cancel(self, reason: str | None = None) -> None:
         self._run(lambda handle: handle.cancel(reason))

@@ -7,6 +7,8 @@ from collections.abc import Iterator
 from holdfast.client.bridge import Bridge, iterate
 from holdfast.client.instances import InstancePage, InstanceQuery
 from holdfast.client.status import InstanceStatus
+from holdfast.client.sync_handle import SyncOrchestrationHandle
+from holdfast.model.bulk import BulkAction, BulkProgress
 from holdfast.model.status import OrchestrationStatus
 
 
@@ -38,3 +40,10 @@ class SyncInstances:
     def purge_instances(self, query: InstanceQuery) -> int:
         """See `Client.purge_instances`."""
         return self._bridge.run(lambda client: client.purge_instances(query))
+
+    def start_bulk(
+        self, action: BulkAction, query: InstanceQuery, reason: str | None = None
+    ) -> SyncOrchestrationHandle[BulkProgress]:
+        """See `Client.start_bulk`."""
+        job = self._bridge.run(lambda client: client.start_bulk(action, query, reason))
+        return SyncOrchestrationHandle(self._bridge, job.instance_id, BulkProgress)

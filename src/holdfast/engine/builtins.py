@@ -1,4 +1,4 @@
-"""The activities that come with Holdfast: so far, the one that sends the requests of `ctx.call_http`."""
+"""The activities that come with Holdfast: one sends the requests of `ctx.call_http`, one does pages of bulk jobs."""
 
 from __future__ import annotations
 
@@ -20,6 +20,10 @@ class Builtins:
 
         http = AsyncActivity[DurableHttpRequest, DurableHttpResponse](HTTP_ACTIVITY, send_request, "request")
         self._activities: dict[str, Activity[Any, Any]] = {HTTP_ACTIVITY: http}
+
+    def add(self, activity: Activity[Any, Any]) -> None:
+        """Add one that needs the task hub, which is made of the engine."""
+        self._activities[activity.name] = activity
 
     def find(self, name: str) -> Activity[Any, Any] | None:
         return self._activities.get(name)

@@ -43,6 +43,8 @@ async def change_instance(
 
     find = functools.partial(node.loader.with_resident, instance_id, arrived, refused, is_new=is_new)
     node.context.run(node.guarded, instance_id, find)
+    if node.is_abandoned:  # it does nothing any more, and would never call back
+        refused(CommitFailedError("The host had to start again; nothing of this request was stored."))
     lsn, refusal = await changed
     await node.journal.durable(lsn)
     if refusal is not None:

@@ -107,6 +107,11 @@ class Node:
         self.batches = Batches(self, worker)
 
     @property
+    def is_abandoned(self) -> bool:
+        """Whether it was given up, and another one is in its place, or none."""
+        return self._is_abandoned
+
+    @property
     def is_quiet(self) -> bool:
         """Whether nothing is being read, stepped or stored at this moment."""
         return self.loader.is_idle and self._turns.is_idle and self.batches.is_idle and self.journal.is_settled

@@ -9,6 +9,7 @@ from datetime import timedelta
 import msgspec
 
 from holdfast.client.timeouts import not_stopped, not_updated
+from holdfast.engine.bulk import bulk_activity
 from holdfast.engine.changes import change_instance
 from holdfast.engine.engine import Engine
 from holdfast.engine.entity_requests import EntityRequests
@@ -64,11 +65,15 @@ _TRIGGERS: dict[type[MessageEvent], Trigger] = {
 
 
 class LocalTaskHub:
-    """Implements the port of the client room over an engine in this process."""
+    """Implements the port of the client room over an engine in this process, which starts after this was made.
+
+    By then the engine has the activity of bulk jobs, which is a client of this hub.
+    """
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
         self._entities = EntityRequests(engine, self._admitting_node)
+        engine.builtins.add(bulk_activity(self, engine.clock))
 
     async def start_orchestration(self, request: StartRequest) -> None:
         version = request.version or self._engine.config.default_version

@@ -15,7 +15,7 @@ from holdfast.client.protocol import HUB_PATH, METHODS, Refusal, bounded_wait
 from holdfast.client.wire_errors import to_wire
 from holdfast.engine.config import HostConfig
 from holdfast.errors import HoldfastError, InstanceError, InvalidInputError, WaitTimeoutError
-from holdfast.http.body import BoundedBodies
+from holdfast.http.body import BoundedBodies, media_type
 from holdfast.http.errors import Readiness, error_response, json_response, retry_headers, status_of
 from holdfast.model.limits import Limits
 
@@ -45,6 +45,8 @@ class HubEndpoint:
         if name not in METHODS:
             return error_response(404, f"A hub has no method {name[:60]!r}")
         try:
+            if media_type(request) != "application/json":  # which no form of a web page can send
+                raise InvalidInputError("The arguments of a method are sent with Content-Type: application/json.")
             return await self._call(name, await request.body())
         except HoldfastError as error:
             status = status_of(error, self._host)

@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 from holdfast.errors import ConfigurationError, NotRegisteredError, VersionMismatchError
 from holdfast.model.entities import EntityDefinition
 from holdfast.model.refs import Activity, Orchestrator
+from holdfast.registry.bulk import BULK_ORCHESTRATOR
 
 V = TypeVar("V", Activity[Any, Any], Orchestrator[Any, Any])
 R = TypeVar("R", bound=Activity[Any, Any] | Orchestrator[Any, Any] | EntityDefinition)
@@ -66,6 +67,8 @@ class Registry:
 
     def find_orchestrator(self, name: str, version: str | None = None) -> Orchestrator[Any, Any] | None:
         """Return the orchestrator of exactly this version, or else the one without a version, if there is one."""
+        if name == BULK_ORCHESTRATOR.name:
+            return BULK_ORCHESTRATOR
         found = self._versions.get((name.casefold(), version))
         return found or self._versions.get((name.casefold(), None))
 
@@ -91,7 +94,7 @@ class Registry:
 
     def check_orchestrator_name(self, name: str) -> None:
         """Raise NotRegisteredError, naming the nearest one, if there is no orchestrator of a name in any version."""
-        if name.casefold() not in self._orchestrators:
+        if name.casefold() not in self._orchestrators and name != BULK_ORCHESTRATOR.name:
             raise not_registered("orchestrator", name, self._orchestrators)
 
     def activity(self, name: str, version: str | None = None) -> Activity[Any, Any]:

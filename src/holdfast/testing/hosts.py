@@ -172,11 +172,12 @@ class SimulatedHost:
         )
         engine.builtins = SimulatedBuiltins(functools.partial(self._simulated, process))
         engine.internal_error = self._broke
+        task_hub = LocalTaskHub(engine)
         try:
             await engine.start()
         except StorageError:
             return
-        self._engine, self.task_hub = engine, LocalTaskHub(engine)
+        self._engine, self.task_hub = engine, task_hub
         try:
             await engine.wait_stopped()
         except StorageError:

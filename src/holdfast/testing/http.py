@@ -24,7 +24,8 @@ class SimulatedBuiltins(Builtins):
 
     def __init__(self, change: Callable[[Activity[Any, Any]], Activity[Any, Any]]) -> None:
         super().__init__(HttpCallPolicy(), {})
-        self._http = change(HTTP)
+        self._change = change
+        self.add(HTTP)
 
-    def find(self, name: str) -> Activity[Any, Any] | None:
-        return self._http if name == HTTP.name else None
+    def add(self, activity: Activity[Any, Any]) -> None:
+        super().add(self._change(activity))
