@@ -15,7 +15,7 @@ from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 
 from holdfast import App, Client, Entity, EntityId, Host, HostConfig, OrchestrationContext, OverloadedError
-from holdfast.http import check_status_response
+from holdfast.http import check_status_response, management_payload
 
 BASE = "/runtime/webhooks/durabletask"
 ORIGIN = "http://localhost:7071"
@@ -77,8 +77,63 @@ def make_app() -> App:
         async with ctx.lock(EntityId("counter", "shared")):
             await ctx.wait_for_external_event("LetGo")
 
+    @app.orchestrator
+    async def fails_locked(ctx: OrchestrationContext) -> None:
+        async with ctx.lock(EntityId("counter", "held")):
+            await ctx.call_activity(refuse, "in a critical section")
+
+    add_lively(app)
     add_routes(app)
     return app
+
+
+def add_lively(app: App) -> None:
+    attempts: list[str] = []
+
+    @app.activity
+    async def settle(text: str) -> str:
+        attempts.append(text)
+        if len(attempts) == 1:
+            raise ValueError(f"{text} is not settled yet")
+        return text
+
+    @app.orchestrator
+    async def settling(ctx: OrchestrationContext, text: str) -> str:
+        return await ctx.call_activity(settle, text)
+
+    @app.orchestrator
+    async def cart(ctx: OrchestrationContext) -> list[str]:
+        items: list[str] = []
+
+        def check(item: str) -> None:
+            if item in items:
+                raise ValueError(f"{item} is in the cart already")
+
+        def add(item: str) -> int:
+            items.append(item)
+            return len(items)
+
+        ctx.set_query_handler("items", lambda: items)
+        ctx.set_update_handler("add", add, validator=check)
+        ctx.set_update_handler("remove", lambda item: items.remove(item))
+        await ctx.wait_for_external_event("checkout")
+        return items
+
+    @app.orchestrator
+    async def staged(ctx: OrchestrationContext, input: Any = None) -> str:
+        ctx.set_custom_status("first")
+        await ctx.wait_for_external_event("Next")
+        ctx.set_custom_status("second")
+        await ctx.wait_for_external_event("Next")
+        return "done"
+
+    @app.orchestrator
+    async def keeps_child(ctx: OrchestrationContext) -> str:
+        return await ctx.call_sub_orchestrator(staged, instance_id="child")
+
+    @app.orchestrator(version="2")
+    async def versioned(ctx: OrchestrationContext) -> str:
+        return "two"
 
 
 def add_routes(app: App) -> None:
@@ -86,6 +141,10 @@ def add_routes(app: App) -> None:
     async def order(request: Request, client: Client) -> Response:
         started = await client.start_new("echo", await request.json(), instance_id=request.path_params["order"])
         return check_status_response(request, started.instance_id)
+
+    @app.route("/payload/{instance}")
+    async def payload(request: Request, client: Client) -> dict[str, str]:
+        return management_payload(request, request.path_params["instance"])
 
     @app.route("/value")
     async def value(request: Request, client: Client) -> Any:
@@ -132,6 +191,15 @@ class Served:
         """Wait until an instance has ended, and return its status object."""
         await self.host.client.wait_until_stopped(instance_id, timeout=PATIENCE)
         return (await self.http.get(f"{BASE}/instances/{instance_id}")).json()
+
+    async def until(self, instance_id: str, status: str) -> Any:
+        """Wait until an instance has a status, and return its status object."""
+        async with asyncio.timeout(PATIENCE.total_seconds()):
+            while True:
+                found = (await self.http.get(f"{BASE}/instances/{instance_id}")).json()
+                if found.get("runtimeStatus") == status:
+                    return found
+                await asyncio.sleep(0.005)
 
 
 @contextlib.asynccontextmanager

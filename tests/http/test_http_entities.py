@@ -111,7 +111,7 @@ def test_lists_go_on_where_the_token_says() -> None:
         assert "state" not in everything[0]
         later = await served.http.get(f"{BASE}/entities?lastOperationTimeFrom=2100-01-01")
         assert later.json() == []
-        for bad in ("top=0", "top=-1", "top=x", "top=1001", "lastOperationTimeTo=soon"):
+        for bad in ("top=0", "top=-1", "top=x", "lastOperationTimeTo=soon"):
             assert (await served.http.get(f"{BASE}/entities?{bad}")).status_code == 400
 
     serve(scenario)

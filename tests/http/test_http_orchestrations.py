@@ -18,15 +18,18 @@ from holdfast import App
 FALSY = [b"null", b"0", b'""', b"[]", b"{}", b"false"]
 
 
-def management_urls(instance: str, query: str = "") -> dict[str, str]:
-    url = f"{ORIGIN}{BASE}/instances/{instance}"
+def management_urls(instance: str, query: str = "", base: str = BASE) -> dict[str, str]:
+    url = f"{ORIGIN}{base}/instances/{instance}"
     first, more = (f"?{query}", f"&{query}") if query else ("", "")
     return {
-        "statusQueryGetUri": url + first,
+        "purgeHistoryDeleteUri": url + first,
         "sendEventPostUri": f"{url}/raiseEvent/{{eventName}}{first}",
+        "statusQueryGetUri": url + first,
+        "restartPostUri": f"{url}/restart{first}",
         "terminatePostUri": f"{url}/terminate?reason={{text}}{more}",
         "suspendPostUri": f"{url}/suspend?reason={{text}}{more}",
         "resumePostUri": f"{url}/resume?reason={{text}}{more}",
+        "rewindPostUri": f"{url}/rewind?reason={{text}}{more}",
     }
 
 
@@ -52,8 +55,11 @@ def test_a_start_takes_an_id_and_common_parameters(base: str) -> None:
         query = "?taskHub=hub&connection=Storage&code=ignored&returnInternalServerErrorOnFailure=TRUE"
         response = await served.http.post(f"{base}/orchestrators/echo/mine{query}", content=b"")
         assert response.status_code == 202
-        urls = management_urls("mine")
-        urls["statusQueryGetUri"] += "?returnInternalServerErrorOnFailure=true"
+        repeated = "taskHub=hub&connection=Storage"
+        urls = management_urls("mine", repeated)
+        urls["statusQueryGetUri"] = urls["purgeHistoryDeleteUri"].replace(
+            "?", "?returnInternalServerErrorOnFailure=true&"
+        )
         assert response.json() == {"id": "mine", **urls}
 
     serve(scenario)
@@ -212,6 +218,19 @@ def test_the_history_is_folded() -> None:
             {"EventType": "ExecutionCompleted", "OrchestrationStatus": "Completed"},
         ]
         assert "historyEvents" not in (await served.http.get(f"{BASE}/instances/x?showHistory=false")).json()
+
+    serve(scenario)
+
+
+def test_versions_and_tags_are_no_part_of_a_folded_history() -> None:
+    async def scenario(served: Served) -> None:
+        await served.host.client.start_new("versioned", instance_id="x", version="2", tags={"team": "red"})
+        await served.ended("x")
+        rows = await history(served, "x", "showHistory=true")
+        assert rows[0] == {"EventType": "ExecutionStarted", "FunctionName": "versioned"}
+        whole = (await served.http.get(f"{BASE}/instances/x/history")).json()
+        [started] = [row for row in whole if row["EventType"] == "ExecutionStarted"]
+        assert (started["Version"], started["Tags"]) == ("2", {"team": "red"})
 
     serve(scenario)
 

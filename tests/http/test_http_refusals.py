@@ -89,7 +89,7 @@ def test_a_bad_request_is_explained(
         ("GET", f"{START}/echo"),
         ("POST", f"{START}"),
         ("POST", f"{BASE}/instances/x"),
-        ("DELETE", f"{BASE}/instances/x"),
+        ("DELETE", f"{BASE}/instances/x/history"),
         ("GET", f"{BASE}/instances/x/terminate"),
         ("POST", f"{BASE}/instances/x/explode"),
         ("POST", f"{BASE}/instances/x/raiseEvent/"),

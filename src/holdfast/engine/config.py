@@ -7,7 +7,7 @@ import functools
 import os
 from collections.abc import Mapping
 from types import MappingProxyType
-from typing import get_args
+from typing import Literal, TypeAlias, get_args
 
 import msgspec
 
@@ -15,6 +15,9 @@ from holdfast.durable_http.policy import HttpCallPolicy
 from holdfast.errors import ConfigurationError
 from holdfast.model.limits import Limits
 from holdfast.model.versions import VersionFailure, VersionMatch
+
+HttpStatusCodes: TypeAlias = Literal["current", "legacy"]
+HttpForwardedHost: TypeAlias = Literal["ignore", "trust"]
 
 
 class HostConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -59,6 +62,12 @@ class HostConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     """What becomes of the others: they wait for another host ("reject"), or "fail"."""
     http_calls: HttpCallPolicy = HttpCallPolicy()
     """What `ctx.call_http` may reach."""
+    http_status_codes: HttpStatusCodes = "current"
+    """The status codes of the HTTP API, where versions of the protocol differ; see the reference."""
+    http_forwarded_host: HttpForwardedHost = "ignore"
+    """Whether the URLs in answers are those that a proxy was asked for, by `X-Forwarded-Host` and `-Proto`."""
+    http_streams_max: int = 100
+    """Streams of live updates that are open at the same time."""
     limits: Limits = Limits()
 
     def __post_init__(self) -> None:
@@ -70,6 +79,8 @@ _TEXTS: Mapping[str, tuple[object, ...]] = MappingProxyType(
         "default_version": (None,),
         "version_match": get_args(VersionMatch),
         "version_failure": get_args(VersionFailure),
+        "http_status_codes": get_args(HttpStatusCodes),
+        "http_forwarded_host": get_args(HttpForwardedHost),
     }
 )
 

@@ -10,12 +10,13 @@ from starlette.routing import Mount, Route, Router
 
 from holdfast.client.client import Client
 from holdfast.http.body import BoundedBodies
-from holdfast.http.entities import EntityEndpoints
 from holdfast.http.errors import json_response, not_found_response
+from holdfast.http.forwarded import ForwardedHost
 from holdfast.http.functions import function_routes
 from holdfast.http.hub import hub_mount
-from holdfast.http.management import HostView, Management
+from holdfast.http.management import HostView
 from holdfast.http.payload import Links
+from holdfast.http.routing import management_routes
 from holdfast.http.security import Guard
 from holdfast.registry import routes as registered
 
@@ -43,12 +44,12 @@ def make_http_app(
     inside = Router(
         [
             *function_routes(host, client, routes),
-            *Management(host, client, links).routes(),
-            *EntityEndpoints(host, client).routes(),
+            *management_routes(host, client, links),
         ],
         redirect_slashes=False,
     )
-    bounded = BoundedBodies(inside, host.config.limits.payload_bytes_max)
+    named = ForwardedHost(inside) if host.config.http_forwarded_host == "trust" else inside
+    bounded = BoundedBodies(named, host.config.limits.payload_bytes_max)
     everything = Router([hub_mount(host, client), Mount("", bounded)], redirect_slashes=False)
     guarded = Guard(everything, key=key, loopback_only=loopback_only)
     app = Starlette(

@@ -64,7 +64,7 @@ async def read_json(request: Request, complaint: str) -> Any:
     """Return the body as plain JSON values, or NO_BODY if there is none.
 
     Raises:
-        BadRequestError: with the complaint, if it is no JSON.
+        BadRequestError: with the complaint, if it is no JSON; `{error}` in it becomes the reason.
         PayloadTooLargeError: if it is over the limit.
     """
     body = await request.body()
@@ -73,7 +73,9 @@ async def read_json(request: Request, complaint: str) -> Any:
     try:
         return msgspec.json.decode(body)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise BadRequestError(complaint, f"The request body is no JSON: {error}") from error
+        raise BadRequestError(
+            complaint.replace("{error}", str(error)), f"The request body is no JSON: {error}"
+        ) from error
 
 
 async def read_text(request: Request) -> str | NoBody:

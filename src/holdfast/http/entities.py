@@ -2,59 +2,54 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+from collections.abc import Mapping
 from typing import Any
 from urllib.parse import quote, unquote
 
 import msgspec
 from starlette.requests import Request
 from starlette.responses import Response
-from starlette.routing import Route
 
 from holdfast.client.client import Client
 from holdfast.client.entity_status import EntityQuery, EntityStatus
 from holdfast.http.body import NoBody, media_type, read_json, read_text
-from holdfast.http.errors import BadRequestError, Readiness, answering, error_response, json_response
-from holdfast.http.payload import BASE_PATH, flag, whole_seconds
+from holdfast.http.errors import Endpoint, error_response, json_response
+from holdfast.http.operations import TOKEN_HEADER
+from holdfast.http.parameters import flag, instant, top
+from holdfast.http.payload import whole_seconds
 from holdfast.model.ids import EntityId
 from holdfast.model.status import LockState
-
-_TOKEN_HEADER = "x-ms-continuation-token"
-_PAGE_ENTITIES = 100
 
 
 class EntityEndpoints:
     """The endpoints about entities, over one client."""
 
-    def __init__(self, host: Readiness, client: Client) -> None:
-        self._host = host
+    def __init__(self, client: Client) -> None:
         self._client = client
 
-    def routes(self) -> list[Route]:
-        entities = f"{BASE_PATH}/entities"
-        entity = f"{entities}/{{entity_name}}/{{entity_key}}"
-        endpoints = [
-            (entities, "GET", self.list),
-            (f"{entities}/{{entity_name}}", "GET", self.list),
-            (entity, "GET", self.read),
-            (entity, "POST", self.signal),
-            (entity, "DELETE", self.delete),
-            (f"{entity}/lock", "GET", self.lock),
-            (f"{entity}/lock", "DELETE", self.break_lock),
-        ]
-        return [Route(path, answering(self._host, endpoint), methods=[method]) for path, method, endpoint in endpoints]
+    def endpoints(self) -> Mapping[str, Endpoint]:
+        return {
+            "listEntities": self.list,
+            "listEntitiesOfName": self.list,
+            "readEntity": self.read,
+            "signalEntity": self.signal,
+            "deleteEntity": self.delete,
+            "readLock": self.lock,
+            "breakLock": self.break_lock,
+        }
 
     async def list(self, request: Request) -> Response:
         """Return a page of entities; the next one begins at the token in the header of the answer."""
         query = EntityQuery(
             entity=request.path_params.get("entity_name"),
-            updated_from=_instant(request, "lastOperationTimeFrom"),
-            updated_until=_instant(request, "lastOperationTimeTo"),
+            updated_from=instant(request, "lastOperationTimeFrom"),
+            updated_until=instant(request, "lastOperationTimeTo"),
             with_state=flag(request, "fetchState", False),
         )
-        token = unquote(request.headers.get(_TOKEN_HEADER, "")) or None
-        page = await self._client.list_entities(query, limit=_top(request), continuation_token=token)
-        headers = {} if page.continuation_token is None else {_TOKEN_HEADER: quote(page.continuation_token)}
+        given = request.headers.get(TOKEN_HEADER, "")
+        token = None if given in ("", "null") else unquote(given)
+        page = await self._client.list_entities(query, limit=top(request), continuation_token=token)
+        headers = {} if page.continuation_token is None else {TOKEN_HEADER: quote(page.continuation_token)}
         return json_response([_entity_object(each) for each in page.entities], headers=headers)
 
     async def read(self, request: Request) -> Response:
@@ -68,7 +63,7 @@ class EntityEndpoints:
     async def signal(self, request: Request) -> Response:
         """Signal the operation `op`; a body that is not declared as JSON is its input as a text."""
         if media_type(request) == "application/json":
-            body = await read_json(request, "Could not parse JSON content")
+            body = await read_json(request, "Could not parse JSON content: {error}")
         else:
             body = await read_text(request)
         entity_id, operation = _entity_id(request), request.query_params.get("op", "")
@@ -122,24 +117,3 @@ def _entity_object(entity: EntityStatus[Any]) -> dict[str, object]:
 
 def _lock_object(lock: LockState) -> dict[str, str]:
     return {"instanceId": lock.instance_id, "since": whole_seconds(lock.since)}
-
-
-def _instant(request: Request, name: str) -> datetime | None:
-    """Read an instant of the query; one without a time zone counts as UTC."""
-    text = request.query_params.get(name)
-    if not text:
-        return None
-    try:
-        instant = datetime.fromisoformat(text)
-    except ValueError:
-        raise BadRequestError(f"{name} is {text[:40]!r}; it must be a time such as 2026-11-22T18:30:00Z") from None
-    return instant if instant.tzinfo else instant.replace(tzinfo=UTC)
-
-
-def _top(request: Request) -> int:
-    text = request.query_params.get("top")
-    if text is None:
-        return _PAGE_ENTITIES
-    if not (text.isascii() and text.isdigit()) or len(text) > 6:
-        raise BadRequestError(f"top is {text[:40]!r}; it must be a number of entities")
-    return int(text)

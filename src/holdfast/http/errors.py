@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
+from types import MappingProxyType
 from typing import Protocol
 
 import msgspec
@@ -16,6 +17,8 @@ from holdfast.errors import (
     HoldfastError,
     HostStoppedError,
     InstanceAlreadyExistsError,
+    InstanceError,
+    InstanceNotEndedError,
     InstanceNotFoundError,
     InstanceNotRunningError,
     InstanceParkedError,
@@ -23,8 +26,12 @@ from holdfast.errors import (
     NotRegisteredError,
     OverloadedError,
     PayloadTooLargeError,
+    QueryFailedError,
     RewindRefusedError,
     StorageError,
+    TaskFailedError,
+    UpdateRejectedError,
+    VersionMismatchError,
     WaitTimeoutError,
 )
 from holdfast.model.failure import qualified_name
@@ -33,15 +40,32 @@ from holdfast.model.status import OrchestrationStatus
 logger = logging.getLogger("holdfast.http")
 
 Endpoint = Callable[[Request], Awaitable[Response]]
+Statuses = Mapping[type[HoldfastError], int]
+"""Which errors of one endpoint have another status than elsewhere."""
+
+AS_ELSEWHERE: Statuses = MappingProxyType({})
+
+
+class HistoryChangedError(InstanceError):
+    """The instance has another history than when the first page of it was read."""
+
+    def __init__(self, instance_id: str) -> None:
+        super().__init__(instance_id, f"Instance {instance_id!r} has another history now. Begin with its first page.")
+
 
 _STATUS: tuple[tuple[type[HoldfastError], int], ...] = (
     (PayloadTooLargeError, 413),
     (InvalidInputError, 400),
     (NotRegisteredError, 400),
+    (VersionMismatchError, 400),
     (InstanceNotFoundError, 404),
     (InstanceAlreadyExistsError, 409),
     (InstanceParkedError, 409),
+    (InstanceNotEndedError, 412),
     (RewindRefusedError, 409),
+    (HistoryChangedError, 409),
+    (UpdateRejectedError, 409),
+    (QueryFailedError, 409),
     (WaitTimeoutError, 504),
     (OverloadedError, 429),
     (HostStoppedError, 503),
@@ -55,7 +79,9 @@ _MESSAGES = {
     404: "There is no such instance",
     409: "The instance does not allow this now",
     410: "The instance has ended",
+    412: "The instance is not in the state that this needs",
     413: "The request body is too large",
+    422: "The orchestration's own code has failed on this",
     429: "Too much waits to be stored; try again later",
     500: "Something went wrong while processing your request",
     503: "The host does not take requests in now; try again later",
@@ -87,7 +113,8 @@ def error_response(status: int, message: str, error: Exception | None = None) ->
     """Return an error body. It has the text and the type of an error, never its stack."""
     body = {"Message": message}
     if error is not None:
-        body |= {"ExceptionMessage": str(error), "ExceptionType": qualified_name(type(error))}
+        kind = error.details.error_type if isinstance(error, TaskFailedError) else qualified_name(type(error))
+        body |= {"ExceptionMessage": str(error), "ExceptionType": kind}
     return json_response(body, status, retry_headers(status))
 
 
@@ -96,8 +123,11 @@ def retry_headers(status: int) -> dict[str, str] | None:
     return {"Retry-After": _RETRY_AFTER_S[status]} if status in _RETRY_AFTER_S else None
 
 
-def status_of(error: HoldfastError, host: Readiness) -> int:
+def status_of(error: HoldfastError, host: Readiness, special: Statuses = AS_ELSEWHERE) -> int:
     """Return the status that tells a client what became of its request."""
+    for cls, status in special.items():
+        if isinstance(error, cls):
+            return status
     if isinstance(error, OverloadedError) and not host.is_ready:
         return 503  # not too much work: the host is starting again from what is stored
     if isinstance(error, InstanceNotRunningError):
@@ -106,8 +136,8 @@ def status_of(error: HoldfastError, host: Readiness) -> int:
     return next((status for cls, status in _STATUS if isinstance(error, cls)), 500)
 
 
-def holdfast_response(error: HoldfastError, host: Readiness) -> Response:
-    status = status_of(error, host)
+def holdfast_response(error: HoldfastError, host: Readiness, special: Statuses = AS_ELSEWHERE) -> Response:
+    status = status_of(error, host, special)
     return error_response(status, error.message if isinstance(error, BadRequestError) else _MESSAGES[status], error)
 
 
@@ -116,14 +146,14 @@ async def not_found_response(_: Request, __: Exception) -> Response:
     return error_response(404, "There is nothing here")
 
 
-def answering(host: Readiness, endpoint: Endpoint) -> Endpoint:
+def answering(host: Readiness, endpoint: Endpoint, special: Statuses = AS_ELSEWHERE) -> Endpoint:
     """Let an endpoint raise: each error becomes the answer that the table has for it, any other one a bare 500."""
 
     async def answer(request: Request) -> Response:
         try:
             return await endpoint(request)
         except HoldfastError as error:
-            response = holdfast_response(error, host)
+            response = holdfast_response(error, host, special)
             if response.status_code == 500:
                 logger.exception("A request failed: %s %r", request.method, request.url.path)
             return response

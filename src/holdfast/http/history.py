@@ -24,16 +24,24 @@ _Finished = TaskCompleted | TaskFailed | SubOrchestrationInstanceCompleted | Sub
 
 _PAYLOADS = frozenset({"input", "result", "output", "reason"})
 """Fields that hold JSON texts."""
+_BREAKS = bytes.maketrans(b"\r\n", b"  ")
 _OUTPUTS = frozenset({"result", "output"})
 _HIDDEN = frozenset(
     {"event_id", "task_scheduled_id", "timer_id", "parent", "execution_id", "parent_execution_id", "policy", "call_id"}
 )
-_STARTED_HIDDEN = frozenset({"name", "instance_id"})
+_STARTED_HIDDEN = frozenset({"name", "instance_id", "version", "tags", "carried", "event_keys"})
+_SCHEDULED_HIDDEN = frozenset({"version"})
 
 
 def raw(text: str | None) -> object:
     """Return a JSON text as what is written as that very text; None is written as null."""
     return None if text is None else msgspec.Raw(text.encode())
+
+
+def one_line(value: object) -> bytes:
+    """Return a value as JSON without line breaks, also where a client has written its payload on several lines."""
+    # In JSON a raw line break is white space: in a text it is escaped.
+    return msgspec.json.encode(value).translate(_BREAKS)
 
 
 def project_history(events: Sequence[HistoryEvent], *, show_input: bool, show_output: bool) -> list[dict[str, object]]:
@@ -52,7 +60,7 @@ def project_history(events: Sequence[HistoryEvent], *, show_input: bool, show_ou
                 continue
             case TaskScheduled() | SubOrchestrationInstanceCreated():
                 if event.event_id not in finished:
-                    rows.append(_row(event, hidden))
+                    rows.append(_row(event, hidden | _SCHEDULED_HIDDEN))
             case (
                 TaskCompleted() | TaskFailed() | SubOrchestrationInstanceCompleted() | SubOrchestrationInstanceFailed()
             ):
@@ -62,6 +70,13 @@ def project_history(events: Sequence[HistoryEvent], *, show_input: bool, show_ou
             case _:
                 rows.append(_row(event, hidden))
     return rows
+
+
+def event_rows(events: Sequence[HistoryEvent], *, show_input: bool, show_output: bool) -> list[dict[str, object]]:
+    """Return one row for each event, with its numbers, and nothing folded."""
+    hidden = frozenset[str]() if show_input else frozenset({"input"})
+    hidden = hidden if show_output else hidden | _OUTPUTS
+    return [_row(event, hidden) for event in events]
 
 
 def _folded(event: _Finished, scheduled: _Scheduled | None, hidden: frozenset[str]) -> dict[str, object]:

@@ -16,43 +16,81 @@ from holdfast.model.history import HistoryEvent
 from holdfast.model.status import OrchestrationState, OrchestrationStatus
 
 BASE_PATH = "/runtime/webhooks/durabletask"
+LEGACY_BASE_PATH = "/admin/extensions/DurableTaskExtension"
 _START_RETRY_AFTER_S = "10"
+_REPEATED = (("taskHub", ("taskHub",)), ("connection", ("connection", "connectionName")))
+"""Parameters of a request that the URLs of its answer repeat, and how clients spell them."""
 
 
 class Links:
     """Makes the management URLs of an instance, below the URL under which the request found this app."""
 
     def __init__(self, key: str | None) -> None:
-        self._query = "" if key is None else f"code={quote(key, safe='')}"
+        self._key_query = () if key is None else (f"code={quote(key, safe='')}",)
+
+    def base_url(self, request: Request) -> str:
+        """Return the URL of the management API by which the request came, or would have come."""
+        url = request.url
+        root = request.scope.get("root_path", "")
+        base = LEGACY_BASE_PATH if url.path.startswith(f"{root}{LEGACY_BASE_PATH}/") else BASE_PATH
+        return f"{url.scheme}://{url.netloc}{quote(root)}{base}"
 
     def instance_url(self, request: Request, instance_id: str) -> str:
         """Return the URL of an instance without a query."""
-        url = request.url
-        root = quote(request.scope.get("root_path", ""))
-        return f"{url.scheme}://{url.netloc}{root}{BASE_PATH}/instances/{quote(instance_id, safe=':@')}"
+        return f"{self.base_url(request)}/instances/{quote(instance_id, safe=':@')}"
 
     def payload(self, request: Request, instance_id: str, *, error_on_failure: bool = False) -> dict[str, str]:
         """Return the management payload: the URLs of everything that can be done with an instance."""
         url = self.instance_url(request, instance_id)
         flag = "returnInternalServerErrorOnFailure=true" if error_on_failure else ""
+        common = self._common(request)
+        urls = {
+            "purgeHistoryDeleteUri": _with_query(url, common),
+            "sendEventPostUri": _with_query(f"{url}/raiseEvent/{{eventName}}", common),
+            "statusQueryGetUri": _with_query(url, flag, common),
+            "restartPostUri": _with_query(f"{url}/restart", common),
+        }
+        for request_name in ("terminate", "suspend", "resume", "rewind"):
+            urls[f"{request_name}PostUri"] = _with_query(f"{url}/{request_name}", "reason={text}", common)
+        return {"id": instance_id, **urls}
+
+    def creation(self, request: Request) -> dict[str, str]:
+        """Return the URLs that start an instance, with places for what the client fills in."""
+        url = f"{self.base_url(request)}/orchestrators/{{functionName}}[/{{instanceId}}]"
+        common = self._common(request)
+        wait = "timeout={timeoutInSeconds}&pollingInterval={intervalInSeconds}"
         return {
-            "id": instance_id,
-            "statusQueryGetUri": self._with_query(url, flag),
-            "sendEventPostUri": self._with_query(f"{url}/raiseEvent/{{eventName}}"),
-            "terminatePostUri": self._with_query(f"{url}/terminate", "reason={text}"),
-            "suspendPostUri": self._with_query(f"{url}/suspend", "reason={text}"),
-            "resumePostUri": self._with_query(f"{url}/resume", "reason={text}"),
+            "createNewInstancePostUri": _with_query(url, common),
+            "createAndWaitOnNewInstancePostUri": _with_query(url, wait, common),
         }
 
-    def _with_query(self, url: str, *parameters: str) -> str:
-        query = "&".join(part for part in (*parameters, self._query) if part)
-        return f"{url}?{query}" if query else url
+    def _common(self, request: Request) -> str:
+        given = request.query_params
+        found = ((name, next((given[each] for each in spelled if each in given), "")) for name, spelled in _REPEATED)
+        return "&".join([*(f"{name}={quote(value, safe='')}" for name, value in found if value), *self._key_query])
 
     def accepted(self, request: Request, instance_id: str, *, error_on_failure: bool = False) -> Response:
         """Return the 202 that sends a client to the status of an instance."""
         payload = self.payload(request, instance_id, error_on_failure=error_on_failure)
         headers = {"Location": payload["statusQueryGetUri"], "Retry-After": _START_RETRY_AFTER_S}
         return json_response(payload, 202, headers)
+
+
+def _with_query(url: str, *parameters: str) -> str:
+    query = "&".join(part for part in parameters if part)
+    return f"{url}?{query}" if query else url
+
+
+def management_payload(request: Request, instance_id: str) -> dict[str, str]:
+    """Return the management URLs of an instance, and those that start another one, in a handler of `app.route`.
+
+    Nothing is checked: the instance should have been started.
+
+    Raises:
+        ConfigurationError: if the request did not come through the ASGI app of a host.
+    """
+    links = _links(request, "management_payload")
+    return links.payload(request, instance_id) | links.creation(request)
 
 
 def check_status_response(request: Request, instance_id: str) -> Response:
@@ -63,10 +101,14 @@ def check_status_response(request: Request, instance_id: str) -> Response:
     Raises:
         ConfigurationError: if the request did not come through the ASGI app of a host.
     """
+    return _links(request, "check_status_response").accepted(request, instance_id)
+
+
+def _links(request: Request, wanted_by: str) -> Links:
     links = getattr(request.app.state, "holdfast_links", None)
     if not isinstance(links, Links):
-        raise ConfigurationError("check_status_response is for requests that handlers of `@app.route` get.")
-    return links.accepted(request, instance_id)
+        raise ConfigurationError(f"{wanted_by} is for requests that handlers of `@app.route` get.")
+    return links
 
 
 class StatusView(msgspec.Struct, frozen=True, kw_only=True):
@@ -105,8 +147,3 @@ def _output(state: OrchestrationState) -> object:
 
 def whole_seconds(moment: datetime) -> str:
     return moment.strftime("%Y-%m-%dT%H:%M:%SZ")
-
-
-def flag(request: Request, name: str, default: bool) -> bool:
-    """Read a boolean of the query; what is neither true nor false counts as absent, as the protocol has it."""
-    return {"true": True, "false": False}.get(request.query_params.get(name, "").strip().lower(), default)

@@ -1,0 +1,84 @@
+"""Makes the routes of the management API of the table of endpoints, and of what implements them."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Final
+
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from holdfast.client.client import Client
+from holdfast.errors import InstanceAlreadyExistsError, InstanceNotEndedError, InstanceNotRunningError, TaskFailedError
+from holdfast.http.entities import EntityEndpoints
+from holdfast.http.errors import Endpoint, Statuses, answering, json_response
+from holdfast.http.instances import Instances
+from holdfast.http.live import LiveUpdates
+from holdfast.http.management import HostView, Management
+from holdfast.http.openapi import DOCUMENT_PATH, openapi_document
+from holdfast.http.operations import Operation
+from holdfast.http.payload import BASE_PATH, LEGACY_BASE_PATH, Links
+from holdfast.http.reading import Histories
+from holdfast.http.steering import Steering
+from holdfast.http.table import OPERATIONS
+
+BASE_PATHS: Final = (BASE_PATH, LEGACY_BASE_PATH)
+_START_BASE: Final = "/api"
+"""Where the quickstarts of the family have their start."""
+
+_ANSWERS_FOR_CODE: Final[Mapping[str, Statuses]] = MappingProxyType({"update": {TaskFailedError: 422}})
+"""Where the orchestration's own code may fail on a request, which is no fault of this host."""
+
+_SPECIAL: Final[Mapping[str, Mapping[str, Statuses]]] = MappingProxyType(
+    {
+        "current": {
+            "restart": {InstanceNotRunningError: 409},
+            "rewind": {InstanceNotRunningError: 412},
+        },
+        "legacy": {
+            "purge": {InstanceNotEndedError: 404},
+            "restart": {InstanceNotRunningError: 400},
+            "startWithId": {InstanceAlreadyExistsError: 400},
+        },
+    }
+)
+"""Where an endpoint differs from the common table of statuses, by the setting `http_status_codes`."""
+
+
+def management_routes(host: HostView, client: Client, links: Links) -> list[Route]:
+    """Return a route for each endpoint of the table below each of its bases, and one for the document about them."""
+    endpoints = _endpoints(host, client, links)
+    special = _SPECIAL[host.config.http_status_codes]
+    document = openapi_document(BASE_PATH)
+
+    async def openapi(request: Request) -> Response:
+        return json_response({**document, "servers": [{"url": links.base_url(request)}]})
+
+    routes = [Route(f"{base}{DOCUMENT_PATH}", openapi) for base in BASE_PATHS]
+    for operation in OPERATIONS:
+        statuses = {**_ANSWERS_FOR_CODE.get(operation.name, {}), **special.get(operation.name, {})}
+        endpoint = answering(host, endpoints[operation.name], statuses)
+        routes += [Route(path, endpoint, methods=[operation.method]) for path in _paths(operation)]
+    return routes
+
+
+def _paths(operation: Operation) -> list[str]:
+    """Return where an operation is served, with the names in braces as they are spelled in this program."""
+    path = re.sub(r"[A-Z](?=\w*\})", lambda letter: f"_{letter[0].lower()}", operation.path)
+    path = re.sub(r"\}$", ":path}", path) if operation.open_tail else path
+    bases = (*BASE_PATHS, _START_BASE) if path.startswith("/orchestrators/") else BASE_PATHS
+    return [f"{base}{path}" for base in bases]
+
+
+def _endpoints(host: HostView, client: Client, links: Links) -> Mapping[str, Endpoint]:
+    return {
+        **Management(client, links).endpoints(),
+        **Steering(host, client).endpoints(),
+        **Instances(client).endpoints(),
+        **Histories(client).endpoints(),
+        **LiveUpdates(client, host.config.http_streams_max).endpoints(),
+        **EntityEndpoints(client).endpoints(),
+    }
