@@ -196,7 +196,6 @@ def test_the_app_and_the_settings_are_those_of_run(folder: Path) -> None:
         (["replay", "flows.py", "--store", "sqlite:///hub.db", "--set", "thread_max=1"], "no setting 'thread_max'"),
         (["replay", "flows.py", "--store", "sqlite:///hub.db", "--limit", "0"], "--limit"),
         (["export-history", "a"], "--store"),
-        (["export-history", "nobody", "--store", "sqlite:///hub.db"], "no instance 'nobody'"),
         (["export-history", "@counter@all", "--store", "sqlite:///hub.db"], "kept for entities"),
         (["export-history", "a", "--store", "sqlite:///hub.db", "--output", "no/such/file"], "cannot be written"),
     ],
@@ -206,6 +205,11 @@ def test_what_cannot_be_meant_ends_with_code_2(folder: Path, arguments: list[str
     assert done.exit_code == 2, done.output
     assert part in done.output
     assert not Path("nothing.db").exists()
+
+
+def test_no_such_instance_ends_with_code_4(folder: Path) -> None:
+    done = invoke("export-history", "nobody", "--store", "sqlite:///hub.db")
+    assert (done.exit_code, "no instance 'nobody'" in done.output) == (4, True)
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows has no signals between processes")

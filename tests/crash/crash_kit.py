@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import engine_kit
+from doctor_rows import findings
 from engine_kit import SOON, World, eventually, make_app
 from store_check import Rows, complaints, leftovers
 
@@ -200,6 +201,7 @@ async def _settled_accounts(client: Client) -> list[object]:
 def check_cold(rows: Rows) -> None:
     """Check what a process left behind when it died, at any moment."""
     assert complaints(rows, WAIT_FOR_EVENTS) == []
+    assert findings(rows) == []
 
 
 def check_finished(rows: Rows, world: World, results: dict[str, object]) -> None:

@@ -17,6 +17,7 @@ from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
+from doctor_rows import findings_in_file
 from store_check import complaints, rows_in_file
 
 APP = Path(__file__).with_name("crash_app.py")
@@ -64,6 +65,7 @@ def said_by(process: subprocess.Popen[str]) -> list[list[str]]:
 def check_cold(store: Path) -> None:
     """Check what lies in the file now that nobody runs on it."""
     assert complaints(rows_in_file(store), ("race", "doomed")) == []
+    assert findings_in_file(store) == []
 
 
 def check(store: Path, log: Path, said: Iterable[list[str]]) -> None:

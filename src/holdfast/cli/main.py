@@ -4,23 +4,29 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Generator
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Final
 
 import typer
 
 import holdfast
+from holdfast.cli import instances, steering
 from holdfast.cli.config_sources import of_options, read_configuration
 from holdfast.cli.config_table import show_config
-from holdfast.cli.errors import CANNOT_START, NOT_WELL, CommandError
+from holdfast.cli.demo import demo
+from holdfast.cli.doctor import doctor
+from holdfast.cli.entities import call, entity_commands, signal
+from holdfast.cli.errors import NOT_WELL, leaving
+from holdfast.cli.explain_command import explain_instance
 from holdfast.cli.export_history import export_history
 from holdfast.cli.lint import LintOptions
 from holdfast.cli.lint import lint as lint_paths
+from holdfast.cli.parked import parked_commands
+from holdfast.cli.purge import purge
 from holdfast.cli.replay import ReplayOptions, replay_histories
 from holdfast.cli.run import run_app
-from holdfast.errors import HoldfastError
+from holdfast.cli.transfer import export_hub, import_hub
 
 _APP_HELP = "A file or a dotted module, with :NAME behind it if the app has another name than `app`."
 _SET_HELP = "A setting of the host; may be repeated."
@@ -33,7 +39,34 @@ def main() -> None:
 
 
 # Locals in a traceback would show the key.
-commands = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False, add_completion=False)
+commands = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False, add_completion=True)
+
+_PANELS: Final[Mapping[str, Mapping[str, Callable[..., None]]]] = {
+    "Orchestrations": {
+        "start": instances.start,
+        "status": instances.status,
+        "list": instances.list_instances,
+        "count": instances.count,
+        "history": instances.history,
+        "wait": instances.wait,
+        "explain": explain_instance,
+        "raise": steering.raise_event,
+        "query": steering.query,
+        "update": steering.update,
+        "cancel": steering.cancel,
+        "terminate": steering.terminate,
+        "suspend": steering.suspend,
+        "resume": steering.resume,
+        "rewind": steering.rewind,
+        "restart": steering.restart,
+        "fork": steering.fork,
+        "purge": purge,
+    },
+    "Entities": {"signal": signal, "call": call},
+    "Commands": {"demo": demo},
+    "Stores": {"doctor": doctor, "export": export_hub, "import": import_hub},
+}
+"""What is not written out below: the commands that talk to a host, or read a store."""
 
 
 def _show_version(wanted: bool) -> None:
@@ -94,7 +127,7 @@ def run(
     environment = dict(os.environ)
     # Without this, processes that run activities would inherit the key.
     os.environ.pop("HOLDFAST_KEY", None)
-    with _leaving():
+    with leaving():
         given = of_options(options, settings or ())
         run_app(target, read_configuration(config, environment, given, folder=Path.cwd()))
 
@@ -105,7 +138,7 @@ def show(
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object.")] = False,
 ) -> None:
     """Show what `holdfast run` would go by here: each value, and where it is set. Secrets are not shown."""
-    with _leaving():
+    with leaving():
         show_config(read_configuration(config, os.environ, folder=Path.cwd()), as_json=as_json)
 
 
@@ -127,7 +160,7 @@ def replay(
     """Replay recorded histories with the code as it is now. Exit code 1 says that some do not replay."""
     chosen = target if app is None else f"{target}:{app}"
     options = ReplayOptions(chosen, tuple(histories or ()), store, name, limit, as_json, tuple(settings or ()))
-    with _leaving():
+    with leaving():
         if not replay_histories(options):
             sys.exit(NOT_WELL)
 
@@ -139,15 +172,13 @@ def export(
     output: Annotated[Path | None, typer.Option(help="The file to write, instead of the standard output.")] = None,
 ) -> None:
     """Write the history of one instance as JSON, for `holdfast replay`."""
-    with _leaving():
+    with leaving():
         export_history(instance_id, store, output)
 
 
 @commands.command()
 def lint(
-    paths: Annotated[
-        list[Path] | None, typer.Argument(metavar="PATH...", help="Files and folders; by default .")
-    ] = None,
+    paths: Annotated[list[Path] | None, typer.Argument(metavar="PATH", help="Files and folders; by default .")] = None,
     select: Annotated[
         list[str] | None, typer.Option(metavar="CODES", help="Only these, as HF101 or HF1; commas between several.")
     ] = None,
@@ -156,22 +187,13 @@ def lint(
 ) -> None:
     """Look for orchestrator code that would differ on a replay, without running it. Exit code 1: there is some."""
     options = LintOptions(tuple(paths or [Path()]), tuple(select or ()), tuple(ignore or ()), as_json)
-    with _leaving():
+    with leaving():
         if not lint_paths(options):
             sys.exit(NOT_WELL)
 
 
-@contextmanager
-def _leaving() -> Generator[None, None, None]:
-    """Turn what a command raises for its user into a message and an exit code."""
-    try:
-        yield
-    except CommandError as error:
-        _leave(str(error), error.exit_code)
-    except HoldfastError as error:
-        _leave(str(error), CANNOT_START)
-
-
-def _leave(message: str, exit_code: int) -> None:
-    typer.echo(f"holdfast: {message}", err=True)
-    sys.exit(exit_code)
+for _panel, _commands in _PANELS.items():
+    for _name, _command in _commands.items():
+        commands.command(_name, rich_help_panel=_panel)(_command)
+commands.add_typer(entity_commands, name="entities", rich_help_panel="Entities")
+commands.add_typer(parked_commands, name="parked", rich_help_panel="Orchestrations")

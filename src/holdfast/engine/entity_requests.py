@@ -140,8 +140,8 @@ class EntityRequests:
             return None
         requests: tuple[LockState, ...] = ()
         if rows[0].messages and rows[0].lock is not None:
-            requests = _lock_requests(await self._engine.store.load([instance_id]))
-        return _entity_state(rows[0], requests)
+            requests = lock_requests_of(await self._engine.store.load([instance_id]))
+        return entity_state(rows[0], requests)
 
     async def list(self, wanted: EntityFilter, after: str, limit: int) -> Sequence[EntityState]:
         """Return entities with ids greater than `after`, ascending by id."""
@@ -154,7 +154,7 @@ class EntityRequests:
             with_state=wanted.with_state,
             with_empty=wanted.with_empty,
         )
-        return [_entity_state(row, ()) for row in rows]
+        return [entity_state(row, ()) for row in rows]
 
     # Mending
 
@@ -266,7 +266,8 @@ def _send_unlock(node: Node, instance_id: str, holder: LockHolder) -> int:
     return transition.lsn
 
 
-def _entity_state(row: EntityRow, lock_requests: tuple[LockState, ...]) -> EntityState:
+def entity_state(row: EntityRow, lock_requests: tuple[LockState, ...]) -> EntityState:
+    """Return what a row says about an entity; a damaged record of it is said to be why it is parked."""
     try:
         holder = decode_instance_lock(row)
         parked = None if row.parked is None else decode_record(row.parked, FailureDetails)
@@ -291,7 +292,8 @@ def _lock_state(holder: LockHolder) -> LockState:
     return LockState(instance_id=holder.instance_id, critical_section_id=holder.section_id, since=holder.locked_at)
 
 
-def _lock_requests(stored: list[StoredInstance]) -> tuple[LockState, ...]:
+def lock_requests_of(stored: list[StoredInstance]) -> tuple[LockState, ...]:
+    """Return who waits for the lock of an entity, in order."""
     events = [decode_message(row.event) for each in stored for row in each.messages]
     return tuple(
         LockState(

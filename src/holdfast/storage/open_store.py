@@ -37,6 +37,19 @@ def open_store(url: str) -> Store:
             raise ConfigurationError(_unknown(url, scheme, separator))
 
 
+def file_of(url: str) -> Path:
+    """Return the file that the URL of a store names, for what reads or writes all of it while no host needs it.
+
+    Raises:
+        ConfigurationError: if the URL names no store, or one that is no file.
+    """
+    scheme, _, rest = url.partition("://")
+    if scheme.lower() == "sqlite":
+        return _sqlite_path(url, rest).absolute()
+    open_store(url)
+    raise ConfigurationError(f"{url!r} belongs to the process that made it; name a file, as sqlite:///file.db.")
+
+
 def _sqlite_path(url: str, rest: str) -> Path:
     path = unquote(rest.removeprefix("/"))
     if not rest.startswith("/") or not path or path.endswith("/"):

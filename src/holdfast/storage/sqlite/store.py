@@ -74,21 +74,21 @@ class SqliteStore:
             await asyncio.to_thread(self._close)
 
     async def load(self, instance_ids: list[str]) -> list[StoredInstance]:
-        return await self._on_reader(lambda connection: _load(connection, instance_ids))
+        return await self._on_reader(lambda connection: load_stored(connection, instance_ids))
 
     async def load_history(self, execution_id: str) -> list[str]:
         return [row[0] for row in await self._select("load_history", execution_id)]
 
     async def read_instance(self, instance_id: str) -> InstanceRow | None:
         rows = await self._select("read_instance", instance_id)
-        return _instance_row(rows[0]) if rows else None
+        return instance_row(rows[0]) if rows else None
 
     async def instances(self, after: str, limit: int) -> list[InstanceRow]:
-        return [_instance_row(row) for row in await self._select("instances", after, limit)]
+        return [instance_row(row) for row in await self._select("instances", after, limit)]
 
     async def find_instances(self, wanted: InstanceConditions, after: str, limit: int) -> list[InstanceRow]:
         rows = await self._find("find_instances", wanted, after=after, limit=limit)
-        return [_instance_row(row) for row in rows]
+        return [instance_row(row) for row in rows]
 
     async def count_instances(self, wanted: InstanceConditions) -> dict[str, int]:
         return dict(await self._find("count_instances", wanted))
@@ -272,12 +272,14 @@ def _leave(connection: sqlite3.Connection, fence: Fence) -> None:
         raise OwnershipLostError("Another process took the task hub over, or it was released already.")
 
 
-def _load(connection: sqlite3.Connection, instance_ids: Iterable[str]) -> list[StoredInstance]:
+def load_stored(connection: sqlite3.Connection, instance_ids: Iterable[str]) -> list[StoredInstance]:
+    """Return what `Store.load` returns."""
+
     def select(query: str, keys: list[str]) -> list[tuple[Any, ...]]:
         return connection.execute(QUERIES[query], (msgspec.json.encode(keys).decode(),)).fetchall()
 
     wanted = list(instance_ids)
-    rows = [_instance_row(columns) for columns in select("load_instances", wanted)]
+    rows = [instance_row(columns) for columns in select("load_instances", wanted)]
     by_id = {row.instance_id: StoredInstance(row.instance_id, row, [], [], [], [], []) for row in rows}
     for message in [InboxRow(*columns) for columns in select("load_messages", wanted)]:
         id_ = message.instance_id
@@ -299,7 +301,8 @@ def _json_or_none(value: tuple[str, ...] | dict[str, str]) -> str | None:
     return msgspec.json.encode(value).decode() if value else None
 
 
-def _instance_row(columns: tuple[Any, ...]) -> InstanceRow:
+def instance_row(columns: tuple[Any, ...]) -> InstanceRow:
+    """Return the row that the columns of a `SELECT *` make."""
     return InstanceRow(**dict(zip(InstanceRow.__struct_fields__, columns, strict=True)))
 
 

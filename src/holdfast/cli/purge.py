@@ -1,0 +1,190 @@
+"""`holdfast purge`: remove what has ended, for good."""
+
+from __future__ import annotations
+
+import os
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Annotated, BinaryIO, Final
+
+import msgspec
+import typer
+
+from holdfast.cli.confirm import confirm
+from holdfast.cli.connection import DEFAULT_URL, AsJson, Key, Url, with_client
+from holdfast.cli.errors import CommandError
+from holdfast.cli.output import Progress, print_json
+from holdfast.cli.patience import patiently
+from holdfast.cli.selection import (
+    CreatedFrom,
+    CreatedUntil,
+    CustomStatus,
+    IdPrefix,
+    Name,
+    Parent,
+    Statuses,
+    Tags,
+    UpdatedFrom,
+    UpdatedUntil,
+    query_of,
+)
+from holdfast.cli.values import parse_duration
+from holdfast.cli.views import InstanceView, event_view, view_of
+from holdfast.client.client import Client
+from holdfast.client.instances import InstanceQuery
+from holdfast.client.status import InstanceStatus
+from holdfast.errors import InstanceNotEndedError, InstanceNotFoundError
+
+_ENDED: Final = "Completed, Failed, Terminated, Canceled"
+
+
+class ExportedInstance(msgspec.Struct, frozen=True):
+    """One line of `--export`."""
+
+    instance: InstanceView
+    history: list[dict[str, object]]
+
+
+def purge(
+    instance_ids: Annotated[
+        list[str] | None, typer.Argument(metavar="INSTANCE_ID", help="These; or filters instead.")
+    ] = None,
+    older_than: Annotated[
+        timedelta | None, typer.Option(parser=parse_duration, metavar="DURATION", help="That ended so long ago, as 7d.")
+    ] = None,
+    name: Name = None,
+    statuses: Statuses = None,
+    id_prefix: IdPrefix = "",
+    created_from: CreatedFrom = None,
+    created_until: CreatedUntil = None,
+    updated_from: UpdatedFrom = None,
+    updated_until: UpdatedUntil = None,
+    parent: Parent = None,
+    tags: Tags = None,
+    custom_status: CustomStatus = None,
+    everything: Annotated[bool, typer.Option("--all", help="All that has ended, without a filter.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+    export: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="First write there what is purged, one JSON object per line.")
+    ] = None,
+    as_json: AsJson = False,
+    url: Url = DEFAULT_URL,
+    key: Key = None,
+) -> None:
+    """Remove instances that have ended, with their histories. What goes on is never purged."""
+    if older_than is not None:
+        ended = datetime.now(UTC) - older_than
+        updated_until = ended if updated_until is None else min(ended, updated_until)
+    query = query_of(
+        name=name,
+        statuses=statuses,
+        id_prefix=id_prefix,
+        created_from=created_from,
+        created_until=created_until,
+        updated_from=updated_from,
+        updated_until=updated_until,
+        parent=parent,
+        tags=tags,
+        custom_status=custom_status,
+    )
+    _check(instance_ids, query, everything)
+    if open_ones := [each.value for each in statuses or () if not each.is_terminal]:
+        raise typer.BadParameter(f"Only what has ended is purged ({_ENDED}), not what is {', '.join(open_ones)}.")
+
+    async def work(client: Client) -> int:
+        if instance_ids:
+            return await _purge_ids(client, instance_ids, export)
+        if not yes:
+            await _ask(client, query)
+        if export is not None:
+            return await _purge_exported(client, query, export)
+        return await patiently(client.purge_instances(query), "Purging")
+
+    purged = with_client(url, key, work)
+    if as_json:
+        print_json({"purged": purged})
+    else:
+        typer.echo(f"Purged {purged} instance{'' if purged == 1 else 's'}.")
+
+
+def _check(instance_ids: list[str] | None, query: InstanceQuery, everything: bool) -> None:
+    has_filter = query != query_of()
+    if sum((bool(instance_ids), has_filter, everything)) == 1:
+        return
+    if not (instance_ids or has_filter or everything):
+        raise typer.BadParameter("Say what to purge: instance ids, filters such as --older-than 7d, or --all.")
+    raise typer.BadParameter("Instance ids, filters and --all exclude one another.")
+
+
+async def _ask(client: Client, query: InstanceQuery) -> None:
+    counts = await client.count_instances(query)
+    number = sum(count for status, count in counts.items() if status.is_terminal)
+    if number == 0:
+        return
+    confirm(f"Purge {number} instance{'' if number == 1 else 's'} for good?")
+
+
+async def _purge_ids(client: Client, instance_ids: list[str], export: Path | None) -> int:
+    if export is not None:
+        found = [await client.get_status(each) for each in instance_ids]
+        with _writing(export) as file:
+            for each in found:
+                if each is not None:
+                    await _write(client, each, file)
+            _make_durable(file)
+    for instance_id in instance_ids:
+        await client.purge(instance_id)
+    return len(instance_ids)
+
+
+async def _purge_exported(client: Client, query: InstanceQuery, export: Path) -> int:
+    """Purge page by page exactly what was written; what was started anew under its id meanwhile is left."""
+    progress, purged, token = Progress(), 0, None
+    try:
+        with _writing(export) as file:
+            while True:
+                page = await client.list_instances(query, limit=100, continuation_token=token)
+                ended = [each for each in page.instances if each.runtime_status.is_terminal]
+                for each in ended:
+                    await _write(client, each, file)
+                _make_durable(file)
+                for each in ended:
+                    purged += await _purge_one(client, each)
+                progress.tell(f"Purged {purged}")
+                token = page.continuation_token
+                if token is None:
+                    return purged
+    finally:
+        progress.done()
+
+
+async def _purge_one(client: Client, written: InstanceStatus) -> bool:
+    now = await client.get_status(written.instance_id)
+    if now is None or now.state.execution_id != written.state.execution_id:
+        return False
+    try:
+        await client.purge(written.instance_id)
+    except (InstanceNotFoundError, InstanceNotEndedError):
+        return False
+    return True
+
+
+def _writing(path: Path) -> BinaryIO:
+    try:
+        return path.open("xb")
+    except FileExistsError as error:
+        raise CommandError(f"{str(path)!r} exists; name a new file.") from error
+    except OSError as error:
+        raise CommandError(f"{str(path)!r} cannot be written: {error.strerror or error}.") from error
+
+
+async def _write(client: Client, status: InstanceStatus, file: BinaryIO) -> None:
+    is_entity = status.instance_id.startswith("@")
+    history = () if is_entity else await client.get_history(status.instance_id)
+    line = ExportedInstance(view_of(status), [event_view(event) for event in history])
+    file.write(msgspec.json.encode(line) + b"\n")
+
+
+def _make_durable(file: BinaryIO) -> None:
+    file.flush()
+    os.fsync(file.fileno())

@@ -1,0 +1,190 @@
+"""`holdfast export | import`: a whole hub, with all that is in flight, as JSON lines.
+
+A header names the format; each row is one line; a trailer has the number of lines and the SHA-256 of all before it, so
+that a file that was cut or changed is refused.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Annotated, BinaryIO, Final
+
+import msgspec
+import typer
+
+from holdfast.cli.doctor import StoreUrl
+from holdfast.cli.errors import CommandError, leaving
+from holdfast.cli.output import Progress
+from holdfast.storage.open_store import file_of
+from holdfast.storage.sqlite.connection import SCHEMA_VERSION
+from holdfast.storage.sqlite.offline import restore
+from holdfast.storage.sqlite.snapshot import TABLES, AnyRow, HubRecord, Snapshot, open_snapshot
+
+FORMAT_VERSION: Final = 1
+_LINE_BYTES_MAX: Final = 256 * 1024 * 1024
+_TELLS_EVERY: Final = 1_000
+
+File = Annotated[Path, typer.Argument(metavar="FILE")]
+
+
+class _Header(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    format: str
+    v: int
+    schema_version: int
+    hub: HubRecord
+
+
+class _Line(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    table: str
+    row: msgspec.Raw
+
+
+class _Trailer(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    rows: int
+    sha256: str
+
+
+_FORMAT: Final = "holdfast-hub"
+_DECODERS: Final = {name: msgspec.json.Decoder(kind) for name, kind in TABLES.items()}
+
+
+def export_hub(
+    file: File,
+    store: StoreUrl,
+) -> None:
+    """Write a whole store to a file, as it is at one moment. A host may run on it."""
+    with leaving():
+        partial = file.with_name(f"{file.name}.partial")
+        if file.exists():
+            raise CommandError(f"{str(file)!r} exists; name a new file.")
+        progress = Progress()
+        try:
+            with open_snapshot(file_of(store)) as snapshot, partial.open("wb") as output:
+                rows = _write(snapshot, output, progress)
+                output.flush()
+                os.fsync(output.fileno())
+            partial.replace(file)
+        except OSError as error:
+            raise CommandError(f"{str(file)!r} cannot be written: {error.strerror or error}.") from error
+        finally:
+            progress.done()
+            partial.unlink(missing_ok=True)
+    typer.echo(f"Exported {rows} rows.")
+
+
+def _write(snapshot: Snapshot, output: BinaryIO, progress: Progress) -> int:
+    hub = snapshot.hub()
+    if hub is None:
+        raise CommandError("There is nothing to export: no host has come up on this store yet.")
+    digest = hashlib.sha256()
+    rows = 0
+
+    def write(record: object) -> None:
+        line = msgspec.json.encode(record) + b"\n"
+        digest.update(line)
+        output.write(line)
+
+    write(_Header(format=_FORMAT, v=FORMAT_VERSION, schema_version=SCHEMA_VERSION, hub=hub))
+    for table in TABLES:
+        for row in snapshot.rows(table):
+            write(_Line(table, msgspec.Raw(msgspec.json.encode(row))))
+            rows += 1
+            if rows % _TELLS_EVERY == 0:
+                progress.tell(f"Exported {rows} rows")
+    output.write(msgspec.json.encode(_Trailer(rows=rows, sha256=digest.hexdigest())) + b"\n")
+    return rows
+
+
+def import_hub(file: File, store: StoreUrl) -> None:
+    """Read what `export` wrote into a store that is new or empty; all of it, or nothing.
+
+    Stop the host of the original first, or both will run what is in flight.
+    """
+    with leaving():
+        path = file_of(store)
+        progress = Progress()
+        try:
+            with file.open("rb") as source:
+                rows = _read(source, path, str(file), progress)
+        except OSError as error:
+            raise CommandError(f"{str(file)!r} cannot be read: {error.strerror or error}.") from error
+        finally:
+            progress.done()
+    typer.echo(f"Imported {rows} rows.")
+
+
+def _read(source: BinaryIO, path: Path, name: str, progress: Progress) -> int:
+    reader = _Reader(source, name, progress)
+    is_new = not path.exists()
+    hub = reader.header()
+    try:
+        restore(path, hub, reader.rows())
+    except BaseException:
+        if is_new:
+            _remove(path)
+        raise
+    return reader.count
+
+
+def _remove(path: Path) -> None:
+    """Remove a file in which nothing was stored, and what lies beside it."""
+    for suffix in ("", "-wal", "-shm", "-owner"):
+        path.with_name(f"{path.name}{suffix}").unlink(missing_ok=True)
+
+
+class _Reader:
+    """Reads line by line, and refuses at the end what is not whole: the rows are stored only after that."""
+
+    def __init__(self, source: BinaryIO, name: str, progress: Progress) -> None:
+        self._source = source
+        self._name = name
+        self._digest = hashlib.sha256()
+        self._progress = progress
+        self.count = 0
+
+    def header(self) -> HubRecord:
+        line = self._source.readline(_LINE_BYTES_MAX)
+        self._digest.update(line)
+        try:
+            header = msgspec.json.decode(line, type=_Header)
+        except msgspec.MsgspecError as error:
+            raise CommandError(f"{self._name!r} is no export of a task hub: {error}.") from error
+        if header.format != _FORMAT:
+            raise CommandError(f"{self._name!r} is no export of a task hub, but of {header.format!r:.40}.")
+        if (header.v, header.schema_version) != (FORMAT_VERSION, SCHEMA_VERSION):
+            raise CommandError(
+                f"{self._name!r} was exported by another version of Holdfast (format {header.v}, schema "
+                f"{header.schema_version}); this one reads {FORMAT_VERSION} and {SCHEMA_VERSION}."
+            )
+        return header.hub
+
+    def rows(self) -> Iterator[AnyRow]:
+        while line := self._source.readline(_LINE_BYTES_MAX):
+            if line.startswith(b'{"rows"'):
+                self._check_trailer(line)
+                return
+            yield self._row(line)
+            self._digest.update(line)
+            self.count += 1
+            if self.count % _TELLS_EVERY == 0:
+                self._progress.tell(f"Imported {self.count} rows")
+        raise CommandError(f"{self._name!r} was cut: it has no end. Nothing was imported.")
+
+    def _row(self, line: bytes) -> AnyRow:
+        try:
+            record = msgspec.json.decode(line, type=_Line)
+            return _DECODERS[record.table].decode(record.row)
+        except (msgspec.MsgspecError, KeyError) as error:
+            where = f"line {self.count + 2} of {self._name!r}"
+            raise CommandError(f"Nothing was imported: {where} cannot be read, or was cut: {error}.") from error
+
+    def _check_trailer(self, line: bytes) -> None:
+        try:
+            trailer = msgspec.json.decode(line, type=_Trailer)
+        except msgspec.MsgspecError as error:
+            raise CommandError(f"Nothing was imported: the end of {self._name!r} was cut: {error}.") from error
+        if (trailer.rows, trailer.sha256) != (self.count, self._digest.hexdigest()) or self._source.read(1):
+            raise CommandError(f"Nothing was imported: {self._name!r} was changed after it was written.")

@@ -1,0 +1,93 @@
+"""`holdfast export` and `import`: a hub goes elsewhere with what is in flight, whole or not at all."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import pytest
+from commands_app import Cli, app, cli  # noqa: F401 - a fixture
+
+from holdfast.storage.sqlite.snapshot import TABLES
+
+
+@pytest.fixture
+def exported(cli: Cli, tmp_path: Path) -> Path:  # noqa: F811
+    cli.ok("start", "flow", "1", "--id", "done", "--wait")
+    cli.ok("start", "parent", "--id", "p")
+    cli.ok("call", "counter@a", "add", "5", "--request-key", "k")
+    cli.ok("start", "flow", "3", "--id", "planned", "--start-at", "2999-01-01")
+    cli.until(lambda: "Running" in cli("status", "child").stdout)
+    assert "Exported" in cli.ok("export", "hub.jsonl", "--store", cli.store)
+    return tmp_path / "hub.jsonl"
+
+
+def rows(path: Path) -> dict[str, list[Any]]:
+    with closing(sqlite3.connect(path)) as connection:
+        return {table: sorted(connection.execute(f"SELECT * FROM {table}"), key=str) for table in (*TABLES, "hub")}
+
+
+def test_a_hub_arrives_with_all_that_is_in_flight(cli: Cli, exported: Path, tmp_path: Path) -> None:  # noqa: F811
+    lines = [json.loads(line) for line in exported.read_text().splitlines()]
+    assert (lines[0]["format"], lines[-1]["rows"]) == ("holdfast-hub", len(lines) - 2)
+    assert "Imported" in cli.ok("import", "hub.jsonl", "--store", "sqlite:///copy.db")
+    assert rows(tmp_path / "copy.db") == rows(tmp_path / "hub.db")
+    assert cli.ok("doctor", "--store", "sqlite:///copy.db").strip() == "All is well."
+    (tmp_path / "hub.db").unlink()
+    (tmp_path / "copy.db").rename(tmp_path / "hub.db")
+    assert cli.ok("call", "counter@a", "add", "5", "--request-key", "k").strip() == "5"
+    cli.ok("raise", "child", "Go", '"now"')
+    assert cli.ok("wait", "p").strip() == '"now"'
+    assert cli.ok("start", "flow", "4", "--wait").strip() == "8"
+
+
+def test_what_is_there_already_stays(cli: Cli, exported: Path, tmp_path: Path) -> None:  # noqa: F811
+    before = rows(tmp_path / "hub.db")
+    again = cli("export", "hub.jsonl", "--store", cli.store)
+    assert (again.exit_code, "exists" in again.stderr) == (2, True)
+    into = cli("import", "hub.jsonl", "--store", cli.store)
+    assert (into.exit_code, "new or empty" in into.stderr) == (2, True)
+    assert rows(tmp_path / "hub.db") == before
+
+
+@pytest.mark.parametrize(
+    ("damage", "part"),
+    [
+        (lambda lines: lines[:-1], "was cut"),
+        (lambda lines: lines[:3], "was cut"),
+        (lambda lines: [*lines[:-1], lines[-1][:20]], "was cut"),
+        (lambda lines: [*lines[:3], lines[3][:30]], "line 4"),
+        (lambda lines: [*lines[:3], *lines[4:]], "was changed"),
+        (lambda lines: [lines[0].replace('"lsn":', '"lsn":1'), *lines[1:]], "was changed"),
+        (lambda lines: [*lines, lines[1]], "was changed"),
+        (lambda lines: [lines[0], lines[1].replace('"instance"', '"odd"', 1), *lines[2:]], "line 2"),
+        (lambda lines: [lines[0].replace('"v":1', '"v":2'), *lines[1:]], "another version"),
+        (lambda lines: [lines[0].replace("holdfast-hub", "x"), *lines[1:]], "no export"),
+        (lambda lines: lines[1:], "no export"),
+        (lambda lines: [], "no export"),
+    ],
+)
+def test_a_file_that_is_not_whole_is_refused(
+    cli: Cli,  # noqa: F811
+    exported: Path,
+    tmp_path: Path,
+    damage: Any,
+    part: str,
+) -> None:
+    lines = exported.read_text().splitlines(keepends=True)
+    exported.write_text("".join(damage(lines)))
+    refused = cli("import", "hub.jsonl", "--store", "sqlite:///copy.db")
+    assert (refused.exit_code, part in refused.stderr) == (2, True), refused.output
+    assert "Traceback" not in refused.output
+    assert sorted(path.name for path in tmp_path.glob("copy*")) == []
+
+
+def test_files_that_are_not_there(cli: Cli, tmp_path: Path) -> None:  # noqa: F811
+    assert "cannot be read" in cli("import", "none.jsonl", "--store", "sqlite:///copy.db").stderr
+    assert "no task hub" in cli("export", "x.jsonl", "--store", "sqlite:///none.db").stderr
+    cli("status", "nobody")
+    assert "cannot be written" in cli("export", "no/such/x.jsonl", "--store", cli.store).stderr
+    assert list(tmp_path.glob("*.jsonl*")) == []
