@@ -161,6 +161,23 @@ def test_purge_by_id_and_by_filter(cli: Cli, tmp_path: Path) -> None:  # noqa: F
     assert cli.json("count") == {"Running": 1}
 
 
+def test_bulk_does_it_to_all_that_match(cli: Cli) -> None:  # noqa: F811
+    for number in range(3):
+        cli.ok("start", "waiting", "--id", f"w{number}", "--tag", f"half={number % 2}")
+    refused = cli("bulk", "terminate", "--name", "waiting")
+    assert (refused.exit_code, "--yes" in refused.stderr) == (2, True)
+    assert cli("bulk", "terminate", "--yes").exit_code == 2
+    assert cli("bulk", "terminate", "--all", "--name", "waiting", "--yes").exit_code == 2
+    assert cli("bulk", "delete", "--all", "--yes").exit_code == 2
+    assert cli.ok("bulk", "suspend", "--tag", "half=1", "-y").strip() == "suspend: 1 instance."
+    found = cli.json("bulk", "terminate", "--name", "waiting", "--reason", "closing", "-y")
+    assert found["progress"] == {"done": 3, "refused": 0}
+    assert cli.json("status", found["job"])["runtime_status"] == "Completed"
+    assert cli.json("status", "w1")["output"] == "closing"
+    job = cli.ok("bulk", "purge", "--name", "waiting", "-y", "--no-wait").strip()
+    assert cli.json("wait", job)["output"] == {"done": 3, "refused": 0}
+
+
 @pytest.mark.parametrize(("answer", "purged", "code"), [("y\n", True, 0), ("n\n", False, 1)])
 def test_purge_asks_where_somebody_can_answer(
     cli: Cli,  # noqa: F811

@@ -12,6 +12,7 @@ import typer
 
 import holdfast
 from holdfast.cli import instances, steering
+from holdfast.cli.bulk import bulk
 from holdfast.cli.config_sources import of_options, read_configuration
 from holdfast.cli.config_table import show_config
 from holdfast.cli.demo import demo
@@ -61,6 +62,7 @@ _PANELS: Final[Mapping[str, Mapping[str, Callable[..., None]]]] = {
         "restart": steering.restart,
         "fork": steering.fork,
         "purge": purge,
+        "bulk": bulk,
     },
     "Entities": {"signal": signal, "call": call},
     "Commands": {"demo": demo},
