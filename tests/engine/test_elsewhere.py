@@ -142,7 +142,7 @@ def test_eternal_orchestrations_lose_no_timer_however_often_the_host_dies() -> N
         return "done"
 
     async def scenario(sim: Simulation) -> None:
-        runs = [await sim.client.start_new(ticks, 30, request_key=f"{number}") for number in range(30)]
+        runs = [await sim.client.start_new(ticks, 80, request_key=f"{number}") for number in range(30)]
         for run in runs:
             assert await run.wait_for_completion() == "done"
 

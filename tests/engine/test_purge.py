@@ -76,6 +76,11 @@ async def parent(ctx: OrchestrationContext) -> int:
 
 
 @app.orchestrator
+async def waiting(ctx: OrchestrationContext) -> str:
+    return await ctx.wait_for_external_event("go")
+
+
+@app.orchestrator
 async def locking(ctx: OrchestrationContext) -> None:
     async with ctx.lock(counter):
         await ctx.wait_for_external_event("go")
@@ -140,6 +145,50 @@ def test_a_start_that_overtakes_the_commit_of_a_purge_begins_anew() -> None:
             assert run.engine.last_failure is None, "a commit was refused"
 
     asyncio.run(main())
+
+
+@pytest.mark.parametrize("cache_bytes_max", [1, 1 << 20])
+def test_two_purges_at_once_do_not_hurt_each_other(store: Store, cache_bytes_max: int) -> None:
+    async def main() -> None:
+        async with running(app, store, HostConfig(drain_s=0.2, cache_bytes_max=cache_bytes_max)) as run:
+            client = run.client
+            for number in range(30):
+                await end(run, f"i{number}", number)
+            pairs = [client.purge(f"i{number}") for number in range(10) for _ in range(2)]
+            outcomes = await asyncio.gather(*pairs, return_exceptions=True)
+            refused = [each for each in outcomes if each is not None]
+            assert len(refused) == 10
+            assert all(isinstance(each, InstanceNotFoundError) for each in refused)
+            purged = await asyncio.gather(*(client.purge_instances(InstanceQuery(id_prefix="i")) for _ in range(3)))
+            assert sum(purged) == 20
+            assert await client.count_instances() == {}
+            assert run.engine.last_failure is None, "a commit was refused"
+
+    asyncio.run(main())
+
+
+def test_what_was_purged_once_is_not_gone_for_ever() -> None:
+    async def main() -> None:
+        store = MemoryStore()
+        async with running(app, store, HostConfig(drain_s=0.2, cache_bytes_max=1)) as run:
+            await end(run, "i")
+            await run.client.purge("i")
+            again = await run.client.start_new(waiting, instance_id="i")
+            residents = run.engine.node.residents
+            await until(lambda: residents.get("i") is None or _goes(run, "i"))
+            await again.raise_event("go", "on")
+            assert await again.wait_for_completion(timeout=SOON) == "on"
+
+    asyncio.run(main())
+
+
+def _goes(run: Run, instance_id: str) -> bool:
+    """Let an instance leave memory, if it can."""
+    node = run.engine.node
+    resident = node.residents.get(instance_id)
+    if resident is not None and resident.execution is not None and resident.is_idle(node.journal.durable_lsn):
+        node.residents.remove(resident)
+    return resident is None
 
 
 def test_only_what_has_ended_goes(store: Store) -> None:

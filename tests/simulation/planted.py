@@ -189,12 +189,8 @@ BUGS: tuple[PlantedBug, ...] = (
         ("storage.memory:MemoryStore.ended_instances", "if OrchestrationStatus(row.status).is_terminal", "if True"),
     ),
     bug(
-        "what was purged once is taken for gone for ever",
-        (
-            "engine.loader:Loader.with_resident",
-            "self._gone.get(instance_id, 0) > self._journal.durable_lsn",
-            "instance_id in self._gone",
-        ),
+        "two purges at once remove an instance twice",
+        ("engine.purging:_remove", "and node.loader.gone_at(each.instance_id) <= seen_lsn", ""),
     ),
     bug(
         "a purge leaves the history",

@@ -85,7 +85,8 @@ HARD = frozenset(
     {
         "an idle owner does not notice that it was replaced",
         "an orchestrator sees a time before that of its timer",
-        "what was purged once is taken for gone for ever",
+        "messages of an old execution reach the new one",
+        "outcomes for instances that are held back are forgotten",
     }
 )
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import functools
 import logging
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Generator, Iterable
+from contextlib import contextmanager
 from typing import TypeAlias
 
 from holdfast.engine.journal import Journal
@@ -45,7 +46,7 @@ class Loader:
         self._wanted: dict[str, list[tuple[Arrived, Refused | None, int | None]]] = {}
         self._journal = journal
         self._gone: dict[str, int] = {}
-        """Instances that were purged, with the transition that did it; as long as the store may still have them."""
+        """Instances that were purged, with the transition that did it; as long as a read may still see them."""
         self._reading: set[str] = set()
         self._reads: dict[int, int] = {}
         """By number, the reads that are open, with what was durable when they began."""
@@ -73,9 +74,24 @@ class Loader:
 
     def forget(self, instance_ids: Iterable[str], lsn: int) -> None:
         """Note that instances, neither in memory nor waited for, do not exist from a transition on."""
-        durable_lsn = self._journal.durable_lsn
-        self._gone = {instance_id: at for instance_id, at in self._gone.items() if at > durable_lsn}
+        known_lsn = self.known_lsn()
+        self._gone = {instance_id: at for instance_id, at in self._gone.items() if at > known_lsn}
         self._gone.update(dict.fromkeys(instance_ids, lsn))
+
+    def gone_at(self, instance_id: str) -> int:
+        """Return the transition that has purged an instance, 0 if no read that is open can still see it."""
+        return self._gone.get(instance_id, 0)
+
+    @contextmanager
+    def reading(self) -> Generator[int, None, None]:
+        """Read the store past the loader; gives up to where the read sees what is durable, at least."""
+        self._reads_begun += 1
+        number = self._reads_begun
+        self._reads[number] = self._journal.durable_lsn
+        try:
+            yield self._reads[number]
+        finally:
+            del self._reads[number]
 
     def known_lsn(self) -> int:
         """Return up to where every open read sees what is durable."""
@@ -98,7 +114,7 @@ class Loader:
             is_new: the id cannot exist yet, so that the store need not be asked.
         """
         resident = self._residents.get(instance_id)
-        is_gone = self._gone.get(instance_id, 0) > self._journal.durable_lsn
+        is_gone = self.gone_at(instance_id) > self._journal.durable_lsn
         is_known = resident is not None or is_new or is_gone
         if instance_id not in self._wanted and is_known:
             arrived(resident)
@@ -140,14 +156,9 @@ class Loader:
             self._failed(error, None)
 
     async def _read(self, instance_ids: list[str]) -> None:
-        self._reads_begun += 1
-        number = self._reads_begun
-        self._reads[number] = self._journal.durable_lsn
-        try:
+        with self.reading():
             found = {stored.instance_id: stored for stored in await self._store.load(instance_ids)}
             self._arrive_all(instance_ids, found)
-        finally:
-            del self._reads[number]
 
     def _arrive_all(self, instance_ids: list[str], found: dict[str, StoredInstance]) -> None:
         for instance_id in instance_ids:

@@ -56,14 +56,18 @@ async def purge(admitting: Callable[[], Node], store: Store, instance_id: str) -
         await _purge_entity(admitting(), instance_id)
         return
     node = admitting()
-    with node.residents.noting() as noted:
+    with node.residents.noting() as noted, node.loader.reading() as seen_lsn:
         row = await store.read_instance(validate_instance_id(instance_id))
         if row is None:
             raise InstanceNotFoundError(instance_id)
         if not OrchestrationStatus(row.status).is_terminal:
             raise InstanceNotEndedError(instance_id, row.status)
         ended = EndedInstance(row.updated_at, instance_id, row.revision, row.execution_id, row.episodes)
-        lsn, purged = _remove(_same(admitting, node), [ended], noted)
+        lsn, purged = _remove(_same(admitting, node), [ended], noted, seen_lsn)
+        gone_at = node.loader.gone_at(instance_id)
+    if not purged and gone_at > seen_lsn:
+        await node.journal.durable(gone_at)
+        raise InstanceNotFoundError(instance_id)  # somebody else has purged it meanwhile
     if not purged:
         raise OverloadedError(f"Instance {instance_id!r} is just being used; nothing was changed. Try again.")
     await node.journal.durable(lsn)
@@ -74,9 +78,9 @@ async def purge_instances(
 ) -> InstancesPurged:
     """Remove a page of the orchestrations that have ended, the first to end first."""
     node = admitting()
-    with node.residents.noting() as noted:
+    with node.residents.noting() as noted, node.loader.reading() as seen_lsn:
         found = await store.ended_instances(wanted, _position(after), limit)
-        lsn, purged = _remove(_same(admitting, node), found, noted)
+        lsn, purged = _remove(_same(admitting, node), found, noted, seen_lsn)
     await node.journal.durable(lsn)
     is_last = len(found) < limit
     return InstancesPurged(
@@ -95,9 +99,20 @@ def _same(admitting: Callable[[], Node], node: Node) -> Node:
     return node
 
 
-def _remove(node: Node, ended: Collection[EndedInstance], noted: set[str]) -> tuple[int, int]:
-    """Remove those that nobody uses, in one transition; return its number, and how many they are."""
-    unused = [each for each in ended if each.instance_id not in noted and _leaves_memory(node, each)]
+def _remove(node: Node, ended: Collection[EndedInstance], noted: set[str], seen_lsn: int) -> tuple[int, int]:
+    """Remove those that nobody uses, in one transition; return its number, and how many they are.
+
+    Args:
+        noted: what came or went while they were read.
+        seen_lsn: up to where they were read; what was purged after that is gone already.
+    """
+    unused = [
+        each
+        for each in ended
+        if each.instance_id not in noted
+        and node.loader.gone_at(each.instance_id) <= seen_lsn
+        and _leaves_memory(node, each)
+    ]
     if not unused:
         return 0, 0
     transition = node.hub.purge(
@@ -117,7 +132,9 @@ def _leaves_memory(node: Node, ended: EndedInstance) -> bool:
     resident = node.residents.get(ended.instance_id)
     if resident is None:
         return True
-    if resident.instance.revision != ended.revision or not resident.is_idle(node.journal.durable_lsn):
+    instance = resident.instance
+    is_it = (instance.execution_id, instance.revision) == (ended.execution_id, ended.revision)
+    if not is_it or not resident.is_idle(node.journal.durable_lsn):
         return False
     node.residents.remove(resident)
     return True

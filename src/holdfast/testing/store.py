@@ -31,7 +31,7 @@ from holdfast.storage.sqlite.store import SqliteStore
 from holdfast.testing.crashes import Side
 from holdfast.testing.faults import Trouble
 from holdfast.testing.ledger import Ledger
-from holdfast.testing.loop import Process, SimulatedLoop
+from holdfast.testing.loop import InvariantViolation, Process, SimulatedLoop
 
 T = TypeVar("T")
 
@@ -122,7 +122,10 @@ class SimulatedStore:
 
     async def commit(self, fence: Fence, writes: WriteSet) -> None:
         async def commit() -> None:
-            await self._inner.commit(fence, writes)
+            try:
+                await self._inner.commit(fence, writes)
+            except CommitFailedError as error:  # of itself, a store refuses only what is not exact
+                raise InvariantViolation("exact counts", str(error)) from error
             self._ledger.apply(fence, writes)
             self._loop.note(self._ledger.lsn)
             self._loop.note(self._ledger.rows_changed)
