@@ -15,7 +15,7 @@ demo: $(READY)  ## run the six patterns on SQLite, kill the host twice on the wa
 	$(BIN)/python -m examples.demo
 
 test: $(READY)  ## all tests but the long ones
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n auto --dist worksteal
 
 soak: $(READY)  ## the long tests
 	$(BIN)/python -m pytest -m soak
