@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sqlite3
+from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,8 @@ from typing import Any
 import pytest
 from commands_app import Cli, app, cli  # noqa: F401 - a fixture
 
+from holdfast.cli import transfer
+from holdfast.storage.sqlite.owner_lock import OwnerLock
 from holdfast.storage.sqlite.snapshot import TABLES
 
 
@@ -82,7 +85,55 @@ def test_a_file_that_is_not_whole_is_refused(
     refused = cli("import", "hub.jsonl", "--store", "sqlite:///copy.db")
     assert (refused.exit_code, part in refused.stderr) == (2, True), refused.output
     assert "Traceback" not in refused.output
-    assert sorted(path.name for path in tmp_path.glob("copy*")) == []
+    # The file of the lock is never removed: another process may be about to lock it.
+    assert {path.name for path in tmp_path.glob("copy*")} <= {"copy.db-owner"}
+
+
+def _meanwhile(monkeypatch: pytest.MonkeyPatch, act: Callable[[], None]) -> None:
+    """Do something once an import has read its first line."""
+    header = transfer._Reader.header
+
+    def header_then(reader: Any) -> Any:
+        monkeypatch.undo()
+        found = header(reader)
+        act()
+        return found
+
+    monkeypatch.setattr(transfer._Reader, "header", header_then)
+
+
+def test_a_host_that_starts_meanwhile_keeps_its_file(
+    cli: Cli,  # noqa: F811
+    exported: Path,
+    tmp_path: Path,
+) -> None:
+    store = tmp_path / "copy.db"
+    locks: list[OwnerLock] = []
+
+    def start_host() -> None:
+        locks.append(OwnerLock(store))
+        store.write_bytes(b"all that it stored")
+
+    with pytest.MonkeyPatch.context() as patch:
+        _meanwhile(patch, start_host)
+        refused = cli("import", str(exported), "--store", f"sqlite:///{store}")
+    assert (refused.exit_code, "in use by" in refused.stderr) == (2, True), refused.output
+    locks.pop().release()
+    assert store.read_bytes() == b"all that it stored"
+    assert (tmp_path / "copy.db-owner").exists()
+
+
+def test_of_two_imports_into_one_file_the_faster_one_stays(
+    cli: Cli,  # noqa: F811
+    exported: Path,
+    tmp_path: Path,
+) -> None:
+    arguments = ("import", str(exported), "--store", f"sqlite:///{tmp_path / 'copy.db'}")
+    with pytest.MonkeyPatch.context() as patch:
+        _meanwhile(patch, lambda: print(cli.ok(*arguments)))
+        refused = cli(*arguments)
+    assert (refused.exit_code, "new or empty" in refused.stderr) == (2, True), refused.output
+    assert rows(tmp_path / "copy.db") == rows(tmp_path / "hub.db")
 
 
 def test_files_that_are_not_there(cli: Cli, tmp_path: Path) -> None:  # noqa: F811

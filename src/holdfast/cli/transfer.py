@@ -118,21 +118,8 @@ def import_hub(file: File, store: StoreUrl) -> None:
 
 def _read(source: BinaryIO, path: Path, name: str, progress: Progress) -> int:
     reader = _Reader(source, name, progress)
-    is_new = not path.exists()
-    hub = reader.header()
-    try:
-        restore(path, hub, reader.rows())
-    except BaseException:
-        if is_new:
-            _remove(path)
-        raise
+    restore(path, reader.header(), reader.rows())
     return reader.count
-
-
-def _remove(path: Path) -> None:
-    """Remove a file in which nothing was stored, and what lies beside it."""
-    for suffix in ("", "-wal", "-shm", "-owner"):
-        path.with_name(f"{path.name}{suffix}").unlink(missing_ok=True)
 
 
 class _Reader:
