@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import sqlite3
+import stat
 from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
@@ -142,3 +144,47 @@ def test_files_that_are_not_there(cli: Cli, tmp_path: Path) -> None:  # noqa: F8
     cli("status", "nobody")
     assert "cannot be written" in cli("export", "no/such/x.jsonl", "--store", cli.store).stderr
     assert list(tmp_path.glob("*.jsonl*")) == []
+
+
+def test_an_export_is_for_its_owner_alone(cli: Cli, exported: Path, tmp_path: Path) -> None:  # noqa: F811
+    assert stat.S_IMODE(exported.stat().st_mode) == 0o600
+    # Another user left a link where an export might write.
+    (tmp_path / "target").write_text("precious")
+    (tmp_path / "second.jsonl.partial").symlink_to(tmp_path / "target")
+    (tmp_path / "third.jsonl").symlink_to(tmp_path / "nowhere")
+    cli.ok("export", "second.jsonl", "--store", cli.store)
+    assert "exists" in cli("export", "third.jsonl", "--store", cli.store).stderr
+    assert (tmp_path / "target").read_text() == "precious"
+    assert not (tmp_path / "nowhere").exists()
+    cli.ok("start", "flow", "1", "--id", "again", "--wait")
+    cli.ok("purge", "again", "--export", "gone.jsonl")
+    assert stat.S_IMODE((tmp_path / "gone.jsonl").stat().st_mode) == 0o600
+
+
+def _no_links(*_: object) -> None:
+    raise OSError(errno.EPERM, "Operation not permitted")
+
+
+@pytest.mark.parametrize("has_links", [True, False])
+def test_an_export_replaces_nothing_that_came_meanwhile(
+    cli: Cli,  # noqa: F811
+    exported: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    has_links: bool,
+) -> None:
+    if not has_links:
+        monkeypatch.setattr("os.link", _no_links)
+    cli.ok("export", "second.jsonl", "--store", cli.store)
+    assert len((tmp_path / "second.jsonl").read_text().splitlines()) == len(exported.read_text().splitlines())
+    write = transfer._write
+
+    def write_slowly(*arguments: Any) -> int:
+        (tmp_path / "third.jsonl").write_text("precious")
+        return write(*arguments)
+
+    monkeypatch.setattr(transfer, "_write", write_slowly)
+    refused = cli("export", "third.jsonl", "--store", cli.store)
+    assert (refused.exit_code, "exists" in refused.stderr) == (2, True), refused.output
+    assert (tmp_path / "third.jsonl").read_text() == "precious"
+    assert list(tmp_path.glob("*.partial")) == []

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Annotated, BinaryIO, Final
@@ -12,7 +11,7 @@ import typer
 
 from holdfast.cli.confirm import confirm
 from holdfast.cli.connection import DEFAULT_URL, AsJson, Key, Url, with_client
-from holdfast.cli.errors import CommandError
+from holdfast.cli.files import create, make_durable
 from holdfast.cli.output import Progress, print_json
 from holdfast.cli.patience import patiently
 from holdfast.cli.selection import (
@@ -127,11 +126,11 @@ async def _ask(client: Client, query: InstanceQuery) -> None:
 async def _purge_ids(client: Client, instance_ids: list[str], export: Path | None) -> int:
     if export is not None:
         found = [await client.get_status(each) for each in instance_ids]
-        with _writing(export) as file:
+        with create(export) as file:
             for each in found:
                 if each is not None:
                     await _write(client, each, file)
-            _make_durable(file)
+            make_durable(file)
     for instance_id in instance_ids:
         await client.purge(instance_id)
     return len(instance_ids)
@@ -141,13 +140,13 @@ async def _purge_exported(client: Client, query: InstanceQuery, export: Path) ->
     """Purge page by page exactly what was written; what was started anew under its id meanwhile is left."""
     progress, purged, token = Progress(), 0, None
     try:
-        with _writing(export) as file:
+        with create(export) as file:
             while True:
                 page = await client.list_instances(query, limit=100, continuation_token=token)
                 ended = [each for each in page.instances if each.runtime_status.is_terminal]
                 for each in ended:
                     await _write(client, each, file)
-                _make_durable(file)
+                make_durable(file)
                 for each in ended:
                     purged += await _purge_one(client, each)
                 progress.tell(f"Purged {purged}")
@@ -169,22 +168,8 @@ async def _purge_one(client: Client, written: InstanceStatus) -> bool:
     return True
 
 
-def _writing(path: Path) -> BinaryIO:
-    try:
-        return path.open("xb")
-    except FileExistsError as error:
-        raise CommandError(f"{str(path)!r} exists; name a new file.") from error
-    except OSError as error:
-        raise CommandError(f"{str(path)!r} cannot be written: {error.strerror or error}.") from error
-
-
 async def _write(client: Client, status: InstanceStatus, file: BinaryIO) -> None:
     is_entity = status.instance_id.startswith("@")
     history = () if is_entity else await client.get_history(status.instance_id)
     line = ExportedInstance(view_of(status), [event_view(event) for event in history])
     file.write(msgspec.json.encode(line) + b"\n")
-
-
-def _make_durable(file: BinaryIO) -> None:
-    file.flush()
-    os.fsync(file.fileno())
