@@ -131,10 +131,12 @@ def fields_of(status: InstanceStatus) -> list[tuple[str, str]]:
 
 
 def failure_text(failure: FailureDetails | None) -> str:
-    """Return one line about a failure, with its causes."""
+    """Return one line about a failure, with its causes; one that was only passed on says nothing new."""
     parts: list[str] = []
     while failure is not None:
-        parts.append(f"{failure.error_type}: {failure.error_message}")
+        part = f"{failure.error_type}: {failure.error_message}"
+        if part not in parts[-1:]:
+            parts.append(part)
         failure = failure.inner_failure
     return "; caused by ".join(parts)
 
