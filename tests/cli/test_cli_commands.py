@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 from commands_app import Cli, cli  # noqa: F401 - a fixture
 
-from holdfast.cli import confirm
+from holdfast import Client, EntityId, HostUnreachableError
+from holdfast.cli import confirm, purge
 
 
 def test_start_status_wait_and_history(cli: Cli) -> None:  # noqa: F811
@@ -31,9 +33,11 @@ def test_start_status_wait_and_history(cli: Cli) -> None:  # noqa: F811
 def test_start_and_wait_in_one(cli: Cli) -> None:  # noqa: F811
     assert cli.ok("start", "flow", "4", "--wait").strip() == "8"
     failed = cli("start", "failing", '"boom"', "--id", "f", "--wait")
-    assert (failed.exit_code, "ValueError: boom" in failed.stderr) == (1, True)
+    assert (failed.exit_code, failed.stderr.count("ValueError: boom")) == (1, 1)
     assert cli("wait", "f").exit_code == 1
     assert cli("start", "waiting", "--wait", "--timeout", "50ms").exit_code == 6
+    assert cli("start", "waiting", "--wait", "--timeout", "0.05").exit_code == 6
+    assert cli("purge", "--older-than", "7", "--yes").exit_code == 2
 
 
 @pytest.mark.parametrize(("policy", "code"), [("replace-ended", 5), ("reject", 5), ("return", 0), ("replace", 0)])
@@ -159,6 +163,84 @@ def test_purge_by_id_and_by_filter(cli: Cli, tmp_path: Path) -> None:  # noqa: F
     assert cli.json("purge", "flow-2", "--export", str(tmp_path / "two.jsonl")) == {"purged": 1}
     assert cli.json("purge", "--all", "-y") == {"purged": 2}
     assert cli.json("count") == {"Running": 1}
+
+
+def test_one_of_several_that_cannot_be_purged_stops_no_other(cli: Cli, tmp_path: Path) -> None:  # noqa: F811
+    for name in ("a1", "a2", "b1", "b2"):
+        cli.ok("start", "flow", "1", "--id", name, "--wait")
+    cli.ok("start", "waiting", "--id", "open")
+    done = cli("purge", "a1", "nope", "a2", "a1", "--json")
+    assert (done.exit_code, json.loads(done.stdout), done.stderr.count("holdfast:")) == (4, {"purged": 2}, 1)
+    assert "no instance 'nope'" in done.stderr
+    export = tmp_path / "gone.jsonl"
+    done = cli("purge", "nope", "b1", "open", "b2", "--export", str(export))
+    assert (done.exit_code, done.stdout.strip()) == (5, "Purged 2 instances.")
+    assert ("no instance 'nope'" in done.stderr, "'open' has not ended" in done.stderr) == (True, True)
+    written = [json.loads(line)["instance"]["instance_id"] for line in export.read_text().splitlines()]
+    assert written == ["b1", "b2"]
+    assert cli.json("count") == {"Running": 1}
+
+
+def test_an_export_of_nothing_leaves_no_file(cli: Cli, tmp_path: Path) -> None:  # noqa: F811
+    assert cli("purge", "nope", "--export", "n.jsonl").exit_code == 4
+    assert cli.json("purge", "--all", "--yes", "--export", "n.jsonl") == {"purged": 0}
+    assert list(tmp_path.glob("*.jsonl")) == []
+
+
+def test_without_a_host_no_others_are_tried(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:  # noqa: F811
+    for name in ("a", "b", "c"):
+        cli.ok("start", "flow", "1", "--id", name, "--wait")
+    purge = Client.purge
+
+    async def purge_one(client: Client, instance_id: str) -> None:
+        if instance_id != "a":
+            raise HostUnreachableError("No host answers.")
+        await purge(client, instance_id)
+
+    monkeypatch.setattr(Client, "purge", purge_one)
+    done = cli("purge", "a", "b", "c")
+    assert (done.exit_code, done.stdout.strip()) == (3, "Purged 1 instance.")
+    assert done.stderr.splitlines() == ["holdfast: No host answers.", "holdfast: Not tried: c."]
+
+
+def test_an_entity_is_exported_with_its_state(cli: Cli, tmp_path: Path) -> None:  # noqa: F811
+    cli.ok("call", "counter@a", "add", "3")
+    shown = cli.json("entities", "get", "counter@a")
+    export = tmp_path / "gone.jsonl"
+    done = cli("purge", "@counter@a", "@counter@none", "--export", str(export))
+    assert (done.exit_code, done.stdout.strip()) == (4, "Purged 1 instance.")
+    assert "no entity '@counter@none'" in done.stderr
+    [line] = [json.loads(line) for line in export.read_text().splitlines()]
+    assert line == {"entity": shown}
+    assert line["entity"]["state"] == {"value": 3}
+    assert cli("entities", "get", "counter@a").exit_code == 4
+
+
+@pytest.mark.parametrize("named", ["a", "@counter@a"])
+def test_what_changes_after_it_was_exported_stays(
+    cli: Cli,  # noqa: F811
+    monkeypatch: pytest.MonkeyPatch,
+    named: str,
+) -> None:
+    cli.ok("start", "flow", "1", "--id", "a", "--wait")
+    cli.ok("call", "counter@a", "add", "3")
+    write = purge._write
+
+    async def change(client: Client) -> None:
+        if named == "a":
+            await (await client.start_new("flow", 2, instance_id="a")).wait_for_completion()
+        else:
+            await client.call_entity(EntityId("counter", "a"), "add", 1)
+
+    async def write_then(client: Client, *rest: Any) -> None:
+        await write(client, *rest)
+        await change(client)
+
+    monkeypatch.setattr(purge, "_write", write_then)
+    done = cli("purge", named, "--export", "gone.jsonl")
+    assert (done.exit_code, "has changed" in done.stderr, done.stdout.strip()) == (5, True, "Purged 0 instances.")
+    assert cli.json("status", "a")["output"] == (4 if named == "a" else 2)
+    assert cli.json("entities", "get", "counter@a")["state"] == {"value": 3 if named == "a" else 4}
 
 
 def test_bulk_does_it_to_all_that_match(cli: Cli) -> None:  # noqa: F811

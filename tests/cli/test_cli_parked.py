@@ -72,6 +72,14 @@ def test_discard(cli: Cli, parked: list[str], monkeypatch: pytest.MonkeyPatch) -
     assert cli.json("status", "open")["runtime_status"] == "Running"
 
 
+def test_one_that_is_not_parked_stops_no_other(cli: Cli, parked: list[str]) -> None:  # noqa: F811
+    done = cli("parked", "retry", "nobody", "p1", "open", "p2")
+    assert (done.exit_code, done.stdout.strip()) == (5, "Resumed 2.")
+    assert ("no instance 'nobody'" in done.stderr, "'open' is not parked" in done.stderr) == (True, True)
+    done = cli("parked", "discard", "open", "p3")
+    assert (done.exit_code, done.stdout.strip()) == (5, "Terminated 1.")
+
+
 def test_explain_asks_a_host_or_reads_a_store(cli: Cli) -> None:  # noqa: F811
     for name in ("sleeping", "parent", "locking"):
         cli.ok("start", name, "--id", name)

@@ -11,7 +11,17 @@ import typer
 
 from holdfast.cli import output, patience
 from holdfast.cli.output import Progress, print_fields, print_table, shown
-from holdfast.cli.values import Given, duration_text, parse_duration, parse_instant, parse_json, parse_tags
+from holdfast.cli.values import (
+    Given,
+    duration_text,
+    parse_duration,
+    parse_instant,
+    parse_json,
+    parse_tags,
+    parse_timeout,
+)
+from holdfast.cli.views import failure_text
+from holdfast.model.failure import FailureDetails
 
 
 def test_tables_are_aligned_also_with_wide_characters(capsys: pytest.CaptureFixture[str]) -> None:
@@ -106,6 +116,26 @@ def test_durations(text: str, expected: timedelta) -> None:
 def test_what_is_no_duration(text: str) -> None:
     with pytest.raises(typer.BadParameter):
         parse_duration(text)
+
+
+@pytest.mark.parametrize(("text", "expected_s"), [("5", 5), ("0.5", 0.5), ("5s", 5), ("1m30s", 90)])
+def test_a_timeout_may_be_a_number_of_seconds(text: str, expected_s: float) -> None:
+    assert parse_timeout(text) == timedelta(seconds=expected_s)
+
+
+@pytest.mark.parametrize("text", ["", "-5", "5 ", "1e3", "nan", "99999999999", "soon"])
+def test_what_is_no_timeout(text: str) -> None:
+    with pytest.raises(typer.BadParameter):
+        parse_timeout(text)
+
+
+def test_a_failure_that_was_only_passed_on_is_told_once() -> None:
+    origin = FailureDetails("builtins.OSError", "no disk")
+    failure = FailureDetails("builtins.ValueError", "X", inner_failure=origin)
+    for _ in range(2):
+        failure = FailureDetails("builtins.ValueError", "X", inner_failure=failure)
+    assert failure_text(failure) == "builtins.ValueError: X; caused by builtins.OSError: no disk"
+    assert failure_text(None) == ""
 
 
 def test_instants_and_tags() -> None:

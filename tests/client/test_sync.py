@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import gc
 import inspect
+import queue
 import re
 import subprocess
 import sys
@@ -183,6 +185,28 @@ def test_a_client_that_was_never_used_is_closed_without_a_thread() -> None:
         client.get_status("one")
     with pytest.raises(ConfigurationError):
         SyncClient.connect("http://example.com", key="k")
+
+
+def test_without_a_loop_it_says_so_and_can_be_used_again_later() -> None:
+    told: queue.Queue[BaseException] = queue.Queue()
+
+    def no_loop() -> asyncio.AbstractEventLoop:
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    def ask(client: SyncClient) -> None:
+        try:
+            client.get_status("nobody")
+        except BaseException as error:
+            told.put(error)
+
+    with SyncClient.connect("http://127.0.0.1:1", attempts_max=1) as client:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr("asyncio.events.new_event_loop", no_loop)
+            # In a thread that may be left behind, for it must not be waited for.
+            threading.Thread(target=ask, args=(client,), daemon=True).start()
+            assert isinstance(told.get(timeout=SOON.total_seconds()), OSError)
+        with pytest.raises(HostUnreachableError):
+            client.get_status("nobody")
 
 
 def test_nobody_listens() -> None:

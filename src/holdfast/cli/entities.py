@@ -5,7 +5,6 @@ from __future__ import annotations
 from datetime import datetime, timedelta
 from typing import Annotated, Final
 
-import msgspec
 import typer
 
 from holdfast.cli.connection import DEFAULT_URL, AsJson, Key, Url, with_client
@@ -13,10 +12,9 @@ from holdfast.cli.errors import NOT_FOUND, CommandError
 from holdfast.cli.instances import Input, Timeout
 from holdfast.cli.output import print_fields, print_json, print_table
 from holdfast.cli.values import instant_text, parse_duration, parse_instant
-from holdfast.cli.views import failure_text, raw
+from holdfast.cli.views import entity_view, failure_text
 from holdfast.client.client import Client
 from holdfast.client.entity_status import EntityQuery
-from holdfast.model.failure import FailureDetails
 from holdfast.model.ids import EntityId
 from holdfast.model.options import ClientSignalOptions
 from holdfast.model.refs import NO_INPUT
@@ -30,22 +28,6 @@ Operation = Annotated[str, typer.Argument(metavar="OPERATION")]
 RequestKey = Annotated[str | None, typer.Option(help="Names this request: its repetition has no second effect.")]
 
 entity_commands = typer.Typer(no_args_is_help=True, help="What entities hold, and their locks.")
-
-
-class EntityView(msgspec.Struct, frozen=True, kw_only=True):
-    """An entity as `--json` has it."""
-
-    entity_id: str
-    exists: bool
-    state: msgspec.Raw | None
-    state_version: str | None
-    created_at: datetime
-    last_updated_at: datetime
-    lock: LockState | None
-    lock_requests: tuple[LockState, ...]
-    messages: int
-    scheduled_signals: int
-    parked: FailureDetails | None
 
 
 def signal(
@@ -123,7 +105,7 @@ async def _show_list(client: Client, query: EntityQuery, limit: int | None, as_j
         )
         if as_json:
             for each in page.entities:
-                print_json(_view_of(each.found))
+                print_json(entity_view(each.found))
         else:
             print_table(_TITLES, (_row(each.found) for each in page.entities), with_titles=is_first)
         if is_first and not page.entities:
@@ -148,7 +130,7 @@ def get_entity(entity: Entity, as_json: AsJson = False, url: Url = DEFAULT_URL, 
 
     found = with_client(url, key, work)
     if as_json:
-        print_json(_view_of(found))
+        print_json(entity_view(found))
     else:
         print_fields(_fields(found))
 
@@ -200,22 +182,6 @@ def purge_entity(entity: Entity, url: Url = DEFAULT_URL, key: Key = None) -> Non
 
 def _id(text: str) -> EntityId[object]:
     return EntityId.parse(text if text.startswith("@") else f"@{text}")
-
-
-def _view_of(found: EntityState) -> EntityView:
-    return EntityView(
-        entity_id=found.instance_id,
-        exists=found.has_state,
-        state=raw(found.state),
-        state_version=found.state_version,
-        created_at=found.created_at,
-        last_updated_at=found.last_updated_at,
-        lock=found.lock,
-        lock_requests=found.lock_requests,
-        messages=found.messages,
-        scheduled_signals=found.scheduled_signals,
-        parked=found.parked,
-    )
 
 
 def _row(found: EntityState) -> tuple[str, ...]:

@@ -27,7 +27,7 @@ from holdfast.cli.selection import (
     UpdatedUntil,
     query_of,
 )
-from holdfast.cli.values import Given, parse_duration, parse_instant, parse_json, parse_tags
+from holdfast.cli.values import Given, parse_instant, parse_json, parse_tags, parse_timeout
 from holdfast.cli.views import LIST_TITLES, event_row, event_view, failure_text, fields_of, list_row, view_of
 from holdfast.client.client import Client
 from holdfast.client.instances import InstanceQuery
@@ -47,7 +47,9 @@ Input = Annotated[
 ]
 Timeout = Annotated[
     timedelta | None,
-    typer.Option("--timeout", parser=parse_duration, metavar="DURATION", help="At most so long, as 30s or 1h30m."),
+    typer.Option(
+        "--timeout", parser=parse_timeout, metavar="DURATION", help="At most so long, as 30 (seconds), 30s or 1h30m."
+    ),
 ]
 
 _POLICIES: Final = {
@@ -70,7 +72,7 @@ def start(
     ] = None,
     run_timeout: Annotated[
         timedelta | None,
-        typer.Option(parser=parse_duration, metavar="DURATION", help="How long it may take before it fails."),
+        typer.Option(parser=parse_timeout, metavar="DURATION", help="How long it may take before it fails."),
     ] = None,
     request_key: Annotated[
         str | None, typer.Option(help="Names this request: its repetition starts nothing new.")

@@ -7,6 +7,7 @@ from typing import Annotated, Final
 
 import typer
 
+from holdfast.cli.attempts import Attempts
 from holdfast.cli.confirm import confirm
 from holdfast.cli.connection import DEFAULT_URL, AsJson, Key, Url, with_client
 from holdfast.cli.errors import CONFLICT, NOT_FOUND, CommandError, leaving
@@ -98,13 +99,15 @@ def retry(
     url: Url = DEFAULT_URL,
     key: Key = None,
 ) -> None:
-    """Let parked instances go on, after the cause was mended."""
+    """Let parked instances go on, after the cause was mended. One that cannot is told, and stops no other."""
     chosen = _chosen(instance_ids, everything)
 
     async def resume(client: Client, instance_id: str) -> None:
         await client.resume(instance_id, reason)
 
-    typer.echo(f"Resumed {with_client(url, key, lambda client: _each(client, chosen, resume))}.")
+    attempts = with_client(url, key, lambda client: _each(client, chosen, resume))
+    typer.echo(f"Resumed {attempts.done}.")
+    attempts.leave()
 
 
 @parked_commands.command("discard")
@@ -116,7 +119,7 @@ def discard(
     url: Url = DEFAULT_URL,
     key: Key = None,
 ) -> None:
-    """Terminate parked orchestrations: they will never finish."""
+    """Terminate parked orchestrations: they will never finish. One that cannot is told, and stops no other."""
     chosen = _chosen(instance_ids, everything)
     if everything and not yes:
         with leaving():
@@ -129,7 +132,9 @@ def discard(
     async def terminate(client: Client, instance_id: str) -> None:
         await client.terminate(instance_id, reason)
 
-    typer.echo(f"Terminated {with_client(url, key, lambda client: _each(client, chosen, terminate))}.")
+    attempts = with_client(url, key, lambda client: _each(client, chosen, terminate))
+    typer.echo(f"Terminated {attempts.done}.")
+    attempts.leave()
 
 
 def _chosen(instance_ids: list[str] | None, everything: bool) -> Sequence[str] | None:
@@ -139,23 +144,33 @@ def _chosen(instance_ids: list[str] | None, everything: bool) -> Sequence[str] |
     return instance_ids or None
 
 
-async def _each(client: Client, chosen: Sequence[str] | None, act: Callable[[Client, str], Awaitable[None]]) -> int:
-    """Do something with what was named, or with all that is parked; return with how many."""
-    if chosen is not None:
-        for instance_id in chosen:
-            if not is_entity(instance_id):
-                await _parked(client, instance_id)
+async def _each(
+    client: Client, chosen: Sequence[str] | None, act: Callable[[Client, str], Awaitable[None]]
+) -> Attempts:
+    """Do something with what was named, or with all that is parked."""
+    attempts = Attempts()
+
+    async def act_on_parked(instance_id: str) -> bool:
+        if not is_entity(instance_id):
+            await _parked(client, instance_id)
+        await act(client, instance_id)
+        return True
+
+    async def act_on_listed(instance_id: str) -> bool:
+        try:
             await act(client, instance_id)
-        return len(chosen)
-    progress, done = Progress(), 0
+        except (InstanceNotFoundError, InstanceNotRunningError):
+            return False  # somebody else was faster
+        return True
+
+    if chosen is not None:
+        await attempts.each(chosen, act_on_parked)
+        return attempts
+    progress = Progress()
     try:
         async for status in client.iterate_instances(_PARKED):
-            try:
-                await act(client, status.instance_id)
-            except (InstanceNotFoundError, InstanceNotRunningError):
-                continue  # somebody else was faster
-            done += 1
-            progress.tell(f"{done} done")
+            await attempts.attempt(act_on_listed(status.instance_id))
+            progress.tell(f"{attempts.done} done")
     finally:
         progress.done()
-    return done
+    return attempts

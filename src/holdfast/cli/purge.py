@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-import os
+from collections.abc import Generator
+from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Annotated, BinaryIO, Final
@@ -10,9 +11,11 @@ from typing import Annotated, BinaryIO, Final
 import msgspec
 import typer
 
+from holdfast.cli.attempts import Attempts
 from holdfast.cli.confirm import confirm
 from holdfast.cli.connection import DEFAULT_URL, AsJson, Key, Url, with_client
-from holdfast.cli.errors import CommandError
+from holdfast.cli.errors import CONFLICT, NOT_FOUND, CommandError
+from holdfast.cli.files import create, make_durable
 from holdfast.cli.output import Progress, print_json
 from holdfast.cli.patience import patiently
 from holdfast.cli.selection import (
@@ -29,11 +32,13 @@ from holdfast.cli.selection import (
     query_of,
 )
 from holdfast.cli.values import parse_duration
-from holdfast.cli.views import InstanceView, event_view, view_of
+from holdfast.cli.views import EntityView, InstanceView, entity_view, event_view, view_of
 from holdfast.client.client import Client
 from holdfast.client.instances import InstanceQuery
 from holdfast.client.status import InstanceStatus
 from holdfast.errors import InstanceNotEndedError, InstanceNotFoundError
+from holdfast.model.ids import EntityId, is_entity
+from holdfast.model.status import EntityState
 
 _ENDED: Final = "Completed, Failed, Terminated, Canceled"
 
@@ -43,6 +48,12 @@ class ExportedInstance(msgspec.Struct, frozen=True):
 
     instance: InstanceView
     history: list[dict[str, object]]
+
+
+class ExportedEntity(msgspec.Struct, frozen=True):
+    """A line for an entity that was named."""
+
+    entity: EntityView
 
 
 def purge(
@@ -71,7 +82,10 @@ def purge(
     url: Url = DEFAULT_URL,
     key: Key = None,
 ) -> None:
-    """Remove instances that have ended, with their histories. What goes on is never purged."""
+    """Remove instances that have ended, with their histories. What goes on is never purged.
+
+    One of several that cannot be purged is told, and stops no other; the exit code is the highest of theirs.
+    """
     if older_than is not None:
         ended = datetime.now(UTC) - older_than
         updated_until = ended if updated_until is None else min(ended, updated_until)
@@ -91,20 +105,24 @@ def purge(
     if open_ones := [each.value for each in statuses or () if not each.is_terminal]:
         raise typer.BadParameter(f"Only what has ended is purged ({_ENDED}), not what is {', '.join(open_ones)}.")
 
-    async def work(client: Client) -> int:
+    attempts = Attempts()
+
+    async def work(client: Client) -> None:
         if instance_ids:
-            return await _purge_ids(client, instance_ids, export)
+            return await _purge_ids(client, instance_ids, export, attempts)
         if not yes:
             await _ask(client, query)
         if export is not None:
-            return await _purge_exported(client, query, export)
-        return await patiently(client.purge_instances(query), "Purging")
+            attempts.done = await _purge_exported(client, query, export)
+        else:
+            attempts.done = await patiently(client.purge_instances(query), "Purging")
 
-    purged = with_client(url, key, work)
+    with_client(url, key, work)
     if as_json:
-        print_json({"purged": purged})
+        print_json({"purged": attempts.done})
     else:
-        typer.echo(f"Purged {purged} instance{'' if purged == 1 else 's'}.")
+        typer.echo(f"Purged {attempts.done} instance{'' if attempts.done == 1 else 's'}.")
+    attempts.leave()
 
 
 def _check(instance_ids: list[str] | None, query: InstanceQuery, everything: bool) -> None:
@@ -124,30 +142,61 @@ async def _ask(client: Client, query: InstanceQuery) -> None:
     confirm(f"Purge {number} instance{'' if number == 1 else 's'} for good?")
 
 
-async def _purge_ids(client: Client, instance_ids: list[str], export: Path | None) -> int:
-    if export is not None:
-        found = [await client.get_status(each) for each in instance_ids]
-        with _writing(export) as file:
-            for each in found:
-                if each is not None:
-                    await _write(client, each, file)
-            _make_durable(file)
-    for instance_id in instance_ids:
+async def _purge_ids(client: Client, instance_ids: list[str], export: Path | None, attempts: Attempts) -> None:
+    async def purge_unseen(instance_id: str) -> bool:
         await client.purge(instance_id)
-    return len(instance_ids)
+        return True
+
+    if export is None:
+        return await attempts.each(instance_ids, purge_unseen)
+    with _exporting(export) as file:
+
+        async def purge_written(instance_id: str) -> bool:
+            written = await _state_of(client, instance_id)
+            await _write(client, written, file)
+            make_durable(file)
+            if not _is_same(await _state_of(client, instance_id), written):
+                raise CommandError(f"{instance_id!r} was not purged: it has changed since it was written.", CONFLICT)
+            await client.purge(instance_id)
+            return True
+
+        await attempts.each(instance_ids, purge_written)
+
+
+async def _state_of(client: Client, instance_id: str) -> InstanceStatus | EntityState:
+    """Return what is to be written of something that can be purged."""
+    if is_entity(instance_id):
+        entity = await client.get_entity(EntityId.parse(instance_id))
+        if entity is None:
+            raise CommandError(f"There is no entity {instance_id!r} in this task hub.", NOT_FOUND)
+        return entity.found
+    found = await client.get_status(instance_id)
+    if found is None:
+        raise CommandError(f"There is no instance {instance_id!r} in this task hub.", NOT_FOUND)
+    if not found.runtime_status.is_terminal:
+        raise CommandError(
+            f"Instance {instance_id!r} has not ended: it is {found.runtime_status.value}. Terminate it first.", CONFLICT
+        )
+    return found
+
+
+def _is_same(now: InstanceStatus | EntityState, written: InstanceStatus | EntityState) -> bool:
+    if isinstance(now, InstanceStatus) and isinstance(written, InstanceStatus):
+        return now.state.execution_id == written.state.execution_id
+    return now == written
 
 
 async def _purge_exported(client: Client, query: InstanceQuery, export: Path) -> int:
     """Purge page by page exactly what was written; what was started anew under its id meanwhile is left."""
     progress, purged, token = Progress(), 0, None
     try:
-        with _writing(export) as file:
+        with _exporting(export) as file:
             while True:
                 page = await client.list_instances(query, limit=100, continuation_token=token)
                 ended = [each for each in page.instances if each.runtime_status.is_terminal]
                 for each in ended:
                     await _write(client, each, file)
-                _make_durable(file)
+                make_durable(file)
                 for each in ended:
                     purged += await _purge_one(client, each)
                 progress.tell(f"Purged {purged}")
@@ -169,22 +218,24 @@ async def _purge_one(client: Client, written: InstanceStatus) -> bool:
     return True
 
 
-def _writing(path: Path) -> BinaryIO:
+@contextmanager
+def _exporting(path: Path) -> Generator[BinaryIO, None, None]:
+    """Make a file for what is purged; it goes again if nothing was written."""
     try:
-        return path.open("xb")
-    except FileExistsError as error:
-        raise CommandError(f"{str(path)!r} exists; name a new file.") from error
+        with create(path) as file:
+            try:
+                yield file
+            finally:
+                if file.tell() == 0:
+                    path.unlink(missing_ok=True)
     except OSError as error:
         raise CommandError(f"{str(path)!r} cannot be written: {error.strerror or error}.") from error
 
 
-async def _write(client: Client, status: InstanceStatus, file: BinaryIO) -> None:
-    is_entity = status.instance_id.startswith("@")
-    history = () if is_entity else await client.get_history(status.instance_id)
-    line = ExportedInstance(view_of(status), [event_view(event) for event in history])
+async def _write(client: Client, found: InstanceStatus | EntityState, file: BinaryIO) -> None:
+    if isinstance(found, EntityState):
+        line: msgspec.Struct = ExportedEntity(entity_view(found))
+    else:
+        history = await client.get_history(found.instance_id)
+        line = ExportedInstance(view_of(found), [event_view(event) for event in history])
     file.write(msgspec.json.encode(line) + b"\n")
-
-
-def _make_durable(file: BinaryIO) -> None:
-    file.flush()
-    os.fsync(file.fileno())

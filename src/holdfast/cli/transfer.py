@@ -7,7 +7,6 @@ that a file that was cut or changed is refused.
 from __future__ import annotations
 
 import hashlib
-import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, BinaryIO, Final
@@ -17,6 +16,7 @@ import typer
 
 from holdfast.cli.doctor import StoreUrl
 from holdfast.cli.errors import CommandError, leaving
+from holdfast.cli.files import creating
 from holdfast.cli.output import Progress
 from holdfast.storage.open_store import file_of
 from holdfast.storage.sqlite.connection import SCHEMA_VERSION
@@ -55,23 +55,14 @@ def export_hub(
     file: File,
     store: StoreUrl,
 ) -> None:
-    """Write a whole store to a file, as it is at one moment. A host may run on it."""
+    """Write a whole store to a new file, as it is at one moment, for your eyes alone. A host may run on it."""
     with leaving():
-        partial = file.with_name(f"{file.name}.partial")
-        if file.exists():
-            raise CommandError(f"{str(file)!r} exists; name a new file.")
         progress = Progress()
         try:
-            with open_snapshot(file_of(store)) as snapshot, partial.open("wb") as output:
+            with open_snapshot(file_of(store)) as snapshot, creating(file) as output:
                 rows = _write(snapshot, output, progress)
-                output.flush()
-                os.fsync(output.fileno())
-            partial.replace(file)
-        except OSError as error:
-            raise CommandError(f"{str(file)!r} cannot be written: {error.strerror or error}.") from error
         finally:
             progress.done()
-            partial.unlink(missing_ok=True)
     typer.echo(f"Exported {rows} rows.")
 
 
@@ -118,21 +109,8 @@ def import_hub(file: File, store: StoreUrl) -> None:
 
 def _read(source: BinaryIO, path: Path, name: str, progress: Progress) -> int:
     reader = _Reader(source, name, progress)
-    is_new = not path.exists()
-    hub = reader.header()
-    try:
-        restore(path, hub, reader.rows())
-    except BaseException:
-        if is_new:
-            _remove(path)
-        raise
+    restore(path, reader.header(), reader.rows())
     return reader.count
-
-
-def _remove(path: Path) -> None:
-    """Remove a file in which nothing was stored, and what lies beside it."""
-    for suffix in ("", "-wal", "-shm", "-owner"):
-        path.with_name(f"{path.name}{suffix}").unlink(missing_ok=True)
 
 
 class _Reader:

@@ -14,6 +14,7 @@ import typer
 
 _UNITS_S: Final = {"ms": 0.001, "s": 1, "m": 60, "h": 3_600, "d": 86_400, "w": 604_800}
 _PART: Final = re.compile(r"(\d+(?:\.\d+)?)(ms|[smhdw])")
+_NUMBER: Final = re.compile(r"\d+(?:\.\d+)?")
 _DAYS_MAX: Final = 36_500
 
 
@@ -76,6 +77,17 @@ def parse_duration(text: str) -> timedelta:
     if duration_s > _DAYS_MAX * _UNITS_S["d"]:
         raise typer.BadParameter(f"{text!r} is longer than {_DAYS_MAX} days.")
     return timedelta(seconds=duration_s)
+
+
+def parse_timeout(text: str) -> timedelta:
+    """Read a duration; a number alone is seconds, as programs that wait have it.
+
+    Elsewhere it needs a unit: who asks to remove what is older than 7 hardly means seconds.
+
+    Raises:
+        typer.BadParameter: for anything else.
+    """
+    return parse_duration(f"{text}s" if _NUMBER.fullmatch(text) else text)
 
 
 def parse_instant(text: str) -> datetime:

@@ -11,6 +11,7 @@ from holdfast.cli.values import instant_text
 from holdfast.client.status import InstanceStatus
 from holdfast.model.failure import FailureDetails
 from holdfast.model.history import HistoryEvent
+from holdfast.model.status import EntityState, LockState
 
 PAYLOADS = ("input", "result", "output", "reason")
 """Fields of events that are JSON in a text."""
@@ -37,6 +38,22 @@ class InstanceView(msgspec.Struct, frozen=True, kw_only=True):
     parked: FailureDetails | None
 
 
+class EntityView(msgspec.Struct, frozen=True, kw_only=True):
+    """An entity as `--json` has it."""
+
+    entity_id: str
+    exists: bool
+    state: msgspec.Raw | None
+    state_version: str | None
+    created_at: datetime
+    last_updated_at: datetime
+    lock: LockState | None
+    lock_requests: tuple[LockState, ...]
+    messages: int
+    scheduled_signals: int
+    parked: FailureDetails | None
+
+
 def view_of(status: InstanceStatus) -> InstanceView:
     """Return all that is known of an instance."""
     state = status.state
@@ -55,6 +72,23 @@ def view_of(status: InstanceStatus) -> InstanceView:
         custom_status=raw(state.custom_status),
         failure=state.failure,
         parked=state.parked,
+    )
+
+
+def entity_view(found: EntityState) -> EntityView:
+    """Return all that is known of an entity."""
+    return EntityView(
+        entity_id=found.instance_id,
+        exists=found.has_state,
+        state=raw(found.state),
+        state_version=found.state_version,
+        created_at=found.created_at,
+        last_updated_at=found.last_updated_at,
+        lock=found.lock,
+        lock_requests=found.lock_requests,
+        messages=found.messages,
+        scheduled_signals=found.scheduled_signals,
+        parked=found.parked,
     )
 
 
@@ -97,10 +131,12 @@ def fields_of(status: InstanceStatus) -> list[tuple[str, str]]:
 
 
 def failure_text(failure: FailureDetails | None) -> str:
-    """Return one line about a failure, with its causes."""
+    """Return one line about a failure, with its causes; one that was only passed on says nothing new."""
     parts: list[str] = []
     while failure is not None:
-        parts.append(f"{failure.error_type}: {failure.error_message}")
+        part = f"{failure.error_type}: {failure.error_message}"
+        if part not in parts[-1:]:
+            parts.append(part)
         failure = failure.inner_failure
     return "; caused by ".join(parts)
 

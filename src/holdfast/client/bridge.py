@@ -84,7 +84,7 @@ class ThreadBridge:
 class _Worker:
     """A thread with a loop and an open client.
 
-    Raises what opening the client raises.
+    Raises what making the loop and opening the client raise.
     """
 
     def __init__(self, open_client: Callable[[], AbstractAsyncContextManager[Client]]) -> None:
@@ -100,10 +100,16 @@ class _Worker:
         self.loop, self.client, self._leave = self._opened.result()
 
     def _run(self) -> None:
+        serving = self._serve()
         try:
-            asyncio.run(self._serve())
-        except BaseException as error:  # raised by whoever closes the client
-            self._error = error
+            asyncio.run(serving)
+        except BaseException as error:
+            if self._opened.done():
+                self._error = error  # raised by whoever closes the client
+            else:  # there is not even a loop: no file descriptors are left, say
+                self._opened.set_exception(error)
+        finally:
+            serving.close()  # no effect unless it has never begun
 
     async def _serve(self) -> None:
         leave = asyncio.Event()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Generator, Iterable
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Final
 
@@ -35,7 +35,7 @@ _REMOVALS: Final = {
 def restore(path: Path, hub: HubRecord, rows: Iterable[AnyRow]) -> None:
     """Put all rows of a hub into a file that is new or was never used, in one transaction.
 
-    Whatever `rows` raises leaves the file as it was; one that was new then holds no rows.
+    Whatever `rows` raises leaves the file as it was; one that was new is removed again.
 
     Raises:
         StoreInUseError: if a host owns it.
@@ -73,18 +73,38 @@ def remove_orphans(path: Path) -> int:
 
 @contextmanager
 def _owning(path: Path) -> Generator[sqlite3.Connection, None, None]:
-    """Own a file for one transaction."""
+    """Own a file for one transaction; one that was made for it goes again if it fails."""
     path = path.resolve()  # the lock lies beside the file, whatever link leads there
     lock = OwnerLock(path)
     try:
-        connection = open_writer(path)
+        # Asked and removed by its owner alone: until the lock is held, a host may make the file and store in it.
+        is_new = not path.exists()
         try:
-            connection.execute("BEGIN IMMEDIATE")
-            yield connection
-            connection.execute("COMMIT")
-        except sqlite3.Error as error:
-            raise StorageError(explain(error, path)) from error
-        finally:
-            connection.close()
+            with _transaction(path) as connection:
+                yield connection
+        except BaseException:
+            if is_new:
+                _remove(path)
+            raise
     finally:
         lock.release()
+
+
+@contextmanager
+def _transaction(path: Path) -> Generator[sqlite3.Connection, None, None]:
+    connection = open_writer(path)
+    try:
+        connection.execute("BEGIN IMMEDIATE")
+        yield connection
+        connection.execute("COMMIT")
+    except sqlite3.Error as error:
+        raise StorageError(explain(error, path)) from error
+    finally:
+        connection.close()
+
+
+def _remove(path: Path) -> None:
+    """Remove a file in which nothing was stored. The file of the lock stays: who opened it may be about to lock it."""
+    for suffix in ("", "-wal", "-shm"):
+        with suppress(OSError):  # what failed says more
+            path.with_name(f"{path.name}{suffix}").unlink()
