@@ -220,8 +220,18 @@ def test_a_bulk_job_is_not_started_again_with_less() -> None:
     async def scenario(served: Served) -> None:
         job = await served.host.client.start_bulk("purge", InstanceQuery(name="absent"))
         await job.wait_for_completion(timeout=PATIENCE)
-        again = await served.http.post(f"{BASE}/instances/{job.instance_id}/restart?code={SECRETS['operate']}")
-        assert again.status_code == 400
+        names = {"instance_id": job.instance_id}
+        for scope, secret in SECRETS.items():
+            for way in ("rewind", "fork", "restart"):
+                again = await served.http.post(f"{BASE}/instances/{job.instance_id}/{way}?code={secret}")
+                assert (again.status_code == 403) == (scope != "admin"), (scope, way, again.text)
+            for way, arguments in (("rewind", names), ("fork", {**names, "new_instance_id": f"of-{scope}"})):
+                again = await served.http.post(f"{BASE}/hub/{way}?code={secret}", json=arguments)
+                assert (again.status_code == 403) == (scope != "admin"), (scope, way, again.text)
+            own = await served.http.post(f"{BASE}/orchestrators/echo/own-{scope}?code={SECRETS['operate']}")
+            assert own.status_code == 202
+            again = await served.http.post(f"{BASE}/instances/own-{scope}/fork?code={secret}")
+            assert (again.status_code == 403) == (scope == "read")
 
     serve(scenario, keys=KEYS)
 

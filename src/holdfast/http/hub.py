@@ -10,17 +10,17 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.routing import Mount, Route, Router
 
-from holdfast.client.arguments import StartOrchestration
+from holdfast.client.arguments import Fork, Rewind, StartOrchestration
 from holdfast.client.client import Client, hub_of
 from holdfast.client.protocol import HUB_PATH, METHODS, Refusal, bounded_wait
 from holdfast.client.wire_errors import to_wire
 from holdfast.engine.config import HostConfig
 from holdfast.errors import HoldfastError, InstanceError, InvalidInputError, WaitTimeoutError
+from holdfast.http.again import scope_to_repeat, scope_to_start
 from holdfast.http.body import BoundedBodies, media_type
 from holdfast.http.errors import Readiness, error_response, json_response, retry_headers, status_of
 from holdfast.http.keys import Caller
-from holdfast.http.payload import BASE_PATH
-from holdfast.http.scopes import caller_of, scope_of
+from holdfast.http.scopes import caller_of
 from holdfast.model.access import AccessScope
 from holdfast.model.limits import Limits
 
@@ -70,7 +70,7 @@ class HubEndpoint:
             arguments = method.decode_arguments(body)
         except (msgspec.MsgspecError, ValueError, RecursionError) as error:
             raise InvalidInputError(f"The arguments of {name} cannot be read: {error}.") from error
-        needed = _needed_by(arguments)
+        needed = await self._needed_by(arguments)
         if not caller.may(needed):
             return error_response(403, f"The key {caller.name!r} does not allow this {name}; it needs one for {needed}")
         if not method.waits:
@@ -81,12 +81,13 @@ class HubEndpoint:
         except WaitTimeoutError:
             return Response(status_code=_NOT_YET)
 
-
-def _needed_by(arguments: object) -> AccessScope:
-    """Return what a key must allow besides: some orchestrators need more, here as by their own path."""
-    if isinstance(arguments, StartOrchestration):
-        return scope_of("POST", f"{BASE_PATH}/orchestrators/{arguments.request.name}")
-    return "read"
+    async def _needed_by(self, arguments: object) -> AccessScope:
+        """Return what a key must allow besides: some orchestrators need more, here as by their own path."""
+        if isinstance(arguments, StartOrchestration):
+            return scope_to_start(arguments.request.name)
+        if isinstance(arguments, Fork | Rewind):
+            return await scope_to_repeat(self._hub, arguments.instance_id)
+        return "read"
 
 
 def hub_mount(host: HostView, client: Client) -> Mount:
