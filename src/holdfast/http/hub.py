@@ -17,9 +17,10 @@ from holdfast.client.wire_errors import to_wire
 from holdfast.engine.config import HostConfig
 from holdfast.errors import HoldfastError, InstanceError, InvalidInputError, WaitTimeoutError
 from holdfast.http.again import scope_to_repeat, scope_to_start
+from holdfast.http.audit import note
 from holdfast.http.body import BoundedBodies, media_type
 from holdfast.http.errors import Readiness, error_response, json_response, retry_headers, status_of
-from holdfast.http.keys import Caller
+from holdfast.http.hub_audit import told_of
 from holdfast.http.scopes import caller_of
 from holdfast.model.access import AccessScope
 from holdfast.model.limits import Limits
@@ -52,7 +53,7 @@ class HubEndpoint:
         try:
             if media_type(request) != "application/json":  # which no form of a web page can send
                 raise InvalidInputError("The arguments of a method are sent with Content-Type: application/json.")
-            return await self._call(name, await request.body(), caller_of(request.scope))
+            return await self._call(name, request)
         except HoldfastError as error:
             status = status_of(error, self._host)
             if status == 500 and not isinstance(error, InstanceError):  # that is between the client and its instance
@@ -64,12 +65,14 @@ class HubEndpoint:
             logger.exception("A request failed: hub method %s", name)
             return error_response(500, "Something went wrong while processing your request")
 
-    async def _call(self, name: str, body: bytes, caller: Caller) -> Response:
-        method = METHODS[name]
+    async def _call(self, name: str, request: Request) -> Response:
+        method, caller = METHODS[name], caller_of(request.scope)
+        body = await request.body()
         try:
             arguments = method.decode_arguments(body)
         except (msgspec.MsgspecError, ValueError, RecursionError) as error:
             raise InvalidInputError(f"The arguments of {name} cannot be read: {error}.") from error
+        note(request.scope, **told_of(arguments))
         needed = await self._needed_by(arguments)
         if not caller.may(needed):
             return error_response(403, f"The key {caller.name!r} does not allow this {name}; it needs one for {needed}")
