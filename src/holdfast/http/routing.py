@@ -69,8 +69,9 @@ def _paths(operation: Operation) -> list[str]:
     """Return where an operation is served, with the names in braces as they are spelled in this program."""
     path = re.sub(r"[A-Z](?=\w*\})", lambda letter: f"_{letter[0].lower()}", operation.path)
     path = re.sub(r"\}$", ":path}", path) if operation.open_tail else path
+    endings = ("", "/") if operation.is_collection else ("",)
     bases = (*BASE_PATHS, _START_BASE) if path.startswith("/orchestrators/") else BASE_PATHS
-    return [f"{base}{path}" for base in bases]
+    return [f"{base}{path}{ending}" for base in bases for ending in endings]
 
 
 def _endpoints(host: HostView, client: Client, links: Links) -> Mapping[str, Endpoint]:
