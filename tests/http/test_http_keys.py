@@ -17,7 +17,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Mount, Route, Router
 
-from holdfast import AccessKey, ConfigurationError, InstanceQuery
+from holdfast import AccessKey, ConfigurationError, EntityId, InstanceQuery
 from holdfast.http.audit import Audit
 from holdfast.http.keys import Caller, FixedKeys, KeyFile, KeyRing, read_keys
 from holdfast.http.links import LinkEndpoints
@@ -238,6 +238,38 @@ def test_a_bulk_job_is_not_started_again_with_less() -> None:
             assert (again.status_code == 403) == (scope == "read")
 
     serve(scenario, keys=KEYS)
+
+
+def test_to_operate_includes_the_operation_delete_and_starts_anew_but_no_purge() -> None:
+    async def scenario(served: Served) -> None:
+        entity, code = f"{BASE}/entities/counter/x", f"code={SECRETS['operate']}"
+        await served.host.client.call_entity(EntityId("counter", "x"), "add", 1, timeout=PATIENCE)
+        assert (await served.http.delete(f"{entity}?{code}")).status_code == 403
+        assert (await served.http.post(f"{entity}?op=delete&{code}")).status_code == 202
+        async with asyncio.timeout(PATIENCE.total_seconds()):
+            while (await served.http.get(f"{entity}?{code}")).status_code != 404:
+                await asyncio.sleep(0.005)
+        for input in (1, 2):
+            await served.http.post(f"{BASE}/orchestrators/echo/y?{code}", json=input)
+            ended = await served.host.client.wait_until_stopped("y", timeout=PATIENCE)
+            assert ended.state.output == str(input)
+        assert (await served.http.delete(f"{BASE}/instances/y?{code}")).status_code == 403
+
+    serve(scenario, keys=KEYS)
+
+
+@pytest.mark.parametrize(
+    ("scope", "words"),
+    [
+        ("operate", ["start", "rewind", "restart", "fork", "send events", "any operation of any entity"]),
+        ("admin", ["purge", "break locks", "clean entities", "bulk jobs"]),
+    ],
+)
+def test_the_guide_says_what_a_scope_allows(scope: str, words: list[str]) -> None:
+    guide = Path(__file__).resolve().parents[2] / "docs" / "how-to" / "secure-the-http-api.md"
+    [row] = re.findall(rf"^\| `{scope}` \| (.*) \|$", guide.read_text(encoding="utf-8"), re.MULTILINE)
+    assert [word for word in words if word not in row] == []
+    assert "remove" not in row
 
 
 def test_a_mount_is_governed_by_the_last_part_of_the_path() -> None:
