@@ -249,10 +249,10 @@ def test_to_operate_includes_the_operation_delete_and_starts_anew_but_no_purge()
         async with asyncio.timeout(PATIENCE.total_seconds()):
             while (await served.http.get(f"{entity}?{code}")).status_code != 404:
                 await asyncio.sleep(0.005)
-        for input in (1, 2):
-            await served.http.post(f"{BASE}/orchestrators/echo/y?{code}", json=input)
+        for number in (1, 2):
+            await served.http.post(f"{BASE}/orchestrators/echo/y?{code}", json=number)
             ended = await served.host.client.wait_until_stopped("y", timeout=PATIENCE)
-            assert ended.state.output == str(input)
+            assert ended.state.output == str(number)
         assert (await served.http.delete(f"{BASE}/instances/y?{code}")).status_code == 403
 
     serve(scenario, keys=KEYS)

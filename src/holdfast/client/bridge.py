@@ -102,8 +102,11 @@ class _Worker:
     def _run(self) -> None:
         try:
             asyncio.run(self._serve())
-        except BaseException as error:  # raised by whoever closes the client
-            self._error = error
+        except BaseException as error:
+            if self._opened.done():
+                self._error = error  # raised by whoever closes the client
+            else:
+                self._opened.set_exception(error)  # there was not even a loop
 
     async def _serve(self) -> None:
         leave = asyncio.Event()
