@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import logging
-from typing import Protocol
+from functools import partial
+from typing import Any, Protocol
 
 import msgspec
 from starlette.requests import ClientDisconnect, Request
@@ -12,7 +13,7 @@ from starlette.routing import Mount, Route, Router
 
 from holdfast.client.arguments import Fork, Rewind, StartOrchestration
 from holdfast.client.client import Client, hub_of
-from holdfast.client.protocol import HUB_PATH, METHODS, Refusal, bounded_wait
+from holdfast.client.protocol import HUB_PATH, METHODS, Method, Refusal, bounded_wait
 from holdfast.client.wire_errors import to_wire
 from holdfast.engine.config import HostConfig
 from holdfast.errors import HoldfastError, InstanceError, InvalidInputError, WaitTimeoutError
@@ -22,6 +23,7 @@ from holdfast.http.body import BoundedBodies, media_type
 from holdfast.http.errors import Readiness, error_response, json_response, retry_headers, status_of
 from holdfast.http.hub_audit import told_of
 from holdfast.http.scopes import caller_of
+from holdfast.http.waits import while_asked
 from holdfast.model.access import AccessScope
 from holdfast.model.limits import Limits
 
@@ -80,9 +82,12 @@ class HubEndpoint:
             return json_response(await method.call(self._hub, arguments, self._limits))
         arguments = msgspec.structs.replace(arguments, timeout=bounded_wait(arguments.timeout))
         try:
-            return json_response(await method.call(self._hub, arguments, self._limits))
+            return json_response(await while_asked(request, partial(self._wait, method, arguments)))
         except WaitTimeoutError:
             return Response(status_code=_NOT_YET)
+
+    async def _wait(self, method: Method[Any, Any], arguments: Any) -> Any:
+        return await method.call(self._hub, arguments, self._limits)
 
     async def _needed_by(self, arguments: object) -> AccessScope:
         """Return what a key must allow besides: some orchestrators need more, here as by their own path."""

@@ -93,6 +93,7 @@ def failure(status: int, text: str) -> Answer:
 
 
 GONE: Final = failure(410, "It has ended.")
+TOO_MANY_WAITS: Final = failure(429, "A bound is reached, such as `http_waits_max`; nothing was stored.")
 NO_INSTANCE: Final = failure(404, "There is no such instance.")
 
 COMMON_ANSWERS: Final = (

@@ -24,6 +24,7 @@ from holdfast.http.payload import BASE_PATH, LEGACY_BASE_PATH, Links
 from holdfast.http.reading import Histories
 from holdfast.http.steering import Steering
 from holdfast.http.table import OPERATIONS
+from holdfast.http.waits import Waits
 
 BASE_PATHS: Final = (BASE_PATH, LEGACY_BASE_PATH)
 _START_BASE: Final = "/api"
@@ -75,9 +76,10 @@ def _paths(operation: Operation) -> list[str]:
 
 
 def _endpoints(host: HostView, client: Client, links: Links) -> Mapping[str, Endpoint]:
+    waits = Waits(host.config.http_waits_max)
     return {
-        **Management(client, links).endpoints(),
-        **Steering(host, client).endpoints(),
+        **Management(client, links, waits).endpoints(),
+        **Steering(host, client, waits).endpoints(),
         **Instances(client, links).endpoints(),
         **Histories(client).endpoints(),
         **LiveUpdates(client, host.config.http_streams_max).endpoints(),

@@ -14,6 +14,7 @@ from holdfast.http.operations import (
     SECONDS,
     STRINGS,
     TOKEN_HEADER,
+    TOO_MANY_WAITS,
     Answer,
     Body,
     Operation,
@@ -39,6 +40,7 @@ ACCEPTED: Final = Answer(
 WAITED: Final = (
     Answer(200, "With a wait: its bare output if it has completed, its status if it ended otherwise.", {}),
     Answer(500, "With a wait: it failed, and `returnInternalServerErrorOnFailure` is set.", {}),
+    TOO_MANY_WAITS,
 )
 ENDED: Final = frozenset(status.value for status in OrchestrationStatus if status.is_terminal)
 
