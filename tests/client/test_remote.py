@@ -30,6 +30,7 @@ from holdfast import (
     InstanceQuery,
     InvalidInputError,
     Limits,
+    OverloadedError,
     PayloadError,
     PayloadTooLargeError,
     StorageError,
@@ -210,6 +211,27 @@ def test_what_passes_is_waited_for_where_that_is_safe(error: HoldfastError) -> N
         ask(Script(said, said, said), lambda client: client.get_status("one"))
 
 
+@pytest.mark.parametrize("number", range(len(UNSAFE)))
+def test_an_overload_stored_nothing_and_is_asked_again_whatever_it_was(number: int) -> None:
+    for status in (429, 503):
+        said = refused(OverloadedError("Too much waits."), status)
+        script = Script(said, said, said)
+        with pytest.raises(OverloadedError, match="Too much waits"):
+            ask(script, UNSAFE[number])
+        assert script.pauses_s == [0.1, pytest.approx(0.3)]
+
+
+def test_an_overload_passes() -> None:
+    said = refused(OverloadedError("The host is recovering."), 503)
+    ask(Script(said, said, NOTHING), lambda client: client.terminate("one"))
+    assert ask(Script(said, told(DONE)), lambda client: client.wait_for_completion("one")) == 7
+    with pytest.raises(OverloadedError):
+        ask(Script(LOST, said, said), lambda client: client.get_status("one"))
+    with pytest.raises(CommitFailedError) as error:  # the first one may have been stored
+        ask(Script(LOST, said, said), lambda client: client.start_new("x"))
+    assert error.value.outcome_unknown
+
+
 def test_what_does_not_pass_is_told_at_once() -> None:
     with pytest.raises(CorruptRecordError):
         ask(Script(refused(CorruptRecordError("It cannot be read."), 500)), lambda client: client.get_status("one"))
@@ -291,7 +313,9 @@ def test_calls_and_updates_keep_their_key_from_poll_to_poll() -> None:
     ("answer", "error", "text"),
     [
         (Answer(401, b""), ConfigurationError, "refuses the key"),
-        (Answer(403, b""), ConfigurationError, "refuses the key"),
+        (Answer(401, b""), ConfigurationError, "key= of connect, or in HOLDFAST_KEY"),
+        (Answer(403, b'{"Message": "This needs a key for admin"}'), ConfigurationError, "This needs a key for admin"),
+        (Answer(403, b"<html>"), ConfigurationError, "does not say why.*HOLDFAST_KEY"),
         (Answer(404, b"{}"), ConfigurationError, "404"),
         (Answer(302, b""), ConfigurationError, "302"),
         (Answer(413, b""), PayloadTooLargeError, "larger"),

@@ -12,7 +12,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Generator
+from collections.abc import Coroutine, Generator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, get_overloads
@@ -175,6 +175,27 @@ def test_a_client_of_a_host_that_has_stopped_says_so() -> None:
 
     with pytest.raises(HostStoppedError, match="closed"):
         asyncio.run(main()).get_status("one")
+
+
+def test_a_thread_that_gets_no_loop_says_so() -> None:
+    def broken(coroutine: Coroutine[Any, Any, None]) -> None:
+        coroutine.close()
+        raise OSError("Too many open files")
+
+    raised: list[BaseException] = []
+
+    def ask() -> None:
+        try:
+            SyncClient.connect("http://localhost:9", key="k").get_status("one")
+        except BaseException as error:
+            raised.append(error)
+
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr("holdfast.client.bridge.asyncio.run", broken)
+        asking = threading.Thread(target=ask, daemon=True)  # so that a test that fails ends all the same
+        asking.start()
+        asking.join(timeout=30)
+    assert [str(error) for error in raised] == ["Too many open files"]
 
 
 def test_a_client_that_was_never_used_is_closed_without_a_thread() -> None:

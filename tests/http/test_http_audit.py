@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import logging
+import uuid
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+import httpx
 import pytest
-from http_app import BASE, ORIGIN, Served, make_app, serve
+from http_app import BASE, ORIGIN, PATIENCE, Served, make_app, serve
 from starlette.types import Receive, Scope, Send
 
-from holdfast import AccessKey, ConfigurationError
+from holdfast import AccessKey, Client, ConfigurationError, EntityId, EntitySignal, HoldfastError, InstanceQuery
+from holdfast.client.exchange import Answer
+from holdfast.client.remote import RemoteTaskHub
+from holdfast.codec.converter import JsonConverter
 from holdfast.http import RedactSecrets, sign_link
 from holdfast.http.audit import Audit
 from holdfast.http.redaction import redacted_url
@@ -60,6 +66,62 @@ def test_each_request_that_changes_something_is_written_down(caplog: pytest.LogC
     ours = "\n".join(each.getMessage() for each in caplog.records if each.name.startswith("holdfast"))
     assert ours.count("\n") >= 5
     assert [secret for secret in (SECRET, READER, LINKS) if secret in ours] == []
+
+
+def test_a_client_elsewhere_leaves_the_same_trace(caplog: pytest.LogCaptureFixture) -> None:
+    async def scenario(served: Served) -> None:
+        client = Client(_hub(served.http, SECRET), JsonConverter(payload_bytes_max=1_000))
+        await client.start_new("staged", "in confidence", instance_id="a")
+        await client.raise_event("a", "Other", "in confidence")
+        await client.terminate("a", "no longer wanted")
+        counter: EntityId[Any] = EntityId("counter", "x")
+        await client.signal_entity(counter, "note", "in confidence")
+        await client.signal_many([EntitySignal(counter, "add", 1), EntitySignal(EntityId("counter", "y"), "add", 1)])
+        await client.call_entity(counter, "add", 1, timeout=PATIENCE)
+        for refused in (client.fork("a", new_instance_id="b"), client.rewind("a"), client.update("a", "change", 1)):
+            with contextlib.suppress(HoldfastError):
+                await refused
+        admin = Client(_hub(served.http, ADMIN), JsonConverter(payload_bytes_max=1_000))
+        await admin.purge_instances(InstanceQuery(name="echo"))
+        await admin.clean_entities()
+
+    ADMIN = "administrator-0123456789"
+    with caplog.at_level(logging.INFO, "holdfast.audit"):
+        serve(scenario, keys=[*KEYS, AccessKey("root", ADMIN, "admin")])
+    found = [
+        (line["action"].rpartition("/")[2], line["instance"], {**line["parameters"], "method": ""})
+        for line in lines(caplog)
+    ]
+    assert found == [
+        ("start_orchestration", "a", {"method": "", "instance_id": "a", "function_name": "staged"}),
+        ("send", "a", {"method": "", "instance_id": "a", "event": "EventRaised", "event_name": "Other"}),
+        ("send", "a", {"method": "", "instance_id": "a", "event": "ExecutionTerminated"}),
+        ("signal_entities", "@counter@x", {"method": "", "instance_id": "@counter@x", "operation": "note"}),
+        (
+            "signal_entities",
+            None,
+            {"method": "", "signals": "2", "instances": "@counter@x @counter@y", "operations": "add"},
+        ),
+        ("call_entity", "@counter@x", {"method": "", "instance_id": "@counter@x", "operation": "add"}),
+        ("fork", "a", {"method": "", "instance_id": "a", "new_instance_id": "b"}),
+        ("rewind", "a", {"method": "", "instance_id": "a"}),
+        ("update", "a", {"method": "", "instance_id": "a", "update_name": "change"}),
+        ("purge_instances", None, found[9][2]),
+        ("clean_entities", None, found[10][2]),
+    ]
+    assert '"name":"echo"' in found[9][2]["filter"]
+    assert "idle" in found[10][2]["filter"]
+    assert "confidence" not in caplog.text
+
+
+def _hub(http: httpx.AsyncClient, key: str) -> RemoteTaskHub:
+    class Direct:
+        async def post(self, path: str, body: bytes, wait_s: float | None) -> Answer:
+            headers = {"content-type": "application/json", "x-functions-key": key}
+            answer = await http.post(path, content=body, headers=headers)
+            return Answer(answer.status_code, answer.content)
+
+    return RemoteTaskHub(Direct(), ORIGIN, lambda: uuid.uuid4().hex, attempts_max=1)
 
 
 def test_what_a_request_has_chosen_is_bounded_and_stays_on_one_line(caplog: pytest.LogCaptureFixture) -> None:

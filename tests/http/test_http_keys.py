@@ -17,7 +17,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Mount, Route, Router
 
-from holdfast import AccessKey, ConfigurationError, InstanceQuery
+from holdfast import AccessKey, ConfigurationError, EntityId, InstanceQuery
 from holdfast.http.audit import Audit
 from holdfast.http.keys import Caller, FixedKeys, KeyFile, KeyRing, read_keys
 from holdfast.http.links import LinkEndpoints
@@ -50,6 +50,8 @@ EXPECTED = {
     ("POST", "/orchestrators/{function_name}"): "operate",
     ("POST", "/orchestrators/{function_name}/{instance_id:path}"): "operate",
     ("GET", "/instances"): "read",
+    ("GET", "/instances/"): "read",
+    ("DELETE", "/instances/"): "admin",
     ("GET", "/parked"): "read",
     ("GET", "/instances/counts"): "read",
     ("DELETE", "/instances"): "admin",
@@ -70,7 +72,9 @@ EXPECTED = {
     ("POST", "/instances/{instance_id}/update/{update_name}"): "operate",
     ("POST", "/makeprimary"): "admin",
     ("GET", "/entities"): "read",
+    ("GET", "/entities/"): "read",
     ("GET", "/entities/{entity_name}"): "read",
+    ("GET", "/entities/{entity_name}/"): "read",
     ("GET", "/entities/{entity_name}/{entity_key}"): "read",
     ("POST", "/entities/{entity_name}/{entity_key}"): "operate",
     ("DELETE", "/entities/{entity_name}/{entity_key}"): "admin",
@@ -220,10 +224,52 @@ def test_a_bulk_job_is_not_started_again_with_less() -> None:
     async def scenario(served: Served) -> None:
         job = await served.host.client.start_bulk("purge", InstanceQuery(name="absent"))
         await job.wait_for_completion(timeout=PATIENCE)
-        again = await served.http.post(f"{BASE}/instances/{job.instance_id}/restart?code={SECRETS['operate']}")
-        assert again.status_code == 400
+        names = {"instance_id": job.instance_id}
+        for scope, secret in SECRETS.items():
+            for way in ("rewind", "fork", "restart"):
+                again = await served.http.post(f"{BASE}/instances/{job.instance_id}/{way}?code={secret}")
+                assert (again.status_code == 403) == (scope != "admin"), (scope, way, again.text)
+            for way, arguments in (("rewind", names), ("fork", {**names, "new_instance_id": f"of-{scope}"})):
+                again = await served.http.post(f"{BASE}/hub/{way}?code={secret}", json=arguments)
+                assert (again.status_code == 403) == (scope != "admin"), (scope, way, again.text)
+            own = await served.http.post(f"{BASE}/orchestrators/echo/own-{scope}?code={SECRETS['operate']}")
+            assert own.status_code == 202
+            again = await served.http.post(f"{BASE}/instances/own-{scope}/fork?code={secret}")
+            assert (again.status_code == 403) == (scope == "read")
 
     serve(scenario, keys=KEYS)
+
+
+def test_to_operate_includes_the_operation_delete_and_starts_anew_but_no_purge() -> None:
+    async def scenario(served: Served) -> None:
+        entity, code = f"{BASE}/entities/counter/x", f"code={SECRETS['operate']}"
+        await served.host.client.call_entity(EntityId("counter", "x"), "add", 1, timeout=PATIENCE)
+        assert (await served.http.delete(f"{entity}?{code}")).status_code == 403
+        assert (await served.http.post(f"{entity}?op=delete&{code}")).status_code == 202
+        async with asyncio.timeout(PATIENCE.total_seconds()):
+            while (await served.http.get(f"{entity}?{code}")).status_code != 404:
+                await asyncio.sleep(0.005)
+        for number in (1, 2):
+            await served.http.post(f"{BASE}/orchestrators/echo/y?{code}", json=number)
+            ended = await served.host.client.wait_until_stopped("y", timeout=PATIENCE)
+            assert ended.state.output == str(number)
+        assert (await served.http.delete(f"{BASE}/instances/y?{code}")).status_code == 403
+
+    serve(scenario, keys=KEYS)
+
+
+@pytest.mark.parametrize(
+    ("scope", "words"),
+    [
+        ("operate", ["start", "rewind", "restart", "fork", "send events", "any operation of any entity"]),
+        ("admin", ["purge", "break locks", "clean entities", "bulk jobs"]),
+    ],
+)
+def test_the_guide_says_what_a_scope_allows(scope: str, words: list[str]) -> None:
+    guide = Path(__file__).resolve().parents[2] / "docs" / "how-to" / "secure-the-http-api.md"
+    [row] = re.findall(rf"^\| `{scope}` \| (.*) \|$", guide.read_text(encoding="utf-8"), re.MULTILINE)
+    assert [word for word in words if word not in row] == []
+    assert "remove" not in row
 
 
 def test_a_mount_is_governed_by_the_last_part_of_the_path() -> None:

@@ -46,6 +46,7 @@ from holdfast.errors import (
     HostUnreachableError,
     InstanceNotRunningError,
     InvalidInputError,
+    OverloadedError,
     PayloadError,
     PayloadTooLargeError,
     StorageError,
@@ -241,13 +242,13 @@ class RemoteTaskHub:
         Args:
             was_asked: the host has got it before.
         """
-        trouble: NotSentError | AnswerLostError | HostStoppedError | StorageError | None = None
+        trouble: NotSentError | AnswerLostError | OverloadedError | HostStoppedError | StorageError | None = None
         for attempt in range(self._attempts_max):
             if attempt:
                 await self._sleep(_pause_s(attempt))
             try:
                 return await self._once(method, arguments, wait_s)
-            except NotSentError as error:
+            except (NotSentError, OverloadedError) as error:  # nothing was stored
                 trouble = error
             except AnswerLostError as error:
                 trouble, was_asked = error, True
@@ -261,9 +262,11 @@ class RemoteTaskHub:
                 if was_asked and not arguments.is_read:
                     raise _DoneBeforeError(refusal) from refusal
                 raise
-        if isinstance(trouble, HoldfastError):
+        is_in_doubt = was_asked and not arguments.is_read
+        # That nothing was stored the last time says nothing about an earlier one, whose answer was lost.
+        if isinstance(trouble, HoldfastError) and not (is_in_doubt and isinstance(trouble, OverloadedError)):
             raise trouble
-        if was_asked and not arguments.is_read:
+        if is_in_doubt:
             self._unknown(f"{method.name}: {trouble}", trouble)
         raise HostUnreachableError(
             f"The host at {self._name} cannot be reached: {trouble}. Nothing was stored. Is it running, and is this "
@@ -294,9 +297,15 @@ class RemoteTaskHub:
             pass  # it is not of the hub, but of what is in front of it
         if answer.status >= 500:
             return AnswerLostError(f"HTTP status {answer.status}")
-        if answer.status in (401, 403):
+        if answer.status == 401:
             return ConfigurationError(
-                f"The host at {self._name} refuses the key (HTTP status {answer.status}). Pass the right one as key=."
+                f"The host at {self._name} refuses the key (HTTP status 401). Pass the right one as key= of connect, "
+                "or in HOLDFAST_KEY."
+            )
+        if answer.status == 403:
+            return ConfigurationError(
+                f"The host at {self._name} does not allow this (HTTP status 403): {_message(answer)}. The key is that "
+                "of key= of connect, or of HOLDFAST_KEY."
             )
         if answer.status == 413:
             return PayloadTooLargeError(f"The request is larger than {self._name} takes; nothing of it was stored.")
@@ -321,6 +330,20 @@ class RemoteTaskHub:
             "Look at the status first, then repeat it; a key would let it be repeated without a second effect.",
             outcome_unknown=True,
         ) from cause
+
+
+class _Told(msgspec.Struct):
+    """The body of an error that is not of the hub."""
+
+    Message: str
+
+
+def _message(answer: Answer) -> str:
+    """Return what an answer tells people."""
+    try:
+        return msgspec.json.decode(answer.body, type=_Told).Message.rstrip(".")
+    except (msgspec.MsgspecError, ValueError, RecursionError):
+        return "it does not say why"
 
 
 def _pause_s(attempt: int) -> float:

@@ -68,6 +68,8 @@ class HostConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     """Whether the URLs in answers are those that a proxy was asked for, by `X-Forwarded-Host` and `-Proto`."""
     http_streams_max: int = 100
     """Streams of live updates that are open at the same time."""
+    http_waits_max: int = 1_000
+    """HTTP requests that wait at the same time for the end of what they started, or for the answer to an update."""
     limits: Limits = Limits()
 
     def __post_init__(self) -> None:

@@ -18,9 +18,10 @@ from holdfast.http.request_ids import request_id_of
 
 logger = logging.getLogger("holdfast.audit")
 
-_TEXT_CHARS_MAX: Final = 500
+TEXT_CHARS_MAX: Final = 500
 """Of each text that the request has chosen."""
 _FAILED: Final = 500
+_NOTES: Final = "holdfast.audit"
 
 
 class AuditLine(msgspec.Struct, frozen=True, kw_only=True):
@@ -37,6 +38,7 @@ class AuditLine(msgspec.Struct, frozen=True, kw_only=True):
     instance: str | None
     """An instance or entity id."""
     parameters: Mapping[str, str]
+    """Of the path, and what else the endpoint knows of what was asked for."""
     query: str
     status: int
 
@@ -52,6 +54,8 @@ class Audit:
     ) -> None:
         """Let an app answer a request, and write down what came of it, also if it raised or was given up."""
         status, location = _FAILED, ""
+        notes: dict[str, str] = {}
+        scope[_NOTES] = notes
 
         async def watched(message: Message) -> None:
             nonlocal status, location
@@ -68,13 +72,19 @@ class Audit:
                 request_id=request_id_of(scope),
                 key=caller,
                 client=_address(scope),
-                action=action[:_TEXT_CHARS_MAX],
-                instance=_instance(scope, location),
-                parameters={name: value[:_TEXT_CHARS_MAX] for name, value in _parameters(scope).items()},
-                query=redacted_query(scope["query_string"].decode("latin-1"))[:_TEXT_CHARS_MAX],
+                action=action[:TEXT_CHARS_MAX],
+                instance=_instance(known := {**_parameters(scope), **notes}, location),
+                parameters={name: value[:TEXT_CHARS_MAX] for name, value in known.items()},
+                query=redacted_query(scope["query_string"].decode("latin-1"))[:TEXT_CHARS_MAX],
                 status=status,
             )
             logger.info("%s", msgspec.json.encode(line).decode())
+
+
+def note(scope: Scope, **words: str) -> None:
+    """Add to the line about a request what its path does not say."""
+    notes: dict[str, str] = scope.get(_NOTES, {})
+    notes.update(words)
 
 
 def _address(scope: Scope) -> str | None:
@@ -86,12 +96,11 @@ def _parameters(scope: Scope) -> Mapping[str, str]:
     return cast("Mapping[str, str]", scope.get("path_params", {}))
 
 
-def _instance(scope: Scope, location: str) -> str | None:
-    """Return what the request was about: what its path names, or what it has started."""
-    names = _parameters(scope)
+def _instance(names: Mapping[str, str], location: str) -> str | None:
+    """Return what the request was about: what it names, or what it has started."""
     if "entity_name" in names:
-        return f"@{names['entity_name']}@{names.get('entity_key', '')}"[:_TEXT_CHARS_MAX]
+        return f"@{names['entity_name']}@{names.get('entity_key', '')}"[:TEXT_CHARS_MAX]
     if "instance_id" in names:
-        return names["instance_id"][:_TEXT_CHARS_MAX]
+        return names["instance_id"][:TEXT_CHARS_MAX]
     _, found, last = urlsplit(location).path.rpartition("/instances/")
     return unquote(last) if found else None

@@ -35,6 +35,7 @@ from holdfast.errors import (
     WaitTimeoutError,
 )
 from holdfast.http.request_ids import request_id_of
+from holdfast.model.access import AccessScope
 from holdfast.model.failure import qualified_name
 from holdfast.model.status import OrchestrationStatus
 
@@ -54,7 +55,15 @@ class HistoryChangedError(InstanceError):
         super().__init__(instance_id, f"Instance {instance_id!r} has another history now. Begin with its first page.")
 
 
+class NotAllowedError(HoldfastError):
+    """A key allows too little for one request, although enough for others to the same endpoint."""
+
+    def __init__(self, key: str | None, needed: AccessScope) -> None:
+        super().__init__(f"The key {key!r} does not allow this here; it needs one for {needed}.")
+
+
 _STATUS: tuple[tuple[type[HoldfastError], int], ...] = (
+    (NotAllowedError, 403),
     (PayloadTooLargeError, 413),
     (InvalidInputError, 400),
     (NotRegisteredError, 400),
@@ -77,6 +86,7 @@ _STATUS: tuple[tuple[type[HoldfastError], int], ...] = (
 
 _MESSAGES = {
     400: "One or more of the arguments submitted is incorrect",
+    403: "The key does not allow this",
     404: "There is no such instance",
     409: "The instance does not allow this now",
     410: "The instance has ended",

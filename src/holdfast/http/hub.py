@@ -3,24 +3,27 @@
 from __future__ import annotations
 
 import logging
-from typing import Protocol
+from functools import partial
+from typing import Any, Protocol
 
 import msgspec
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.routing import Mount, Route, Router
 
-from holdfast.client.arguments import StartOrchestration
+from holdfast.client.arguments import Fork, Rewind, StartOrchestration
 from holdfast.client.client import Client, hub_of
-from holdfast.client.protocol import HUB_PATH, METHODS, Refusal, bounded_wait
+from holdfast.client.protocol import HUB_PATH, METHODS, Method, Refusal, bounded_wait
 from holdfast.client.wire_errors import to_wire
 from holdfast.engine.config import HostConfig
 from holdfast.errors import HoldfastError, InstanceError, InvalidInputError, WaitTimeoutError
+from holdfast.http.again import scope_to_repeat, scope_to_start
+from holdfast.http.audit import note
 from holdfast.http.body import BoundedBodies, media_type
 from holdfast.http.errors import Readiness, error_response, json_response, retry_headers, status_of
-from holdfast.http.keys import Caller
-from holdfast.http.payload import BASE_PATH
-from holdfast.http.scopes import caller_of, scope_of
+from holdfast.http.hub_audit import told_of
+from holdfast.http.scopes import caller_of
+from holdfast.http.waits import while_asked
 from holdfast.model.access import AccessScope
 from holdfast.model.limits import Limits
 
@@ -52,7 +55,7 @@ class HubEndpoint:
         try:
             if media_type(request) != "application/json":  # which no form of a web page can send
                 raise InvalidInputError("The arguments of a method are sent with Content-Type: application/json.")
-            return await self._call(name, await request.body(), caller_of(request.scope))
+            return await self._call(name, request)
         except HoldfastError as error:
             status = status_of(error, self._host)
             if status == 500 and not isinstance(error, InstanceError):  # that is between the client and its instance
@@ -64,29 +67,35 @@ class HubEndpoint:
             logger.exception("A request failed: hub method %s", name)
             return error_response(500, "Something went wrong while processing your request")
 
-    async def _call(self, name: str, body: bytes, caller: Caller) -> Response:
-        method = METHODS[name]
+    async def _call(self, name: str, request: Request) -> Response:
+        method, caller = METHODS[name], caller_of(request.scope)
+        body = await request.body()
         try:
             arguments = method.decode_arguments(body)
         except (msgspec.MsgspecError, ValueError, RecursionError) as error:
             raise InvalidInputError(f"The arguments of {name} cannot be read: {error}.") from error
-        needed = _needed_by(arguments)
+        note(request.scope, **told_of(arguments))
+        needed = await self._needed_by(arguments)
         if not caller.may(needed):
             return error_response(403, f"The key {caller.name!r} does not allow this {name}; it needs one for {needed}")
         if not method.waits:
             return json_response(await method.call(self._hub, arguments, self._limits))
         arguments = msgspec.structs.replace(arguments, timeout=bounded_wait(arguments.timeout))
         try:
-            return json_response(await method.call(self._hub, arguments, self._limits))
+            return json_response(await while_asked(request, partial(self._wait, method, arguments)))
         except WaitTimeoutError:
             return Response(status_code=_NOT_YET)
 
+    async def _wait(self, method: Method[Any, Any], arguments: Any) -> Any:
+        return await method.call(self._hub, arguments, self._limits)
 
-def _needed_by(arguments: object) -> AccessScope:
-    """Return what a key must allow besides: some orchestrators need more, here as by their own path."""
-    if isinstance(arguments, StartOrchestration):
-        return scope_of("POST", f"{BASE_PATH}/orchestrators/{arguments.request.name}")
-    return "read"
+    async def _needed_by(self, arguments: object) -> AccessScope:
+        """Return what a key must allow besides: some orchestrators need more, here as by their own path."""
+        if isinstance(arguments, StartOrchestration):
+            return scope_to_start(arguments.request.name)
+        if isinstance(arguments, Fork | Rewind):
+            return await scope_to_repeat(self._hub, arguments.instance_id)
+        return "read"
 
 
 def hub_mount(host: HostView, client: Client) -> Mount:

@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import AbstractContextManager, nullcontext
 from datetime import timedelta
+from functools import partial
 from typing import Protocol
 
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 
 from holdfast.client.client import Client
 from holdfast.engine.config import HostConfig
 from holdfast.errors import HostStoppedError, InstanceNotFoundError, WaitTimeoutError
+from holdfast.http.again import check_may_repeat
 from holdfast.http.body import NoBody, read_json
 from holdfast.http.errors import BadRequestError, Endpoint, json_response
 from holdfast.http.parameters import flag, number, orchestration_id, wait_timeout
 from holdfast.http.payload import Links, StatusView, status_object
-from holdfast.model.bulk import BULK
+from holdfast.http.scopes import caller_of
+from holdfast.http.waits import Waits, while_asked
 from holdfast.model.history import HistoryEvent
 from holdfast.model.options import StartOptions
 from holdfast.model.status import OrchestrationState, OrchestrationStatus
@@ -37,9 +41,10 @@ class HostView(Protocol):
 class Management:
     """The endpoints that make an instance, and the one that tells its status."""
 
-    def __init__(self, client: Client, links: Links) -> None:
+    def __init__(self, client: Client, links: Links, waits: Waits) -> None:
         self._client = client
         self._links = links
+        self._waits = waits
 
     def endpoints(self) -> Mapping[str, Endpoint]:
         return {
@@ -59,27 +64,29 @@ class Management:
             "instance_id": request.path_params.get("instance_id"),
             "version": request.query_params.get("version") or None,
         }
-        if isinstance(body, NoBody):
-            handle = await self._client.start_new(name, **options)
-        else:
-            handle = await self._client.start_new(name, body, **options)
-        return await self._started(request, handle.instance_id, timeout)
+        with self._place(timeout):
+            if isinstance(body, NoBody):
+                handle = await self._client.start_new(name, **options)
+            else:
+                handle = await self._client.start_new(name, body, **options)
+            return await self._started(request, handle.instance_id, timeout)
 
     async def restart(self, request: Request) -> Response:
         """Start an orchestration again, and answer as a start does."""
         timeout = wait_timeout(request)
         with_new_id = flag(request, "restartWithNewInstanceId", True)
-        found = await self._client.get_status(orchestration_id(request))
-        if found is not None and found.name == BULK:  # which only a key of another scope may start
-            raise BadRequestError("A bulk job is not started again; start another one at /bulk")
-        try:
-            handle = await self._client.restart(orchestration_id(request), with_new_id=with_new_id)
-        except InstanceNotFoundError as error:
-            raise BadRequestError("InstanceId does not match a valid orchestration instance.", str(error)) from error
-        return await self._started(request, handle.instance_id, timeout)
+        await check_may_repeat(self._client, caller_of(request.scope), orchestration_id(request))
+        with self._place(timeout):
+            try:
+                handle = await self._client.restart(orchestration_id(request), with_new_id=with_new_id)
+            except InstanceNotFoundError as error:
+                complaint = "InstanceId does not match a valid orchestration instance."
+                raise BadRequestError(complaint, str(error)) from error
+            return await self._started(request, handle.instance_id, timeout)
 
     async def fork(self, request: Request) -> Response:
         """Begin an instance with the beginning of another one's history."""
+        await check_may_repeat(self._client, caller_of(request.scope), orchestration_id(request))
         handle = await self._client.fork(
             orchestration_id(request),
             new_instance_id=request.query_params.get("newInstanceId") or None,
@@ -87,9 +94,12 @@ class Management:
         )
         return self._links.accepted(request, handle.instance_id)
 
+    def _place(self, timeout: timedelta | None) -> AbstractContextManager[None]:
+        return nullcontext() if timeout is None else self._waits.place()
+
     async def _started(self, request: Request, instance_id: str, timeout: timedelta | None) -> Response:
         if timeout is not None:
-            state = await self._stopped(instance_id, timeout)
+            state = await self._stopped(request, instance_id, timeout)
             if state is not None and state.runtime_status is OrchestrationStatus.COMPLETED:
                 return Response(state.output or "null", media_type="application/json")
             if state is not None and state.runtime_status.is_terminal:
@@ -97,11 +107,12 @@ class Management:
         error_on_failure = flag(request, "returnInternalServerErrorOnFailure", False)
         return self._links.accepted(request, instance_id, error_on_failure=error_on_failure)
 
-    async def _stopped(self, instance_id: str, timeout: timedelta) -> OrchestrationState | None:
+    async def _stopped(self, request: Request, instance_id: str, timeout: timedelta) -> OrchestrationState | None:
         try:
-            return (await self._client.wait_until_stopped(instance_id, timeout=timeout)).state
-        except (WaitTimeoutError, HostStoppedError):
-            return None  # it was started; the client learns where to ask for it
+            wait = partial(self._client.wait_until_stopped, instance_id, timeout=timeout)
+            return (await while_asked(request, wait)).state
+        except (WaitTimeoutError, HostStoppedError, ClientDisconnect):
+            return None  # it was started; the client, and the audit log, learn where to ask for it
 
     async def status(self, request: Request) -> Response:
         """Tell the state of an instance: 202 as long as it has not ended."""

@@ -78,6 +78,8 @@ class Operation(msgspec.Struct, frozen=True, kw_only=True):
     parameters: tuple[Parameter, ...] = ()
     body: Body | None = None
     answers: tuple[Answer, ...]
+    is_collection: bool = False
+    """Older clients of the family ask for it with a slash at the end of the path; that is no other endpoint."""
     open_tail: bool = False
     """The last segment may have slashes, so that what may not have any is refused by name."""
 
@@ -91,6 +93,7 @@ def failure(status: int, text: str) -> Answer:
 
 
 GONE: Final = failure(410, "It has ended.")
+TOO_MANY_WAITS: Final = failure(429, "A bound is reached, such as `http_waits_max`; nothing was stored.")
 NO_INSTANCE: Final = failure(404, "There is no such instance.")
 
 COMMON_ANSWERS: Final = (

@@ -24,6 +24,7 @@ from holdfast.http.payload import BASE_PATH, LEGACY_BASE_PATH, Links
 from holdfast.http.reading import Histories
 from holdfast.http.steering import Steering
 from holdfast.http.table import OPERATIONS
+from holdfast.http.waits import Waits
 
 BASE_PATHS: Final = (BASE_PATH, LEGACY_BASE_PATH)
 _START_BASE: Final = "/api"
@@ -69,14 +70,16 @@ def _paths(operation: Operation) -> list[str]:
     """Return where an operation is served, with the names in braces as they are spelled in this program."""
     path = re.sub(r"[A-Z](?=\w*\})", lambda letter: f"_{letter[0].lower()}", operation.path)
     path = re.sub(r"\}$", ":path}", path) if operation.open_tail else path
+    endings = ("", "/") if operation.is_collection else ("",)
     bases = (*BASE_PATHS, _START_BASE) if path.startswith("/orchestrators/") else BASE_PATHS
-    return [f"{base}{path}" for base in bases]
+    return [f"{base}{path}{ending}" for base in bases for ending in endings]
 
 
 def _endpoints(host: HostView, client: Client, links: Links) -> Mapping[str, Endpoint]:
+    waits = Waits(host.config.http_waits_max)
     return {
-        **Management(client, links).endpoints(),
-        **Steering(host, client).endpoints(),
+        **Management(client, links, waits).endpoints(),
+        **Steering(host, client, waits).endpoints(),
         **Instances(client, links).endpoints(),
         **Histories(client).endpoints(),
         **LiveUpdates(client, host.config.http_streams_max).endpoints(),

@@ -11,9 +11,12 @@ from starlette.responses import Response
 
 from holdfast.client.client import Client
 from holdfast.errors import HostStoppedError
+from holdfast.http.again import check_may_repeat
 from holdfast.http.body import NoBody, media_type, read_json
 from holdfast.http.errors import BadRequestError, Endpoint, Readiness, json_response
 from holdfast.http.parameters import flag, orchestration_id, seconds
+from holdfast.http.scopes import caller_of
+from holdfast.http.waits import Waits, while_asked
 
 _UPDATE_TIMEOUT_S: Final = 100.0
 
@@ -21,9 +24,10 @@ _UPDATE_TIMEOUT_S: Final = 100.0
 class Steering:
     """The endpoints about one instance that is there already."""
 
-    def __init__(self, host: Readiness, client: Client) -> None:
+    def __init__(self, host: Readiness, client: Client, waits: Waits) -> None:
         self._host = host
         self._client = client
+        self._waits = waits
 
     def endpoints(self) -> Mapping[str, Endpoint]:
         return {
@@ -65,6 +69,7 @@ class Steering:
         return Response(status_code=202)
 
     async def rewind(self, request: Request) -> Response:
+        await check_may_repeat(self._client, caller_of(request.scope), orchestration_id(request))
         await self._client.rewind(orchestration_id(request), _reason(request))
         return Response(status_code=202)
 
@@ -78,14 +83,18 @@ class Steering:
         """Return the answer of an update handler; without a body its input is null."""
         timeout = timedelta(seconds=seconds(request, "timeout", _UPDATE_TIMEOUT_S))
         data = await _json_or_null(request)
-        answer = await self._client.update(
-            orchestration_id(request),
-            request.path_params["update_name"],
-            data,
-            update_id=request.query_params.get("updateId") or None,
-            timeout=timeout,
-        )
-        return json_response(answer)
+
+        async def answered() -> Any:
+            return await self._client.update(
+                orchestration_id(request),
+                request.path_params["update_name"],
+                data,
+                update_id=request.query_params.get("updateId") or None,
+                timeout=timeout,
+            )
+
+        with self._waits.place():
+            return json_response(await while_asked(request, answered))
 
     async def make_primary(self, _: Request) -> Response:
         """Say that this host works: it could not without owning its store."""

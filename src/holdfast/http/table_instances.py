@@ -14,6 +14,7 @@ from holdfast.http.operations import (
     SECONDS,
     STRINGS,
     TOKEN_HEADER,
+    TOO_MANY_WAITS,
     Answer,
     Body,
     Operation,
@@ -39,6 +40,7 @@ ACCEPTED: Final = Answer(
 WAITED: Final = (
     Answer(200, "With a wait: its bare output if it has completed, its status if it ended otherwise.", {}),
     Answer(500, "With a wait: it failed, and `returnInternalServerErrorOnFailure` is set.", {}),
+    TOO_MANY_WAITS,
 )
 ENDED: Final = frozenset(status.value for status in OrchestrationStatus if status.is_terminal)
 
@@ -100,6 +102,7 @@ INSTANCE_OPERATIONS: Final = (
         name="list",
         method="GET",
         path="/instances",
+        is_collection=True,
         group=_GROUP,
         text="List instances, page by page; all conditions must hold.",
         parameters=(*_FILTERS, SHOW_INPUT, TOP, TOKEN),
@@ -127,6 +130,7 @@ INSTANCE_OPERATIONS: Final = (
         name="purgeMany",
         method="DELETE",
         path="/instances",
+        is_collection=True,
         group=_GROUP,
         text=f"Purge the instances that have ended and match. {_REMOVED}",
         parameters=(Parameter("createdTimeFrom", "needed", INSTANT, required=True), *_RANGE[1:], *_MORE),
