@@ -105,24 +105,28 @@ def purge(
     if open_ones := [each.value for each in statuses or () if not each.is_terminal]:
         raise typer.BadParameter(f"Only what has ended is purged ({_ENDED}), not what is {', '.join(open_ones)}.")
 
-    attempts = Attempts()
-
-    async def work(client: Client) -> None:
-        if instance_ids:
-            return await _purge_ids(client, instance_ids, export, attempts)
-        if not yes:
-            await _ask(client, query)
-        if export is not None:
-            attempts.done = await _purge_exported(client, query, export)
-        else:
-            attempts.done = await patiently(client.purge_instances(query), "Purging")
-
-    with_client(url, key, work)
+    attempts = with_client(url, key, lambda client: _purge(client, instance_ids, query, export, yes))
     if as_json:
         print_json({"purged": attempts.done})
     else:
         typer.echo(f"Purged {attempts.done} instance{'' if attempts.done == 1 else 's'}.")
     attempts.leave()
+
+
+async def _purge(
+    client: Client, instance_ids: list[str] | None, query: InstanceQuery, export: Path | None, yes: bool
+) -> Attempts:
+    attempts = Attempts()
+    if instance_ids:
+        await _purge_ids(client, instance_ids, export, attempts)
+        return attempts
+    if not yes:
+        await _ask(client, query)
+    if export is not None:
+        attempts.done = await _purge_exported(client, query, export)
+    else:
+        attempts.done = await patiently(client.purge_instances(query), "Purging")
+    return attempts
 
 
 def _check(instance_ids: list[str] | None, query: InstanceQuery, everything: bool) -> None:
