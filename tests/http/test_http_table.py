@@ -140,8 +140,8 @@ CASES: Final = [
     Case("breakLock", "/entities/counter/shared/lock", 200, {"lockedBy"}),
 ]
 
-ELSEWHERE: Final = {("events", 429)}
-"""What needs more than one request; see the tests of streams."""
+ELSEWHERE: Final = {(name, 429) for name in ("events", "start", "startWithId", "restart", "update")}
+"""What needs more than one request; see the tests of streams, and those of waits."""
 
 BY_NAME: Final = {operation.name: operation for operation in OPERATIONS}
 
