@@ -162,7 +162,8 @@ A, B = Line(sku="a"), Line(sku="b", tags=frozenset("xyz"))
         (Link(url=HttpUrl("https://example.com/x")), Link),
         ([A, Holder(A, [])], list[Line | Holder]),
     ],
-    ids=lambda part: str(part)[:40],
+    # The order of a set differs from process to process, and so would the names of the tests.
+    ids=lambda part: type(part).__name__ if isinstance(part, set | Numbers) else str(part)[:40],
 )
 def test_models_come_back_from_everywhere(value: Any, annotation: Any) -> None:
     again = CONVERTER.decode(CONVERTER.encode(value), annotation)

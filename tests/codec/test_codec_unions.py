@@ -160,7 +160,12 @@ ROUND_TRIPS: list[tuple[Any, Any]] = [
 ]
 
 
-@pytest.mark.parametrize(("value", "annotation"), ROUND_TRIPS, ids=lambda part: str(part)[:50])
+@pytest.mark.parametrize(
+    ("value", "annotation"),
+    ROUND_TRIPS,
+    # The order of a set differs from process to process, and so would the names of the tests.
+    ids=lambda part: type(part).__name__ if isinstance(part, set | frozenset) else str(part)[:50],
+)
 def test_members_are_told_apart(value: Any, annotation: Any) -> None:
     again = CONVERTER.decode(CONVERTER.encode(value), annotation)
     assert again == value
