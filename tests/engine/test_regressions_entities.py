@@ -410,3 +410,32 @@ def test_a_signal_at_the_moment_of_a_failure_is_answered() -> None:
                 await asyncio.wait_for(signal, SOON.total_seconds())
 
     asyncio.run(main())
+
+
+def test_what_is_sent_to_an_entity_that_is_held_back_is_found_once_it_is_stored() -> None:
+    """The store was searched for it when the entity was let in again, while it was still on its way there."""
+
+    async def main() -> None:
+        app, store = make_entities(Outside()), SlowStore(MemoryStore())
+
+        @app.orchestrator
+        async def send(ctx: OrchestrationContext) -> None:
+            ctx.signal_entity(ledger("x"), "note", "it")
+
+        async with running(app, store) as run:
+            node = run.engine.node
+            await until(lambda: node.loader.is_idle)
+            store.before["commit"] = stored = asyncio.Event()
+            node.left_alone.add(ledger("x").instance_id)
+            starting = asyncio.create_task(run.client.start_new(send))
+            await until(lambda: store.calls["load"] > 0 and node.loader.is_idle)
+            searched = store.calls["instances_with_messages"]
+            run.engine._judge(node)  # pyright: ignore[reportPrivateUsage] - the moment after the search of the culprit
+            for _ in range(20):
+                await asyncio.sleep(0.001)
+            assert store.calls["instances_with_messages"] == searched, "what was sent cannot be found yet"
+            stored.set()
+            await (await starting).wait_for_completion(timeout=SOON)
+            await has_entries(run, "x", ["it"])
+
+    asyncio.run(main())

@@ -21,7 +21,7 @@ from holdfast.engine.config import HostConfig
 from holdfast.engine.culprits import Culprits
 from holdfast.engine.node import Node
 from holdfast.engine.progress import Progress
-from holdfast.engine.recovery import keep_filled, keep_ownership, recover
+from holdfast.engine.recovery import keep_filled, keep_ownership, recover, recover_after
 from holdfast.engine.retention import keep_retention, retention_rules
 from holdfast.engine.rows import decode_state
 from holdfast.engine.waiters import Waiters
@@ -267,7 +267,8 @@ class Engine:
             asyncio.get_running_loop().call_later(_ISOLATION_S, self._judge, node)
         else:
             node.journal.group_max = self.config.group_transitions_max
-        self._start_job(node, lambda: recover(node, self.store, self._runner))
+        lsn = node.hub.lsn
+        self._start_job(node, lambda: recover_after(lsn, node, self.store, self._runner))
 
     def _start_job(self, node: Node, work: Callable[[], Awaitable[None]]) -> None:
         async def guarded() -> None:

@@ -40,6 +40,16 @@ async def recover(node: Node, store: Store, runner: ActivityRunner) -> None:
     node.suspects.scanned()
 
 
+async def recover_after(lsn: int, node: Node, store: Store, runner: ActivityRunner) -> None:
+    """Find what was sent to instances while they were held back: nothing of it is in memory.
+
+    Args:
+        lsn: the last transition of that time; what it sent can be found only once it is stored.
+    """
+    await node.journal.durable(lsn)
+    await recover(node, store, runner)
+
+
 async def keep_filled(node: Node, store: Store, runner: ActivityRunner) -> None:
     """Bring the timers of the next while, and activities that found no room, into memory as time passes. Never ends."""
     half_horizon_s = node.config.timer_horizon_s / 2
