@@ -17,6 +17,7 @@ from holdfast.hub.entities import (
     check_may_go,
     complete_batch,
     give_back_batch,
+    has_batch,
     is_early,
     is_empty,
     key_of,
@@ -30,6 +31,7 @@ from holdfast.hub.episodes import (
     apply_control,
     complete_episode,
     give_back,
+    has_episode,
     is_control,
     next_episode,
 )
@@ -249,8 +251,12 @@ class Hub(Requests):
         apply_lock_change(transition, instance, change)
         return transition
 
-    def next_work(self, instance: Instance, now: datetime) -> PendingEpisode | PendingBatch | None:
-        """Take the work that waits for the user code of an instance, if it may run."""
+    def has_work(self, instance: Instance) -> bool:
+        """Whether something waits for the user code of an instance, which may run."""
+        return has_batch(instance) if instance.is_entity else has_episode(instance)
+
+    def next_work(self, instance: Instance, now: datetime) -> PendingEpisode | PendingBatch:
+        """Take the work that waits for the user code of an instance, if there is some."""
         if instance.is_entity:
             return next_batch(instance, self.limits, now)
         return next_episode(instance, now, self.limits)
