@@ -98,7 +98,7 @@ def test_explain_asks_a_host_or_reads_a_store(cli: Cli) -> None:  # noqa: F811
         assert [each["kind"] for each in sleeping["waits_for"]] == ["timer"]
         assert ("cancelled" in sleeping["waits_for"][0]["detail"]) == (not store)
         assert [each["instance_id"] for each in cli.json("explain", "parent", *store)["waits_for"]] == ["child"]
-        assert "holdfast raise child EVENT" in cli.ok("explain", "child", *store)
+        assert "holdfast raise child Go" in cli.ok("explain", "child", *store)
         assert cli.json("explain", "@counter@a", *store)["status"] == "Locked"
         assert "critical section" in json.dumps(cli.json("explain", holder, *store)["notes"])
         assert cli.json("explain", "planned", *store)["status"] == "Pending"

@@ -34,6 +34,7 @@ class InstanceView(msgspec.Struct, frozen=True, kw_only=True):
     input: msgspec.Raw | None
     output: msgspec.Raw | None
     custom_status: msgspec.Raw | None
+    events_awaited: tuple[str, ...]
     failure: FailureDetails | None
     parked: FailureDetails | None
 
@@ -70,6 +71,7 @@ def view_of(status: InstanceStatus) -> InstanceView:
         input=raw(state.input),
         output=raw(state.output),
         custom_status=raw(state.custom_status),
+        events_awaited=state.events_awaited,
         failure=state.failure,
         parked=state.parked,
     )
@@ -125,6 +127,7 @@ def fields_of(status: InstanceStatus) -> list[tuple[str, str]]:
         ("Tags", ", ".join(f"{name}={value}" for name, value in sorted(state.tags.items()))),
         ("Input", state.input or ""),
         ("Custom status", state.custom_status or ""),
+        ("Waits for events", ", ".join(state.events_awaited)),
         ("Output", state.output or ""),
         ("Failure", failure_text(state.failure)),
     ]

@@ -10,10 +10,12 @@ import msgspec
 
 from holdfast.codec.history import (
     decode_message,
+    decode_names,
     decode_record,
     decode_tags,
     encode_events,
     encode_message,
+    encode_names,
     encode_record,
     encode_tags,
 )
@@ -180,6 +182,7 @@ def _instance_row(instance: Instance, partition: int) -> InstanceRow:
         tags=encode_tags(instance.tags),
         request_key=instance.request_key,
         events_buffered=instance.events_buffered,
+        events_awaited=encode_names(instance.events_awaited),
     )
 
 
@@ -273,7 +276,7 @@ def decode_instance(stored: StoredInstance) -> Instance:
         instance.remember(_decode_operation_key(key))
     instance.state = row.state
     instance.version, instance.tags, instance.request_key = row.version, decode_tags(row.tags), row.request_key
-    instance.events_buffered = row.events_buffered
+    instance.events_buffered, instance.events_awaited = row.events_buffered, decode_names(row.events_awaited)
     instance.episodes, instance.history_events, instance.deliveries = row.episodes, row.history_events, row.deliveries
     return instance
 
@@ -384,4 +387,5 @@ def decode_state(row: InstanceRow) -> OrchestrationState:
         parent_instance_id=parent.instance_id if parent else None,
         version=row.version,
         tags=decode_tags(row.tags),
+        events_awaited=decode_names(row.events_awaited),
     )

@@ -143,7 +143,7 @@ def _reset(instance: Instance, started: ExecutionStarted) -> None:
     instance.episodes = 0
     instance.history_events = 0
     instance.deliveries = 0
-    instance.events_buffered, instance.events_awaited = 0, None
+    instance.events_buffered, instance.events_awaited = 0, ()
 
 
 def end_instance(

@@ -157,6 +157,7 @@ def _go_back(transition: Transition, instance: Instance, plan: Plan, execution_i
     instance.execution_id = execution_id
     instance.output = instance.failure = instance.parked = instance.section = None
     instance.deliveries = instance.events_buffered = 0
+    instance.events_awaited = ()
     _take_over(
         transition,
         instance,

@@ -39,6 +39,7 @@ class InstanceRow(msgspec.Struct, frozen=True, kw_only=True):
     tags: str | None = None
     request_key: str | None = None
     events_buffered: int = 0
+    events_awaited: str | None = None
 
 
 class HistoryRow(msgspec.Struct, frozen=True):

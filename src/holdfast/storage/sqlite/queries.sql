@@ -87,14 +87,14 @@ DELETE FROM instance WHERE partition = 0 AND instance_id = ? AND revision = ?;
 -- name: update_instance
 -- The new image within an execution; the last parameter is the revision that must be stored.
 UPDATE instance SET revision = ?, status = ?, updated_at = ?, output = ?, custom_status = ?, failure = ?, parked = ?,
-    state = ?, lock = ?, episodes = ?, history_events = ?, deliveries = ?, events_buffered = ?
+    state = ?, lock = ?, episodes = ?, history_events = ?, deliveries = ?, events_buffered = ?, events_awaited = ?
 WHERE partition = ? AND instance_id = ? AND revision = ?;
 
 -- name: restart_instance
 -- The new image with another execution: what is fixed within one, then the parameters as above.
 UPDATE instance SET execution_id = ?, name = ?, created_at = ?, input = ?, parent = ?,
     version = ?, tags = ?, request_key = ?, revision = ?, status = ?, updated_at = ?, output = ?, custom_status = ?, failure = ?, parked = ?,
-    state = ?, lock = ?, episodes = ?, history_events = ?, deliveries = ?, events_buffered = ?
+    state = ?, lock = ?, episodes = ?, history_events = ?, deliveries = ?, events_buffered = ?, events_awaited = ?
 WHERE partition = ? AND instance_id = ? AND revision = ?;
 
 -- name: update_activity
@@ -104,7 +104,7 @@ WHERE partition = ? AND execution_id = ? AND sequence = ?;
 
 -- name: insert_instance
 -- A new orchestration or entity.
-INSERT INTO instance VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?);
+INSERT INTO instance VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?);
 
 -- name: insert_history
 -- The history of one episode.

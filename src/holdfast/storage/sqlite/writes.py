@@ -18,7 +18,7 @@ from holdfast.storage.sqlite.queries import QUERIES
 _FIXED = attrgetter("execution_id", "name", "created_at", "input", "parent", "version", "tags", "request_key")
 _IMAGE = attrgetter(
     *("revision", "status", "updated_at", "output", "custom_status", "failure", "parked", "state", "lock"),
-    *("episodes", "history_events", "deliveries", "events_buffered", "partition", "instance_id"),
+    *("episodes", "history_events", "deliveries", "events_buffered", "events_awaited", "partition", "instance_id"),
 )
 _ATTEMPT = attrgetter("attempt", "deliveries", "visible_at", "progress", "partition", "execution_id", "sequence")
 
