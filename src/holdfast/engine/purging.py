@@ -117,7 +117,7 @@ def _remove(node: Node, ended: Collection[EndedInstance], noted: set[str], seen_
         return 0, 0
     transition = node.hub.purge(
         [(each.instance_id, each.revision) for each in unused],
-        [(each.execution_id, each.episodes) for each in unused if each.episodes],
+        [(each.instance_id, each.execution_id, each.episodes) for each in unused if each.episodes],
         node.clock.now(),
     )
     node.append(transition)

@@ -80,12 +80,13 @@ class EncodedTransition(msgspec.Struct, frozen=True):
 
     lsn: int
     instance_id: str
+    partition: int
     size_bytes: int
     instance: InstanceRow | None
     revision_before: int
     is_new_execution: bool
     history: HistoryRow | None
-    executions_removed: Sequence[tuple[str, int]]
+    executions_removed: Sequence[tuple[int, str, int]]
     sent: Sequence[InboxRow]
     consumed: Sequence[int]
     activities_scheduled: Sequence[ActivityRow]
@@ -96,7 +97,7 @@ class EncodedTransition(msgspec.Struct, frozen=True):
     children_created: Sequence[ChildRow]
     children_removed: Sequence[DurableKey]
     history_copied: Sequence[HistoryRow]
-    instances_removed: Sequence[tuple[str, int]]
+    instances_removed: Sequence[tuple[int, str, int]]
     operation_keys_added: Sequence[OperationKeyRow]
     operation_keys_removed: Sequence[tuple[str, str]]
 
@@ -116,6 +117,7 @@ def encode_transition(transition: Transition, partition_count: int) -> EncodedTr
     for row in sent:
         size += len(row.event)
     keys = transition.key_changes
+    removed, purged = transition.executions_removed, transition.instances_removed
     scheduled, updated, timers = (
         transition.activities_scheduled,
         transition.activities_updated,
@@ -124,12 +126,15 @@ def encode_transition(transition: Transition, partition_count: int) -> EncodedTr
     return EncodedTransition(
         transition.lsn,
         transition.instance_id,
+        partition,
         size,
         None if instance is None else _instance_row(instance, partition),
         transition.revision_before,
         transition.is_new_execution,
         history,
-        transition.executions_removed,
+        [(partition_of(of, partition_count), execution, episodes) for of, execution, episodes in removed]
+        if removed
+        else _NOTHING,
         sent,
         transition.consumed,
         [_activity_row(activity, partition) for activity in scheduled] if scheduled else _NOTHING,
@@ -142,7 +147,7 @@ def encode_transition(transition: Transition, partition_count: int) -> EncodedTr
         else _NOTHING,
         transition.children_removed,
         _copied_rows(transition, partition) if transition.history_copied else _NOTHING,
-        transition.instances_removed,
+        [(partition_of(id_, partition_count), id_, revision) for id_, revision in purged] if purged else _NOTHING,
         _NOTHING if keys is None else [_operation_key_row(key, partition) for key in keys.added],
         _NOTHING if keys is None else keys.removed,
     )

@@ -297,13 +297,13 @@ class Hub(Requests):
         return transition
 
     def purge(
-        self, instances: Sequence[tuple[str, int]], executions: Sequence[tuple[str, int]], now: datetime
+        self, instances: Sequence[tuple[str, int]], executions: Sequence[tuple[str, str, int]], now: datetime
     ) -> Transition:
         """Remove orchestrations that have ended, and their histories; none of them may be in memory.
 
         Args:
             instances: at least one, (id, revision).
-            executions: (id, number of episodes).
+            executions: (instance id, execution id, number of episodes).
         """
         transition = self._begin(instances[0][0], now)
         transition.instances_removed, transition.executions_removed = instances, executions

@@ -150,7 +150,7 @@ def _is_child(instance: Instance, event: ExecutionRewound) -> bool:
 
 
 def _go_back(transition: Transition, instance: Instance, plan: Plan, execution_id: str, reason: str | None) -> None:
-    transition.executions_removed = ((instance.execution_id, instance.episodes),)
+    transition.executions_removed = ((instance.instance_id, instance.execution_id, instance.episodes),)
     transition.is_new_execution = True
     transition.change(instance)
     move(instance, Trigger.REWIND)

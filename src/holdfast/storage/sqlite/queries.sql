@@ -58,31 +58,31 @@ WHERE node_id = ? AND incarnation = ? AND released = 0 AND partition = 0 AND epo
 
 -- name: remove_history
 -- All episodes of one execution.
-DELETE FROM history WHERE partition = 0 AND execution_id = ?;
+DELETE FROM history WHERE partition = ? AND execution_id = ?;
 
 -- name: remove_message
 -- A message that was consumed.
-DELETE FROM inbox WHERE message_id = ?;
+DELETE FROM inbox WHERE partition = ? AND message_id = ?;
 
 -- name: remove_activity
 -- An activity whose completion was consumed, or which was abandoned.
-DELETE FROM activity WHERE partition = 0 AND execution_id = ? AND sequence = ?;
+DELETE FROM activity WHERE partition = ? AND execution_id = ? AND sequence = ?;
 
 -- name: remove_timer
 -- A timer that fired or was cancelled.
-DELETE FROM timer WHERE partition = 0 AND execution_id = ? AND sequence = ?;
+DELETE FROM timer WHERE partition = ? AND execution_id = ? AND sequence = ?;
 
 -- name: remove_child
 -- A sub-orchestration whose end was consumed, or which was given up.
-DELETE FROM child WHERE partition = 0 AND execution_id = ? AND sequence = ?;
+DELETE FROM child WHERE partition = ? AND execution_id = ? AND sequence = ?;
 
 -- name: remove_operation_key
 -- An idempotency key that an entity remembers no longer.
-DELETE FROM operation_key WHERE partition = 0 AND instance_id = ? AND operation_key = ?;
+DELETE FROM operation_key WHERE partition = ? AND instance_id = ? AND operation_key = ?;
 
 -- name: remove_instance
 -- What was purged, or an entity that holds nothing any more; the last parameter is the revision that must be stored.
-DELETE FROM instance WHERE partition = 0 AND instance_id = ? AND revision = ?;
+DELETE FROM instance WHERE partition = ? AND instance_id = ? AND revision = ?;
 
 -- name: update_instance
 -- The new image within an execution; the last parameter is the revision that must be stored.
