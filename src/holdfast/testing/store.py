@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
+from collections import Counter
 from collections.abc import Callable, Coroutine, Sequence
 from pathlib import Path
 from typing import Any, Final, TypeVar
@@ -38,6 +39,8 @@ T = TypeVar("T")
 _LATENCY_US: Final = (100, 3_000)
 _SLOW_US: Final = (1_000_000, 20_000_000)
 _LEASE_US: Final = 5_000_000
+_FAILURES_ALONE_MAX: Final = 3
+"""A store that refuses the same instance more often has a reason, and the engine is right to park it."""
 _KEYED: Final = {"activity": ActivityRow, "timer": TimerRow, "child": ChildRow, "operation_key": OperationKeyRow}
 
 
@@ -52,6 +55,8 @@ class Database:
         self.data = MemoryData()
         self.crashes: Callable[[Side, int], bool] = lambda side, commit: False
         """Whether all hosts crash before, or after, the commit of a number; it is asked at both."""
+        self.failed_alone: Counter[str] = Counter()
+        """How often a commit that changes nothing but one instance has failed, by chance."""
         self._owner: SimulatedStore | None = None
 
     def connect(self, process: Process) -> SimulatedStore:
@@ -131,7 +136,7 @@ class SimulatedStore:
             self._loop.note(self._ledger.rows_changed)
             self._database.crashes("after", self._ledger.commits)
 
-        await self._call("commit", commit)
+        await self._call("commit", commit, _only_instance(writes))
 
     async def load(self, instance_ids: list[str]) -> list[StoredInstance]:
         return await self._call("load", lambda: self._inner.load(instance_ids))
@@ -192,13 +197,13 @@ class SimulatedStore:
     async def timers_due(self, until: int, limit: int, after: PageKey | None = None) -> list[TimerRow]:
         return await self._call("timers_due", lambda: self._inner.timers_due(until, limit, after))
 
-    async def _call(self, name: str, work: Callable[[], Coroutine[Any, Any, T]]) -> T:
+    async def _call(self, name: str, work: Callable[[], Coroutine[Any, Any, T]], alone: str | None = None) -> T:
         answer: asyncio.Future[T] = self._loop.create_future()
 
         def do() -> None:
             if self.process.is_alive:
                 del self._on_the_way[answer]
-                self._do(name, work, answer)
+                self._do(name, work, answer, alone)
 
         self._on_the_way[answer] = work
         self._loop.call_outside_later(self._latency_us(), do)
@@ -208,7 +213,9 @@ class SimulatedStore:
         slow = self._trouble.happens("call_slow", self._trouble.faults.call_slow)
         return self._trouble.between(*(_SLOW_US if slow else _LATENCY_US))
 
-    def _do(self, name: str, work: Callable[[], Coroutine[Any, Any, T]], answer: asyncio.Future[T]) -> None:
+    def _do(
+        self, name: str, work: Callable[[], Coroutine[Any, Any, T]], answer: asyncio.Future[T], alone: str | None
+    ) -> None:
         trouble, faults = self._trouble, self._trouble.faults
         crash = trouble.happens("crash_in_call", faults.crash_in_call)
         error: StorageError | None = None
@@ -217,14 +224,18 @@ class SimulatedStore:
             return
         if name == "commit" and self._database.crashes("before", self._ledger.commits + 1):
             return
-        if name == "commit" and trouble.happens("commit_refused", faults.commit_refused):
+        failures = self._database.failed_alone
+        may_fail = name == "commit" and (alone is None or failures[alone] < _FAILURES_ALONE_MAX)
+        if may_fail and trouble.happens("commit_refused", faults.commit_refused):
             error = CommitFailedError("The simulated store refuses this commit.")
-        elif name == "commit" and trouble.happens("commit_unknown", faults.commit_unknown):
+        elif may_fail and trouble.happens("commit_unknown", faults.commit_unknown):
             error = CommitFailedError("The simulated connection was cut.", outcome_unknown=True)
             if trouble.coin():
                 _at_once(work, self._loop.create_future())
         elif name != "commit" and trouble.happens("call_failed", faults.call_failed):
             error = StorageError(f"The simulated store fails to {name}.")
+        if may_fail and error is not None and alone is not None:
+            failures[alone] += 1
         outcome: asyncio.Future[T] = self._loop.create_future()
         if error is None:
             _at_once(work, outcome)
@@ -288,6 +299,12 @@ def _run(work: Coroutine[Any, Any, T]) -> T:
         return stop.value
     work.close()
     raise AssertionError("in the world outside nothing of a store waits")
+
+
+def _only_instance(writes: WriteSet) -> str | None:
+    """Return the instance of a group that is a single transition of one."""
+    rows = [*writes.instances_inserted, *(update.row for update in writes.instances_updated)]
+    return rows[0].instance_id if writes.lsn == writes.lsn_before + 1 and len(rows) == 1 else None
 
 
 def _hand_over(outcome: asyncio.Future[T], answer: asyncio.Future[T]) -> None:
