@@ -22,9 +22,11 @@ from starlette.routing import Route
 from holdfast.client.client import Client
 from holdfast.client.origins import utc_now
 from holdfast.errors import HoldfastError, InstanceNotRunningError, InvalidInputError
-from holdfast.http.errors import Readiness, status_of
+from holdfast.http.errors import Endpoint, Readiness, retry_headers, status_of
 from holdfast.http.link_pages import confirmation_page, message_page
 from holdfast.http.payload import BASE_PATH
+from holdfast.http.routing import paths_of
+from holdfast.http.table_links import LINK_OPERATIONS
 from holdfast.model.access import check_secret
 from holdfast.model.ids import validate_instance_id
 from holdfast.model.refs import validate_event_name
@@ -144,8 +146,12 @@ class LinkEndpoints:
     def routes(self) -> list[Route]:
         if not self._secrets:
             return []
-        path = f"{LINKS_PATH}/{{instance_id}}/{{action:path}}"
-        return [Route(path, self.ask, methods=["GET"]), Route(path, self.act, methods=["POST"])]
+        endpoints: Mapping[str, Endpoint] = {"askAboutLink": self.ask, "followLink": self.act}
+        return [
+            Route(path, endpoints[operation.name], methods=[operation.method])
+            for operation in LINK_OPERATIONS
+            for path in paths_of(operation)
+        ]
 
     async def ask(self, request: Request) -> Response:
         """Show what the link does, and a button; nothing happens."""
@@ -172,7 +178,8 @@ class LinkEndpoints:
         except InstanceNotRunningError as error:
             return message_page("Not any more", str(error), 410)
         except HoldfastError as error:
-            return message_page("That did not work", str(error), status_of(error, self._host))
+            status = status_of(error, self._host)
+            return message_page("That did not work", str(error), status, retry_headers(status))
         return message_page("Done", f"{link.action} was sent to {link.instance_id}.", 202)
 
     def _valid(self, request: Request) -> SignedLink | None:
