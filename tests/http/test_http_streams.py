@@ -18,6 +18,7 @@ from holdfast import HostConfig, OverloadedError
 from holdfast.http.history import one_line
 from holdfast.http.live import LiveUpdates
 from holdfast.http.payload import StatusView, status_object
+from holdfast.storage.memory import MemoryStore
 
 INSTANCES = f"{BASE}/instances"
 TOKEN = "x-ms-continuation-token"
@@ -60,6 +61,50 @@ def test_pages_of_a_history_are_its_stream() -> None:
         assert {"at": "first"} in [row.get("Input") for row in rows]
         hidden = await served.http.get(f"{INSTANCES}/x/history?showInput=false&showHistoryOutput=false")
         assert not [row for row in hidden.json() if "Input" in row or "Result" in row]
+
+    serve(scenario)
+
+
+def test_a_page_reads_no_more_than_it_shows_and_whether_there_is_more(monkeypatch: pytest.MonkeyPatch) -> None:
+    reads: list[tuple[int, int]] = []
+    load = MemoryStore.load_history
+
+    async def watched(store: MemoryStore, execution_id: str, first: int = 0, limit: int | None = None) -> list[str]:
+        texts = await load(store, execution_id, first, limit)
+        reads.append((first, len(texts)))
+        return texts
+
+    async def scenario(served: Served) -> None:
+        await staged(served)
+        monkeypatch.setattr(MemoryStore, "load_history", watched)
+        headers: dict[str, str] = {}
+        for _ in range(3):
+            page = await served.http.get(f"{INSTANCES}/x/history?top=1", headers=headers)
+            headers = {TOKEN: page.headers.get(TOKEN, "")}
+        assert headers == {TOKEN: ""}
+        assert reads == [(0, 2), (1, 2), (2, 1)]
+
+    serve(scenario)
+
+
+def test_pages_of_what_goes_on_meanwhile_go_on_where_they_were() -> None:
+    async def scenario(served: Served) -> None:
+        await served.start("staged", "x")
+        await served.until("x", "Running")
+        page = await served.http.get(f"{INSTANCES}/x/history?top=1")
+        assert TOKEN not in page.headers  # that is all there is
+        await served.http.post(f"{INSTANCES}/x/raiseEvent/Next", json={})
+        await served.http.post(f"{INSTANCES}/x/raiseEvent/Next", json={})
+        await served.ended("x")
+        first = await served.http.get(f"{INSTANCES}/x/history?top=1")
+        assert first.json() == page.json()
+        rest = await served.http.get(f"{INSTANCES}/x/history", headers={TOKEN: first.headers[TOKEN]})
+        beyond = await served.http.get(
+            f"{INSTANCES}/x/history", headers={TOKEN: first.headers[TOKEN].replace(":1", ":999999999")}
+        )
+        whole = await served.http.get(f"{INSTANCES}/x/history")
+        assert first.json() + rest.json() == whole.json()
+        assert (beyond.status_code, beyond.json(), TOKEN in beyond.headers) == (200, [], False)
 
     serve(scenario)
 

@@ -192,8 +192,8 @@ class LocalTaskHub:
         exported = await self.export_history(instance_id)
         return [event for episode in exported.episodes for event in episode]
 
-    async def export_history(self, instance_id: str) -> ExportedHistory:
-        return await read_history(self._engine.store, instance_id)
+    async def export_history(self, instance_id: str, *, first: int = 0, limit: int | None = None) -> ExportedHistory:
+        return await read_history(self._engine.store, instance_id, first, limit)
 
     async def wait_until_stopped(self, instance_id: str, timeout: timedelta | None) -> OrchestrationState:
         waiters = self._engine.waiters
