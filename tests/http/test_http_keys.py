@@ -278,7 +278,7 @@ def test_a_mount_is_governed_by_the_last_part_of_the_path() -> None:
             return Response(status_code=200)
 
         mount = Mount(f"{BASE}/hub", Router([Route("/{method}", hub, methods=["POST"])]))
-        guarded = Guard(Router(governed([mount], Audit())), FixedKeys(KeyRing(KEYS)))
+        guarded = Guard(Router(governed([mount], Audit())), FixedKeys(KeyRing(KEYS)), Audit())
         async with httpx.AsyncClient(transport=httpx.ASGITransport(guarded), base_url="http://localhost") as http:
             for name, allowed in (("get_state", 3), ("send", 2), ("purge", 1)):
                 answers = [

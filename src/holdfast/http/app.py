@@ -94,7 +94,7 @@ def make_http_app(
     # It has a bound of its own for bodies.
     guarded = Router([*governed([hub_mount(host, client)], audit), Mount("", guarded)], redirect_slashes=False)
     if keys is not None:
-        guarded = Guard(guarded, keys)
+        guarded = Guard(guarded, keys, audit)
     everything: ASGIApp = Router([*_open(without_key, bytes_max), Mount("", guarded)], redirect_slashes=False)
     if protection.loopback_only:
         everything = LoopbackOnly(everything, protection.cors_origins)
