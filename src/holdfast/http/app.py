@@ -56,12 +56,12 @@ class Protection:
     cors_origins: Sequence[str] = ()
     loopback_only: bool = False
 
-    def key_source(self) -> KeySource | None:
+    def key_source(self, hub: str | None) -> KeySource | None:
         if isinstance(self.keys, Path):
-            return KeyFile(self.keys, self.key)
+            return KeyFile(self.keys, self.key, hub=hub)
         if self.key is None and self.keys is None:
             return None
-        return FixedKeys(KeyRing(self.keys or (), self.key))
+        return FixedKeys(KeyRing(self.keys or (), self.key, hub=hub))
 
 
 def make_http_app(
@@ -86,7 +86,7 @@ def make_http_app(
         *function_routes(host, client, [each for each in routes if each.is_anonymous]),
         *governed(LinkEndpoints(host, client, protection.link_secrets).routes(), audit),
     ]
-    bytes_max, keys = host.config.limits.payload_bytes_max, protection.key_source()
+    bytes_max, keys = host.config.limits.payload_bytes_max, protection.key_source(host.config.task_hub)
     named: ASGIApp = Router(with_key, redirect_slashes=False)
     if host.config.http_forwarded_host == "trust":
         named = ForwardedHost(named)

@@ -16,7 +16,7 @@ from typing import Final, Protocol, cast
 import msgspec
 
 from holdfast.errors import ConfigurationError
-from holdfast.model.access import RANK, AccessKey, AccessScope
+from holdfast.model.access import RANK, AccessKey, AccessScope, is_same_hub
 from holdfast.model.nearest import did_you_mean
 
 logger = logging.getLogger("holdfast.http")
@@ -25,7 +25,7 @@ KEYS_MAX: Final = 1_000
 _FILE_BYTES_MAX: Final = 1024 * 1024
 _LOOK_S: Final = 1.0
 """How often the file of keys is looked at."""
-_FIELDS: Final = ("name", "secret", "scope", "expires_at")
+_FIELDS: Final = ("name", "secret", "scope", "expires_at", "hubs")
 
 
 class Caller(msgspec.Struct, frozen=True, kw_only=True):
@@ -34,6 +34,8 @@ class Caller(msgspec.Struct, frozen=True, kw_only=True):
     name: str | None
     scope: AccessScope
     code: str | None = None
+    elsewhere: tuple[str, ...] = ()
+    """The task hubs that the key is for, if this is none of them."""
 
     def may(self, needed: AccessScope) -> bool:
         return RANK[self.scope] >= RANK[needed]
@@ -48,6 +50,11 @@ class _Entry(msgspec.Struct, frozen=True):
     digest: bytes
     scope: AccessScope
     expires_at: datetime | None
+    elsewhere: tuple[str, ...]
+
+    @property
+    def rank(self) -> tuple[bool, int]:
+        return not self.elsewhere, RANK[self.scope]
 
     def is_valid_at(self, now: datetime) -> bool:
         return self.expires_at is None or now < self.expires_at
@@ -56,8 +63,8 @@ class _Entry(msgspec.Struct, frozen=True):
 class KeyRing:
     """Keys that a request may carry. It holds digests only, made with a secret of its own."""
 
-    def __init__(self, keys: Sequence[AccessKey], key: str | None = None) -> None:
-        """Take named keys, and perhaps one of any form that allows everything.
+    def __init__(self, keys: Sequence[AccessKey], key: str | None = None, *, hub: str | None = None) -> None:
+        """Take named keys, and perhaps one of any form that allows everything; `hub` is the task hub of this host.
 
         Raises:
             ConfigurationError: if there is none, there are too many, or two have one name or one secret.
@@ -65,13 +72,14 @@ class KeyRing:
         self._salt = secrets.token_bytes(32)
         if key == "":
             raise ConfigurationError("The key is empty, so that everybody would have it. Leave it out, or choose one.")
-        single = [] if key is None else [_Entry("key", self._digest(key.encode()), "admin", None)]
+        single = [] if key is None else [_Entry("key", self._digest(key.encode()), "admin", None, ())]
         named = [
             _Entry(
                 each.name,
                 self._digest(each.secret.encode()),
                 each.scope,
                 None if each.expires_at is None else each.expires_at.astimezone(UTC),
+                _elsewhere(each, hub),
             )
             for each in keys
         ]
@@ -81,21 +89,29 @@ class KeyRing:
         _refuse_twins(self._entries)
 
     def find(self, presented: Iterable[bytes], now: datetime) -> Caller | None:
-        """Return who has sent these keys: of several that are valid, the one that allows most.
+        """Return who has sent these keys: of several that are valid, one for this hub, that which allows most.
 
         All are compared with all, each in constant time, so that the time tells nothing.
         """
         found: Caller | None = None
+        rank = (False, -1)
         for code in presented:
             digest = self._digest(code)
             for entry in self._entries:
                 is_it = hmac.compare_digest(digest, entry.digest)
-                if is_it and entry.is_valid_at(now) and (found is None or RANK[entry.scope] > RANK[found.scope]):
-                    found = Caller(name=entry.name, scope=entry.scope, code=code.decode("utf-8", "replace"))
+                if is_it and entry.is_valid_at(now) and entry.rank > rank:
+                    rank, text = entry.rank, code.decode("utf-8", "replace")
+                    found = Caller(name=entry.name, scope=entry.scope, code=text, elsewhere=entry.elsewhere)
         return found
 
     def _digest(self, code: bytes) -> bytes:
         return hashlib.blake2b(code, key=self._salt, digest_size=32).digest()
+
+
+def _elsewhere(key: AccessKey, hub: str | None) -> tuple[str, ...]:
+    if key.hubs is None or (hub is not None and any(is_same_hub(each, hub) for each in key.hubs)):
+        return ()
+    return tuple(key.hubs)
 
 
 def _refuse_twins(entries: Sequence[_Entry]) -> None:
@@ -128,16 +144,23 @@ class FixedKeys:
 class KeyFile:
     """The keys of a file, read again when it has changed. While it is broken, the keys that it had stay valid."""
 
-    def __init__(self, path: Path, key: str | None = None, *, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self,
+        path: Path,
+        key: str | None = None,
+        *,
+        hub: str | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         """Read the file.
 
         Raises:
             ConfigurationError: if it cannot be read, or is no file of keys.
         """
-        self._path, self._key, self._clock = path, key, clock
+        self._path, self._key, self._hub, self._clock = path, key, hub, clock
         self._looked_at = clock()
         self._stamp = _stamp(path)
-        self._ring = KeyRing(read_keys(path), key)
+        self._ring = KeyRing(read_keys(path), key, hub=hub)
         self._is_broken = False
 
     def current(self) -> KeyRing:
@@ -153,7 +176,7 @@ class KeyFile:
         if not (is_new or self._is_broken):
             return
         try:
-            self._ring = KeyRing(read_keys(self._path), self._key)
+            self._ring = KeyRing(read_keys(self._path), self._key, hub=self._hub)
         except ConfigurationError as error:
             self._is_broken = True
             if is_new:
@@ -226,4 +249,5 @@ def _key_of(table: object) -> AccessKey:
         secret=cast("str", fields["secret"]),
         scope=cast("AccessScope", fields["scope"]),
         expires_at=cast("datetime | None", fields.get("expires_at")),
+        hubs=cast("Sequence[str] | None", fields.get("hubs")),
     )

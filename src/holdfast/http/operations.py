@@ -118,7 +118,7 @@ COMMON_ANSWERS: Final = (
 """What any endpoint may answer that asks for a key."""
 
 COMMON_PARAMETERS: Final = (
-    Parameter("taskHub", "the name that the client has for this hub; any is taken, and repeated in URLs"),
+    Parameter("taskHub", "the task hub, repeated in URLs; a host with another name (`task_hub`) answers with 404"),
     Parameter("connection", "likewise; `connectionName` is the same"),
     Parameter("code", "the key, if the host has one and no header carries it"),
 )

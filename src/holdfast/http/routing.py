@@ -15,7 +15,7 @@ from holdfast.client.client import Client
 from holdfast.errors import InstanceAlreadyExistsError, InstanceNotEndedError, InstanceNotRunningError, TaskFailedError
 from holdfast.http.again import check_may_repeat
 from holdfast.http.entities import EntityEndpoints
-from holdfast.http.errors import Endpoint, Statuses, answering, json_response
+from holdfast.http.errors import Endpoint, Statuses, answering, error_response, json_response
 from holdfast.http.instances import Instances
 from holdfast.http.live import LiveUpdates
 from holdfast.http.management import HostView, Management
@@ -28,6 +28,7 @@ from holdfast.http.scopes import caller_of
 from holdfast.http.steering import Steering
 from holdfast.http.table import OPERATIONS
 from holdfast.http.waits import Waits
+from holdfast.model.access import is_same_hub
 
 BASE_PATHS: Final = (BASE_PATH, LEGACY_BASE_PATH)
 _START_BASE: Final = "/api"
@@ -65,7 +66,8 @@ def management_routes(host: HostView, client: Client, links: Links) -> list[Rout
     for operation in OPERATIONS:
         statuses = {**_ANSWERS_FOR_CODE.get(operation.name, {}), **special.get(operation.name, {})}
         endpoint = endpoints[operation.name]
-        endpoint = answering(host, _checked(client, endpoint) if operation.repeats else endpoint, statuses)
+        endpoint = _checked(client, endpoint) if operation.repeats else endpoint
+        endpoint = answering(host, _of_hub(host.config.task_hub, endpoint), statuses)
         routes += [Route(path, endpoint, methods=[operation.method]) for path in paths_of(operation)]
     return routes
 
@@ -75,6 +77,20 @@ def _checked(client: Client, endpoint: Endpoint) -> Endpoint:
 
     async def answer(request: Request) -> Response:
         await check_may_repeat(client, caller_of(request.scope), orchestration_id(request))
+        return await endpoint(request)
+
+    return answer
+
+
+def _of_hub(hub: str | None, endpoint: Endpoint) -> Endpoint:
+    """Return an endpoint of one task hub, for requests that name no other one; a hub without a name has any."""
+    if hub is None:
+        return endpoint
+
+    async def answer(request: Request) -> Response:
+        other = [each for each in request.query_params.getlist("taskHub") if each and not is_same_hub(each, hub)]
+        if other:
+            return error_response(404, f"This host has the task hub {hub!r}, not {other[0][:64]!r}")
         return await endpoint(request)
 
     return answer

@@ -54,6 +54,12 @@ class Guard:
             self._audit.refused(scope, 401)
             refusal = "The request has no valid key; pass it as ?code= or in the header x-functions-key"
             await error_response(401, refusal)(scope, receive, send)
+        elif caller.elsewhere:
+            self._audit.refused(scope, 403, caller=caller.name)
+            refusal = (
+                f"The key {caller.name!r} is for other task hubs than that of this host: {', '.join(caller.elsewhere)}"
+            )
+            await error_response(403, refusal)(scope, receive, send)
         else:
             await self._app(with_caller(scope, caller), receive, send)
 
