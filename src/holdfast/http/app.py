@@ -45,7 +45,7 @@ class Protection:
     Args:
         key: what each request may carry, but for `/healthz`, to do everything.
         keys: more keys, or the file that has them; without any key, everybody may do everything.
-        link_secrets: what signed links are signed with; the app takes them in only if there are some.
+        link_secrets: what signed links are signed with, besides those in the file; without any, it takes none in.
         cors_origins: where pages of browsers may come from.
         loopback_only: refuse what browsers send on behalf of pages of other hosts; for a server without a key.
     """
@@ -76,7 +76,7 @@ def make_http_app(
     async def health(_: Request) -> Response:
         return json_response({"ready": host.is_ready}, 200 if host.is_ready else 503)
 
-    links, audit = Links(), Audit()
+    links, audit, keys = Links(), Audit(), protection.key_source(host.config.task_hub)
     # The app's own functions come first: they may replace the built-in start below /api.
     with_key = [
         *function_routes(host, client, [each for each in routes if not each.is_anonymous]),
@@ -84,9 +84,9 @@ def make_http_app(
     ]
     without_key = [
         *function_routes(host, client, [each for each in routes if each.is_anonymous]),
-        *governed(LinkEndpoints(host, client, protection.link_secrets).routes(), audit),
+        *governed(LinkEndpoints(host, client, protection.link_secrets, keys=keys).routes(), audit),
     ]
-    bytes_max, keys = host.config.limits.payload_bytes_max, protection.key_source(host.config.task_hub)
+    bytes_max = host.config.limits.payload_bytes_max
     named: ASGIApp = Router(with_key, redirect_slashes=False)
     if host.config.http_forwarded_host == "trust":
         named = ForwardedHost(named)

@@ -9,6 +9,7 @@ import secrets
 import time
 import tomllib
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final, Protocol, cast
@@ -16,15 +17,17 @@ from typing import Final, Protocol, cast
 import msgspec
 
 from holdfast.errors import ConfigurationError
-from holdfast.model.access import RANK, AccessKey, AccessScope, is_same_hub
+from holdfast.model.access import RANK, AccessKey, AccessScope, check_secret, is_same_hub
 from holdfast.model.nearest import did_you_mean
 
 logger = logging.getLogger("holdfast.http")
 
 KEYS_MAX: Final = 1_000
+LINK_SECRETS_MAX: Final = 100
 _FILE_BYTES_MAX: Final = 1024 * 1024
 _LOOK_S: Final = 1.0
 """How often the file of keys is looked at."""
+_TABLES: Final = ("keys", "links")
 _FIELDS: Final = ("name", "secret", "scope", "expires_at", "hubs")
 
 
@@ -130,6 +133,10 @@ class KeySource(Protocol):
 
     def current(self) -> KeyRing: ...
 
+    def link_secrets(self) -> Sequence[str] | None:
+        """Return what signed links may be signed with, the newest first; None if there never are such secrets here."""
+        ...
+
 
 class FixedKeys:
     """Keys that do not change."""
@@ -140,9 +147,20 @@ class FixedKeys:
     def current(self) -> KeyRing:
         return self._ring
 
+    def link_secrets(self) -> None:
+        return None
+
+
+@dataclass(frozen=True)
+class FileContent:
+    """What a file of keys has."""
+
+    keys: Sequence[AccessKey]
+    link_secrets: Sequence[str] = field(default=(), repr=False)
+
 
 class KeyFile:
-    """The keys of a file, read again when it has changed. While it is broken, the keys that it had stay valid."""
+    """The keys of a file, read again when it has changed. While it is broken, what it had stays valid."""
 
     def __init__(
         self,
@@ -160,7 +178,7 @@ class KeyFile:
         self._path, self._key, self._hub, self._clock = path, key, hub, clock
         self._looked_at = clock()
         self._stamp = _stamp(path)
-        self._ring = KeyRing(read_keys(path), key, hub=hub)
+        self._ring, self._link_secrets = self._read()
         self._is_broken = False
 
     def current(self) -> KeyRing:
@@ -170,13 +188,21 @@ class KeyFile:
             self._look()
         return self._ring
 
+    def link_secrets(self) -> Sequence[str]:
+        self.current()
+        return self._link_secrets
+
+    def _read(self) -> tuple[KeyRing, Sequence[str]]:
+        found = read_keys(self._path)
+        return KeyRing(found.keys, self._key, hub=self._hub), found.link_secrets
+
     def _look(self) -> None:
         stamp = _stamp(self._path)
         is_new, self._stamp = stamp != self._stamp, stamp
         if not (is_new or self._is_broken):
             return
         try:
-            self._ring = KeyRing(read_keys(self._path), self._key, hub=self._hub)
+            self._ring, self._link_secrets = self._read()
         except ConfigurationError as error:
             self._is_broken = True
             if is_new:
@@ -194,8 +220,8 @@ def _stamp(path: Path) -> tuple[int, ...] | None:
     return found.st_mtime_ns, found.st_size, found.st_ino
 
 
-def read_keys(path: Path) -> list[AccessKey]:
-    """Read a file of keys: TOML with a table `[[keys]]` for each.
+def read_keys(path: Path) -> FileContent:
+    """Read a file of keys: TOML with a table `[[keys]]` for each, and perhaps `[links]` with the secrets of links.
 
     Raises:
         ConfigurationError: saying what is wrong with it, without what it holds.
@@ -214,7 +240,7 @@ def read_keys(path: Path) -> list[AccessKey]:
     except ValueError as error:  # of the syntax, or no UTF-8
         raise ConfigurationError(f"The file of keys {str(path)!r} is no TOML: {_without_content(error)}.") from None
     try:
-        return _keys_of(found)
+        return FileContent(_keys_of(found), _link_secrets_of(found.get("links", {})))
     except ConfigurationError as error:
         raise ConfigurationError(f"{path}: {error}") from error
 
@@ -225,12 +251,27 @@ def _without_content(error: ValueError) -> str:
 
 def _keys_of(found: Mapping[str, object]) -> list[AccessKey]:
     for name in found:
-        if name != "keys":
-            raise ConfigurationError(f"A file of keys has no {name!r}.{did_you_mean(name, ('keys',))}")
+        if name not in _TABLES:
+            raise ConfigurationError(f"A file of keys has no {name!r}.{did_you_mean(name, _TABLES)}")
     tables = found.get("keys")
     if not isinstance(tables, list) or not tables:
         raise ConfigurationError("There are no keys; write a table [[keys]] with name, secret and scope for each.")
     return [_key_of(each) for each in cast("list[object]", tables)]
+
+
+def _link_secrets_of(table: object) -> tuple[str, ...]:
+    if not isinstance(table, dict):
+        raise ConfigurationError("The secrets of signed links must be in a table [links].")
+    fields = cast("dict[str, object]", table)
+    for name in fields:
+        if name != "secrets":
+            raise ConfigurationError(f"The table [links] has no {name!r}.{did_you_mean(name, ('secrets',))}")
+    found = fields.get("secrets", [])
+    if not isinstance(found, list) or len(cast("list[object]", found)) > LINK_SECRETS_MAX:
+        raise ConfigurationError(f"The secrets of signed links must be a list of at most {LINK_SECRETS_MAX}.")
+    for each in cast("list[object]", found):
+        check_secret("signed links", each)
+    return tuple(cast("list[str]", found))
 
 
 def _key_of(table: object) -> AccessKey:

@@ -32,8 +32,8 @@ def _page(status: int, text: str) -> Answer:
 _REFUSED: Final = (
     _page(403, "It has expired, or something of it was changed."),
     failure(403, "A host for this machine only was asked by a page from elsewhere."),
-    failure(401, "The host has no secret for links, but keys."),
-    failure(404, "The host has no secret for links."),
+    failure(401, "The host takes no links in, but has keys."),
+    failure(404, "The host takes no links in."),
     failure(413, "The request has a body that is over `payload_bytes_max`; it needs none."),
 )
 
