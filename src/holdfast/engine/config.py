@@ -73,6 +73,8 @@ class HostConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     """Streams of live updates that are open at the same time."""
     http_waits_max: int = 1_000
     """HTTP requests that wait at the same time for the end of what they started, or for the answer to an update."""
+    http_routes_max: int = 1_000
+    """Requests to the app's own routes that are served at the same time; those that need no key are counted apart."""
     limits: Limits = Limits()
 
     def __post_init__(self) -> None:
