@@ -19,6 +19,7 @@ from holdfast.http.history import one_line
 from holdfast.http.live import LiveUpdates
 from holdfast.http.payload import StatusView, status_object
 from holdfast.storage.memory import MemoryStore
+from holdfast.storage.port import InstanceRow
 
 INSTANCES = f"{BASE}/instances"
 TOKEN = "x-ms-continuation-token"
@@ -201,7 +202,7 @@ def test_a_silent_stream_is_kept_alive_by_comments() -> None:
     async def scenario(served: Served) -> None:
         await served.start("WaitForApproval", "x")
         await served.until("x", "Running")
-        updates = LiveUpdates(served.host.client, streams_max=1, poll_s=0.0001)
+        updates = LiveUpdates(served.host.client, streams_max=1, keep_alive_s=0.0001)
         stream = await updates.events(_request("x"))
         assert isinstance(stream, StreamingResponse)
         chunks = aiter(stream.body_iterator)
@@ -211,6 +212,56 @@ def test_a_silent_stream_is_kept_alive_by_comments() -> None:
             await updates.events(_request("x"))
         await served.http.post(f"{INSTANCES}/x/terminate")
         assert b"Terminated" in [bytes(chunk) async for chunk in chunks][-1]
+
+    serve(scenario)
+
+
+def test_a_stream_reads_only_what_has_changed(monkeypatch: pytest.MonkeyPatch) -> None:
+    reads: list[str] = []
+    read = MemoryStore.read_instance
+
+    async def watched(store: MemoryStore, instance_id: str) -> InstanceRow | None:
+        reads.append(instance_id)
+        return await read(store, instance_id)
+
+    async def scenario(served: Served) -> None:
+        await served.start("staged", "x")
+        await served.until("x", "Running")
+        stream = await LiveUpdates(served.host.client, streams_max=1, keep_alive_s=0.0001).events(_request("x"))
+        assert isinstance(stream, StreamingResponse)
+        chunks = aiter(stream.body_iterator)
+        assert b'"first"' in bytes(await anext(chunks))
+        assert await anext(chunks) == b": nothing new\n\n"
+        monkeypatch.setattr(MemoryStore, "read_instance", watched)
+        await served.host.client.start_new("echo", instance_id="y")  # another one
+        for _ in range(100):
+            assert await anext(chunks) == b": nothing new\n\n"
+        assert reads == []
+        await served.host.client.raise_event("x", "Next")
+        async with asyncio.timeout(PATIENCE.total_seconds()):
+            while (told := bytes(await anext(chunks))).startswith(b":"):
+                pass
+        assert b'"second"' in told
+        assert set(reads) == {"x"}
+        await served.host.client.terminate("x")
+        assert b"Terminated" in await _last(chunks)
+
+    serve(scenario)
+
+
+def test_a_stream_ends_with_what_is_purged() -> None:
+    async def scenario(served: Served) -> None:
+        await served.start("WaitForApproval", "x")
+        await served.until("x", "Running")
+        stream = await LiveUpdates(served.host.client, streams_max=1).events(_request("x"))
+        assert isinstance(stream, StreamingResponse)
+        chunks = aiter(stream.body_iterator)
+        assert b"Running" in bytes(await anext(chunks))
+        await served.host.client.terminate("x")
+        await served.ended("x")
+        await served.host.client.purge("x")
+        async with asyncio.timeout(PATIENCE.total_seconds()):
+            assert [bytes(chunk) async for chunk in chunks] == []
 
     serve(scenario)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from datetime import timedelta
 
 import msgspec
@@ -214,6 +215,10 @@ class LocalTaskHub:
             raise not_stopped(instance_id, timeout) from None
         finally:
             waiters.discard(instance_id, future)
+
+    def watch(self, instance_id: str) -> AbstractContextManager[asyncio.Event]:
+        """Return what holds an event that is set whenever something of an instance has changed in the store."""
+        return self._engine.waiters.watch(instance_id)
 
     def _is_going_on(self, instance_id: str) -> bool:
         """Whether memory knows, without asking the store, that the end of an instance is still to be reported."""
