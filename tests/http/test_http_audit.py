@@ -15,7 +15,16 @@ import pytest
 from http_app import BASE, ORIGIN, PATIENCE, Served, make_app, serve
 from starlette.types import Receive, Scope, Send
 
-from holdfast import AccessKey, Client, ConfigurationError, EntityId, EntitySignal, HoldfastError, InstanceQuery
+from holdfast import (
+    AccessKey,
+    Client,
+    ConfigurationError,
+    EntityId,
+    EntitySignal,
+    HoldfastError,
+    HostConfig,
+    InstanceQuery,
+)
 from holdfast.client.exchange import Answer
 from holdfast.client.remote import RemoteTaskHub
 from holdfast.codec.converter import JsonConverter
@@ -201,6 +210,20 @@ def test_links_that_are_not_valid_cannot_fill_the_log_either(caplog: pytest.LogC
         serve(scenario, keys=KEYS, link_secrets=[LINKS])
     assert len(lines(caplog)) == REFUSALS_MAX
     assert "guess" not in caplog.text
+
+
+def test_a_key_for_another_hub_is_written_down_with_its_name(caplog: pytest.LogCaptureFixture) -> None:
+    async def scenario(served: Served) -> None:
+        await served.http.get(f"{BASE}/instances/x?code={SECRET}")
+        await served.http.post(f"/api/orders/x?code={SECRET}", json=1)
+
+    with caplog.at_level(logging.INFO, "holdfast.audit"):
+        serve(scenario, keys=[AccessKey("ops", SECRET, "operate", hubs=["a"])], config=HostConfig(task_hub="b"))
+    assert [(line["key"], line["status"], line["action"]) for line in lines(caplog)] == [
+        ("ops", 403, f"GET {BASE}/instances/x"),
+        ("ops", 403, "POST /api/orders/x"),
+    ]
+    assert SECRET not in caplog.text
 
 
 def test_a_look_without_a_key_is_written_down_and_what_needs_none_is_not(caplog: pytest.LogCaptureFixture) -> None:
