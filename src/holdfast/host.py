@@ -94,7 +94,8 @@ class Host:
         Args:
             key: allows everything; nothing but `/healthz` and routes that are anonymous can be had without a key.
             keys: keys of limited scopes, beside it; or a file that has them, which is read again when it changes.
-            link_secrets: at least one lets `sign_link` make links that need no key; those signed with any are valid.
+            link_secrets: at least one lets `sign_link` make links that need no key; those signed with any are valid,
+                as with those that are in the file.
             cors_origins: whose pages may use it from a browser, as `https://ops.example.com`; by default none.
             loopback_only: refuse requests that name another host than localhost, or come from a page of another one.
 

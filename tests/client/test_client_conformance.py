@@ -36,6 +36,7 @@ from holdfast import (
     UpdateRejectedError,
     WaitTimeoutError,
 )
+from holdfast.client.client import Client, hub_of
 from holdfast.codec.exported import decode_exported
 from holdfast.errors import InstanceNotEndedError, InvalidInstanceIdError
 from holdfast.model.history import EventRaised, ExecutionStarted
@@ -437,6 +438,11 @@ def test_histories_and_exports(talk: Talk) -> None:
         await client.wait_for_completion("one", timeout=SOON)
         exported = decode_exported(await client.export_history("one"))
         assert exported == decode_exported(await served.host.client.export_history("one"))
+        assert len(exported.episodes) == 2
+        for hub in [hub_of(each) for each in (client, served.host.client) if isinstance(each, Client)]:
+            part = await hub.export_history("one", first=1, limit=1)
+            assert (part.execution_id, part.episodes) == (exported.execution_id, exported.episodes[1:])
+            assert (await hub.export_history("one", first=2)).episodes == ()
         assert [each for each in await client.get_history("one") if isinstance(each, ExecutionStarted)]
         await raised(InvalidInstanceIdError, client.export_history("@counter@a"))
 

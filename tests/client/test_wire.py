@@ -200,6 +200,10 @@ HOSTILE: list[tuple[str, object, str]] = [
     ("clean_entities", {"idle_for": "-PT1S", "remove_empty": True, "release_orphaned": True}, "idle_for"),
     ("get_state", [], "arguments"),
     ("get_state", {"instance_id": 7}, "arguments"),
+    ("export_history", {"instance_id": "x", "first": -1}, "first=-1"),
+    ("export_history", {"instance_id": "x", "first": 2**63}, "first="),
+    ("export_history", {"instance_id": "x", "limit": 0}, "limit=0"),
+    ("export_history", {"instance_id": "x", "limit": 2**63}, "limit="),
 ]
 
 

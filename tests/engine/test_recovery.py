@@ -300,6 +300,31 @@ def test_a_waiter_hears_of_an_end_whose_commit_was_in_doubt() -> None:
     asyncio.run(scenario())
 
 
+@pytest.mark.parametrize("how", [None, "unknown, applied"])
+def test_who_watches_hears_of_a_change_once_it_is_stored_also_of_one_in_doubt(how: str | None) -> None:
+    async def scenario() -> None:
+        failing = FailingStore(MemoryStore())
+        async with running(make_app(World()), failing) as run:
+            await run.client.start_new("events", 1, instance_id="i")
+            await run.engine.node.journal.settled()
+            with run.engine.waiters.watch("i") as changed, run.engine.waiters.watch("other") as other:
+                if how is not None:
+                    failing.fail_at = {failing.commits + 1: how}
+                with suppress(CommitFailedError):
+                    await run.client.suspend("i")
+                status = None
+                async with asyncio.timeout(SOON.total_seconds()):
+                    while status != "Suspended":  # which may be stored after the request for it
+                        await changed.wait()
+                        changed.clear()
+                        found = await run.client.get_status("i")
+                        status = found and found.runtime_status
+                assert other.is_set() == (how is not None)  # in doubt, everybody looks again
+            run.engine.waiters.changed(["i"])  # nobody watches any more
+
+    asyncio.run(scenario())
+
+
 def test_taken_over_means_stop() -> None:
     """A host whose store was taken by another must not write any more, and says so."""
 

@@ -15,13 +15,23 @@ import pytest
 from http_app import BASE, ORIGIN, PATIENCE, Served, make_app, serve
 from starlette.types import Receive, Scope, Send
 
-from holdfast import AccessKey, Client, ConfigurationError, EntityId, EntitySignal, HoldfastError, InstanceQuery
+from holdfast import (
+    AccessKey,
+    Client,
+    ConfigurationError,
+    EntityId,
+    EntitySignal,
+    HoldfastError,
+    HostConfig,
+    InstanceQuery,
+)
 from holdfast.client.exchange import Answer
 from holdfast.client.remote import RemoteTaskHub
 from holdfast.codec.converter import JsonConverter
 from holdfast.http import RedactSecrets, sign_link
 from holdfast.http.audit import Audit
 from holdfast.http.redaction import redacted_url
+from holdfast.http.refusals import REFUSALS_MAX
 
 SECRET, READER, LINKS = "operator-0123456789", "reader-0123456789", "links-secret-0123456789"
 KEYS = [AccessKey("ops", SECRET, "operate"), AccessKey("dashboard", READER, "read")]
@@ -49,6 +59,10 @@ def test_each_request_that_changes_something_is_written_down(caplog: pytest.LogC
     with caplog.at_level(logging.INFO):
         serve(scenario, keys=KEYS, link_secrets=[LINKS])
     found = lines(caplog)
+    [unknown] = [each for each in found if each["status"] == 401]
+    assert (unknown["key"], unknown["instance"], unknown["client"]) == (None, None, "127.0.0.1")
+    assert (unknown["action"], unknown["query"]) == (f"POST {BASE}/instances/nobody/terminate", "code=***")
+    found.remove(unknown)
     assert [(each["key"], each["instance"], each["status"]) for each in found[1:]] == [
         ("ops", "named", 202),
         ("ops", "nobody", 404),
@@ -134,6 +148,97 @@ def test_what_a_request_has_chosen_is_bounded_and_stays_on_one_line(caplog: pyte
     assert "\n" not in line
     assert len(line) < 3_000
     assert json.loads(line)["instance"].startswith('a"b\u2028x')
+
+
+class _Clock:
+    now = datetime(2026, 11, 22, 18, 30, tzinfo=UTC)
+
+    def __call__(self) -> datetime:
+        return self.now
+
+
+def test_refusals_cannot_fill_the_log(caplog: pytest.LogCaptureFixture) -> None:
+    async def refuse(scope: Scope, receive: Receive, send: Send) -> None:
+        await send({"type": "http.response.start", "status": 403})
+
+    async def nothing(*_: object) -> Any: ...
+
+    async def scenario() -> None:
+        clock = _Clock()
+        audit = Audit(clock)
+        scope = {"type": "http", "method": "POST", "path": "/x", "query_string": b"code=secret", "headers": []}
+        for _ in range(REFUSALS_MAX + 5):
+            audit.refused(scope, 401)
+        for caller in ("ops", "dashboard"):
+            for _ in range(REFUSALS_MAX + 2):
+                await audit.run(refuse, scope, nothing, nothing, caller=caller, action="POST /x")
+        clock.now += timedelta(seconds=59)
+        audit.refused(scope, 401)
+        assert len(caplog.records) == 3 * REFUSALS_MAX
+        assert "secret" not in caplog.text
+        caplog.clear()
+        clock.now += timedelta(seconds=1)
+        await audit.run(nothing, scope, nothing, nothing, caller="ops", action="POST /x")
+        audit.refused(scope, 401)
+
+    with caplog.at_level(logging.INFO, "holdfast.audit"):
+        asyncio.run(scenario())
+    told = [(each.get("left_out"), each["key"], each["status"]) for each in lines(caplog)]
+    assert told == [(6, None, 401), (2, "ops", 403), (2, "dashboard", 403), (None, "ops", 500), (None, None, 401)]
+    assert lines(caplog)[0]["since"] == "2026-11-22T18:30:00Z"
+    assert lines(caplog)[0]["at"] == "2026-11-22T18:31:00Z"
+
+
+def test_after_the_clock_was_set_back_refusals_are_written_down_again(caplog: pytest.LogCaptureFixture) -> None:
+    clock = _Clock()
+    audit = Audit(clock)
+    scope = {"type": "http", "method": "GET", "path": "/x", "query_string": b"", "headers": []}
+    with caplog.at_level(logging.INFO, "holdfast.audit"):
+        for _ in range(REFUSALS_MAX + 1):
+            audit.refused(scope, 401)
+        clock.now -= timedelta(days=1)
+        audit.refused(scope, 401)
+    assert [each.get("left_out") for each in lines(caplog)] == [None] * REFUSALS_MAX + [1, None]
+
+
+def test_links_that_are_not_valid_cannot_fill_the_log_either(caplog: pytest.LogCaptureFixture) -> None:
+    async def scenario(served: Served) -> None:
+        for _ in range(REFUSALS_MAX + 1):
+            assert (await served.http.post(f"{BASE}/links/x/terminate?sig=guess")).status_code == 403
+
+    with caplog.at_level(logging.INFO, "holdfast.audit"):
+        serve(scenario, keys=KEYS, link_secrets=[LINKS])
+    assert len(lines(caplog)) == REFUSALS_MAX
+    assert "guess" not in caplog.text
+
+
+def test_a_key_for_another_hub_is_written_down_with_its_name(caplog: pytest.LogCaptureFixture) -> None:
+    async def scenario(served: Served) -> None:
+        await served.http.get(f"{BASE}/instances/x?code={SECRET}")
+        await served.http.post(f"/api/orders/x?code={SECRET}", json=1)
+
+    with caplog.at_level(logging.INFO, "holdfast.audit"):
+        serve(scenario, keys=[AccessKey("ops", SECRET, "operate", hubs=["a"])], config=HostConfig(task_hub="b"))
+    assert [(line["key"], line["status"], line["action"]) for line in lines(caplog)] == [
+        ("ops", 403, f"GET {BASE}/instances/x"),
+        ("ops", 403, "POST /api/orders/x"),
+    ]
+    assert SECRET not in caplog.text
+
+
+def test_a_look_without_a_key_is_written_down_and_what_needs_none_is_not(caplog: pytest.LogCaptureFixture) -> None:
+    async def scenario(served: Served) -> None:
+        await served.http.get("/healthz")
+        await served.http.get("/api/open")
+        await served.http.get(f"{BASE}/instances/x?code={READER}")
+        await served.http.get(f"{BASE}/instances/x?code=wrong&{'y' * 9_000}", headers={"X-Request-Id": "abc"})
+
+    with caplog.at_level(logging.INFO, "holdfast.audit"):
+        serve(scenario, keys=KEYS)
+    [line] = lines(caplog)
+    assert (line["action"], line["status"], line["request_id"]) == (f"GET {BASE}/instances/x", 401, "abc")
+    assert line["query"].startswith("code=***&yyy")
+    assert len(line["query"]) == 500
 
 
 def test_a_request_that_breaks_is_written_down_too(caplog: pytest.LogCaptureFixture) -> None:

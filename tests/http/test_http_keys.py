@@ -7,8 +7,10 @@ import logging
 import os
 import re
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta, timezone
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
@@ -17,7 +19,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Mount, Route, Router
 
-from holdfast import AccessKey, ConfigurationError, EntityId, InstanceQuery
+from holdfast import AccessKey, ConfigurationError, EntityId, HostConfig, InstanceQuery
 from holdfast.http.audit import Audit
 from holdfast.http.keys import Caller, FixedKeys, KeyFile, KeyRing, read_keys
 from holdfast.http.links import LinkEndpoints
@@ -182,6 +184,82 @@ def test_every_endpoint_with_every_scope() -> None:
     serve(scenario, keys=KEYS)
 
 
+def test_every_endpoint_with_every_scope_for_this_hub_and_for_others() -> None:
+    rank = {"read": 0, "operate": 1, "admin": 2}
+    here = [replace(key, hubs=["Billing", "Orders"]) for key in KEYS]
+    there = [AccessKey(f"{key.name}, there", f"{key.secret}-there", key.scope, hubs=["billing"]) for key in KEYS]
+
+    async def scenario(served: Served) -> None:
+        paths = [*_requests(), ("GET", "/api/value", "read"), ("POST", f"{BASE}/hub/get_state", "read")]
+        for method, path, needed in paths:
+            for key in here:
+                answer = await served.http.request(method, path, headers={"x-functions-key": key.secret})
+                assert (answer.status_code == 403) == (rank[key.scope] < rank[needed]), (method, path, key)
+            for key in there:
+                answer = await served.http.request(method, path, headers={"x-functions-key": key.secret})
+                assert answer.status_code == 403, (method, path, key)
+                assert method == "HEAD" or "other task hubs than that of this host: billing" in answer.json()["Message"]
+
+    serve(scenario, keys=[*here, *there], config=HostConfig(task_hub="orders"))
+
+
+def test_a_key_for_some_hubs_is_for_no_host_without_a_name() -> None:
+    async def scenario(served: Served) -> None:
+        for key, status in ((limited, 403), (KEYS[0], 404)):
+            answer = await served.http.get(f"{BASE}/instances/x?code={key.secret}")
+            assert answer.status_code == status
+
+    limited = AccessKey("limited", "limited-secret-0123456789", "admin", hubs=("orders",))
+    serve(scenario, keys=[KEYS[0], limited])
+
+
+def test_of_two_keys_the_one_for_this_hub_counts() -> None:
+    there, here = AccessKey("there", "1" * 16, "admin", hubs=["a"]), AccessKey("here", "2" * 16, "read", hubs=["b"])
+    ring = KeyRing([there, here], hub="b")
+    for presented in ([b"1" * 16, b"2" * 16], [b"2" * 16, b"1" * 16]):
+        assert ring.find(presented, NOW) == Caller(name="here", scope="read", code="2" * 16)
+    assert ring.find([b"1" * 16], NOW) == Caller(name="there", scope="admin", code="1" * 16, elsewhere=("a",))
+
+
+def test_a_request_for_another_hub_finds_nothing_if_the_host_has_a_name() -> None:
+    async def named(served: Served) -> None:
+        await served.host.client.start_new("echo", 1, instance_id="x")
+        await served.host.client.wait_until_stopped("x", timeout=PATIENCE)
+        for query, status in (
+            ("", 200),
+            ("taskHub=Orders&connection=any", 200),
+            ("taskHub=", 200),
+            ("taskHub=billing", 404),
+            ("taskHub=billing&taskHub=orders", 404),
+        ):
+            answer = await served.http.get(f"{BASE}/instances/x?{query}&code={SECRETS['admin']}")
+            assert answer.status_code == status, query
+            assert (status == 404) == ("'orders', not 'billing'" in answer.text)
+        for method, path, scope in _requests():
+            if not path.endswith("openapi.json"):
+                for secret in (SECRETS[scope], SECRETS["read"]):
+                    answer = await served.http.request(method, f"{path}?taskHub=billing&code={secret}")
+                    assert answer.status_code == (404 if secret == SECRETS[scope] else 403), (method, path)
+        purged = await served.http.get(f"{BASE}/instances/x?code={SECRETS['read']}")
+        assert purged.status_code == 200  # nothing of all this was done
+
+    async def nameless(served: Served) -> None:
+        assert (await served.start("echo", "x", 1)).status_code == 202
+        found = await served.http.get(f"{BASE}/instances/x?taskHub=any")
+        assert found.status_code in (200, 202)
+
+    serve(named, keys=KEYS, config=HostConfig(task_hub="orders"))
+    serve(nameless)
+
+
+@pytest.mark.parametrize("name", ["", "a b", "x" * 65, "schlüssel", 7, "a/b"])
+def test_a_name_of_a_hub_that_cannot_be_is_refused(name: Any) -> None:
+    with pytest.raises(ConfigurationError, match="task_hub is"):
+        HostConfig(task_hub=name)
+    with pytest.raises(ConfigurationError, match="one of the hubs of the key 'n' is"):
+        AccessKey("n", "x" * 16, "read", hubs=[name])
+
+
 def test_what_comes_with_holdfast_is_started_by_administrators_only() -> None:
     async def scenario(served: Served) -> None:
         for path in ("/api/orchestrators/BuiltIn::Bulk", f"{BASE}/orchestrators/BuiltIn%3a%3aBulk/x"):
@@ -278,7 +356,7 @@ def test_a_mount_is_governed_by_the_last_part_of_the_path() -> None:
             return Response(status_code=200)
 
         mount = Mount(f"{BASE}/hub", Router([Route("/{method}", hub, methods=["POST"])]))
-        guarded = Guard(Router(governed([mount], Audit())), FixedKeys(KeyRing(KEYS)))
+        guarded = Guard(Router(governed([mount], Audit())), FixedKeys(KeyRing(KEYS)), Audit())
         async with httpx.AsyncClient(transport=httpx.ASGITransport(guarded), base_url="http://localhost") as http:
             for name, allowed in (("get_state", 3), ("send", 2), ("purge", 1)):
                 answers = [
@@ -400,7 +478,9 @@ def test_an_empty_key_is_refused() -> None:
         ({"secret": 1234567890123456}, "no text"),
         ({"name": ""}, "1 to 64 printable"),
         ({"name": "line\nbreak"}, "1 to 64 printable"),
-        ({"scope": "root"}, "'root'; use one of read, operate, admin"),
+        ({"hubs": []}, "Leave it out"),
+        ({"hubs": "orders"}, "it must be a list"),
+        ({"hubs": None, "scope": "root"}, "'root'; use one of read, operate, admin"),
         ({"expires_at": datetime(2027, 1, 1)}, "time zone"),  # noqa: DTZ001 - that is what is refused
     ],
 )
@@ -468,6 +548,22 @@ def test_keys_are_rotated_without_a_restart(tmp_path: Path, caplog: pytest.LogCa
         assert (scope(old), scope(new)) == ("operate", None)
 
 
+def test_hosts_of_several_hubs_share_a_file(tmp_path: Path) -> None:
+    path, clock = tmp_path / "keys.toml", Clock()
+    one, both = "one-secret-0123456789", "both-secret-0123456789"
+    _write(path, _table("one", one, "read", 'hubs = ["a"]\n') + _table("both", both, "read", 'hubs = ["b", "a"]\n'))
+    files = [KeyFile(path, hub=hub, clock=clock) for hub in ("a", "b")]
+
+    def served(secret: str) -> list[bool]:
+        found = [file.current().find([secret.encode()], NOW) for file in files]
+        return [caller is not None and not caller.elsewhere for caller in found]
+
+    assert (served(one), served(both)) == ([True, False], [True, True])
+    _write(path, _table("one", one, "read", 'hubs = ["b"]\n') + _table("both", both, "read"))
+    clock.now += 1
+    assert (served(one), served(both)) == ([False, True], [True, True])
+
+
 def test_a_host_takes_its_keys_from_a_file(tmp_path: Path) -> None:
     path = tmp_path / "keys.toml"
     path.write_text(_table("one", SECRETS["read"], "read", "expires_at = 2999-01-01T00:00:00Z"))
@@ -494,6 +590,9 @@ def test_a_host_takes_its_keys_from_a_file(tmp_path: Path) -> None:
         (_table("x", "1" * 16, "read", "expires = 1"), "no 'expires'. Did you mean 'expires_at'"),
         (_table("x", "1" * 16, "read", "expires_at = 2027-01-01"), "time zone"),
         (_table("x", "1" * 16, "reed"), "use one of read"),
+        (_table("x", "1" * 16, "read", "hubs = []"), "Leave it out"),
+        (_table("x", "1" * 16, "read", "hubs = [1]"), "one of the hubs of the key 'x' is 1"),
+        (_table("x", "1" * 16, "read", 'hub = ["a"]'), "Did you mean 'hubs'"),
         ("[[keys", "no TOML"),
         ("#" * (1024 * 1024 + 1), "over 1,048,576"),
     ],

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import re
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -15,6 +17,7 @@ from starlette.routing import Router
 
 from holdfast import ConfigurationError, InvalidInputError
 from holdfast.http import sign_link
+from holdfast.http.keys import KeyFile, read_keys
 from holdfast.http.links import LinkEndpoints
 
 SECRET, OLDER = "the-secret-of-links", "the-older-secret-of-links"
@@ -163,6 +166,89 @@ def test_without_a_secret_there_are_no_links() -> None:
         assert (await served.http.get(link("x"))).status_code == 404
 
     serve(scenario)
+
+
+def _file(secrets: list[str]) -> str:
+    return f'[links]\nsecrets = {secrets}\n[[keys]]\nname = "x"\nsecret = "the-secret-of-x-itself"\nscope = "read"\n'
+
+
+def test_secrets_in_the_file_of_keys_change_without_a_restart(tmp_path: Path) -> None:
+    path, looked_at = tmp_path / "keys.toml", 0.0
+
+    def write(*secrets: str) -> None:
+        nonlocal looked_at
+        path.write_text(_file(list(secrets)))
+        looked_at += 1
+        os.utime(path, (looked_at, looked_at))
+
+    async def scenario() -> None:
+        host = make_app().host("memory://")
+        keys = KeyFile(path, clock=lambda: looked_at)
+        app = Router(LinkEndpoints(host, host.client, [], keys=keys).routes())
+        async with httpx.AsyncClient(transport=httpx.ASGITransport(app)) as http:
+
+            async def is_valid(url: str) -> bool:
+                status = (await http.get(url)).status_code
+                assert status in {200, 403}
+                return status == 200
+
+            first = link("x", secret=path)
+            assert first == link("x", secret=OLDER)
+            write(SECRET, OLDER)
+            second = link("x", secret=path)
+            assert second == link("x", secret=SECRET)
+            assert (await is_valid(first), await is_valid(second)) == (True, True)
+            write(SECRET)
+            assert (await is_valid(first), await is_valid(second)) == (False, True)
+            write("short")
+            assert await is_valid(second)  # what it had stays
+            write()
+            assert not await is_valid(second)
+
+    write(OLDER)
+    asyncio.run(scenario())
+
+
+def test_secrets_of_the_host_and_of_its_file_count_alike(tmp_path: Path) -> None:
+    path = tmp_path / "keys.toml"
+    path.write_text(_file([OLDER]))
+
+    async def scenario(served: Served) -> None:
+        for secret in (SECRET, OLDER, path):
+            assert (await served.http.get(link("x", secret=secret))).status_code == 200
+        assert (await served.http.get(link("x", secret="another-secret-of-links"))).status_code == 403
+        assert (await served.http.get("/runtime/webhooks/durabletask/instances/x")).status_code == 401
+
+    serve(scenario, keys=path, link_secrets=[SECRET])
+
+
+@pytest.mark.parametrize(
+    ("text", "complaint"),
+    [
+        (_file(["short"]), "16"),
+        (_file([SECRET]).replace("secrets", "secret", 1), "no 'secret'. Did you mean 'secrets'"),
+        (_file([]).replace("[]", f"'{SECRET}'"), "must be a list of at most 100"),
+        (_file([SECRET] * 101), "must be a list of at most 100"),
+        (_file([SECRET]).replace("[links]\nsecrets", "links"), r"in a table \[links\]"),
+        (_file([SECRET]).replace("links", "link", 1), "no 'link'. Did you mean 'links'"),
+    ],
+)
+def test_a_file_with_secrets_that_cannot_be_is_refused(tmp_path: Path, text: str, complaint: str) -> None:
+    path = tmp_path / "keys.toml"
+    path.write_text(text)
+    with pytest.raises(ConfigurationError, match=complaint) as refused:
+        make_app().host("memory://").http_app(keys=path)
+    assert SECRET not in str(refused.value)
+
+
+def test_a_file_without_a_secret_signs_nothing(tmp_path: Path) -> None:
+    path = tmp_path / "keys.toml"
+    path.write_text(_file([]))
+    with pytest.raises(ConfigurationError, match="has no secret for links"):
+        link("x", secret=path)
+    path.write_text(_file([SECRET]))
+    assert read_keys(path).link_secrets == (SECRET,)
+    assert SECRET not in repr(read_keys(path))
 
 
 def test_links_work_on_a_host_for_this_machine_only() -> None:

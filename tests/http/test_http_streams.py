@@ -18,6 +18,8 @@ from holdfast import HostConfig, OverloadedError
 from holdfast.http.history import one_line
 from holdfast.http.live import LiveUpdates
 from holdfast.http.payload import StatusView, status_object
+from holdfast.storage.memory import MemoryStore
+from holdfast.storage.port import InstanceRow
 
 INSTANCES = f"{BASE}/instances"
 TOKEN = "x-ms-continuation-token"
@@ -60,6 +62,50 @@ def test_pages_of_a_history_are_its_stream() -> None:
         assert {"at": "first"} in [row.get("Input") for row in rows]
         hidden = await served.http.get(f"{INSTANCES}/x/history?showInput=false&showHistoryOutput=false")
         assert not [row for row in hidden.json() if "Input" in row or "Result" in row]
+
+    serve(scenario)
+
+
+def test_a_page_reads_no_more_than_it_shows_and_whether_there_is_more(monkeypatch: pytest.MonkeyPatch) -> None:
+    reads: list[tuple[int, int]] = []
+    load = MemoryStore.load_history
+
+    async def watched(store: MemoryStore, execution_id: str, first: int = 0, limit: int | None = None) -> list[str]:
+        texts = await load(store, execution_id, first, limit)
+        reads.append((first, len(texts)))
+        return texts
+
+    async def scenario(served: Served) -> None:
+        await staged(served)
+        monkeypatch.setattr(MemoryStore, "load_history", watched)
+        headers: dict[str, str] = {}
+        for _ in range(3):
+            page = await served.http.get(f"{INSTANCES}/x/history?top=1", headers=headers)
+            headers = {TOKEN: page.headers.get(TOKEN, "")}
+        assert headers == {TOKEN: ""}
+        assert reads == [(0, 2), (1, 2), (2, 1)]
+
+    serve(scenario)
+
+
+def test_pages_of_what_goes_on_meanwhile_go_on_where_they_were() -> None:
+    async def scenario(served: Served) -> None:
+        await served.start("staged", "x")
+        await served.until("x", "Running")
+        page = await served.http.get(f"{INSTANCES}/x/history?top=1")
+        assert TOKEN not in page.headers  # that is all there is
+        await served.http.post(f"{INSTANCES}/x/raiseEvent/Next", json={})
+        await served.http.post(f"{INSTANCES}/x/raiseEvent/Next", json={})
+        await served.ended("x")
+        first = await served.http.get(f"{INSTANCES}/x/history?top=1")
+        assert first.json() == page.json()
+        rest = await served.http.get(f"{INSTANCES}/x/history", headers={TOKEN: first.headers[TOKEN]})
+        beyond = await served.http.get(
+            f"{INSTANCES}/x/history", headers={TOKEN: first.headers[TOKEN].replace(":1", ":999999999")}
+        )
+        whole = await served.http.get(f"{INSTANCES}/x/history")
+        assert first.json() + rest.json() == whole.json()
+        assert (beyond.status_code, beyond.json(), TOKEN in beyond.headers) == (200, [], False)
 
     serve(scenario)
 
@@ -156,7 +202,7 @@ def test_a_silent_stream_is_kept_alive_by_comments() -> None:
     async def scenario(served: Served) -> None:
         await served.start("WaitForApproval", "x")
         await served.until("x", "Running")
-        updates = LiveUpdates(served.host.client, streams_max=1, poll_s=0.0001)
+        updates = LiveUpdates(served.host.client, streams_max=1, keep_alive_s=0.0001)
         stream = await updates.events(_request("x"))
         assert isinstance(stream, StreamingResponse)
         chunks = aiter(stream.body_iterator)
@@ -166,6 +212,56 @@ def test_a_silent_stream_is_kept_alive_by_comments() -> None:
             await updates.events(_request("x"))
         await served.http.post(f"{INSTANCES}/x/terminate")
         assert b"Terminated" in [bytes(chunk) async for chunk in chunks][-1]
+
+    serve(scenario)
+
+
+def test_a_stream_reads_only_what_has_changed(monkeypatch: pytest.MonkeyPatch) -> None:
+    reads: list[str] = []
+    read = MemoryStore.read_instance
+
+    async def watched(store: MemoryStore, instance_id: str) -> InstanceRow | None:
+        reads.append(instance_id)
+        return await read(store, instance_id)
+
+    async def scenario(served: Served) -> None:
+        await served.start("staged", "x")
+        await served.until("x", "Running")
+        stream = await LiveUpdates(served.host.client, streams_max=1, keep_alive_s=0.0001).events(_request("x"))
+        assert isinstance(stream, StreamingResponse)
+        chunks = aiter(stream.body_iterator)
+        assert b'"first"' in bytes(await anext(chunks))
+        assert await anext(chunks) == b": nothing new\n\n"
+        monkeypatch.setattr(MemoryStore, "read_instance", watched)
+        await served.host.client.start_new("echo", instance_id="y")  # another one
+        for _ in range(100):
+            assert await anext(chunks) == b": nothing new\n\n"
+        assert reads == []
+        await served.host.client.raise_event("x", "Next")
+        async with asyncio.timeout(PATIENCE.total_seconds()):
+            while (told := bytes(await anext(chunks))).startswith(b":"):
+                pass
+        assert b'"second"' in told
+        assert set(reads) == {"x"}
+        await served.host.client.terminate("x")
+        assert b"Terminated" in await _last(chunks)
+
+    serve(scenario)
+
+
+def test_a_stream_ends_with_what_is_purged() -> None:
+    async def scenario(served: Served) -> None:
+        await served.start("WaitForApproval", "x")
+        await served.until("x", "Running")
+        stream = await LiveUpdates(served.host.client, streams_max=1).events(_request("x"))
+        assert isinstance(stream, StreamingResponse)
+        chunks = aiter(stream.body_iterator)
+        assert b"Running" in bytes(await anext(chunks))
+        await served.host.client.terminate("x")
+        await served.ended("x")
+        await served.host.client.purge("x")
+        async with asyncio.timeout(PATIENCE.total_seconds()):
+            assert [bytes(chunk) async for chunk in chunks] == []
 
     serve(scenario)
 

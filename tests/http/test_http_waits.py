@@ -5,14 +5,17 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+from collections.abc import AsyncIterator
 from typing import Any
 
 import httpx
 import pytest
 from http_app import BASE, ORIGIN, PATIENCE, Served, serve
+from starlette.requests import Request
+from starlette.responses import Response, StreamingResponse
 from starlette.types import ASGIApp, Message
 
-from holdfast import ConfigurationError, HostConfig
+from holdfast import App, Client, ConfigurationError, HostConfig
 
 WAIT = "timeout=80000&pollingInterval=1"
 
@@ -117,7 +120,72 @@ def test_the_number_of_waits_is_bounded_and_places_are_given_back() -> None:
     serve(scenario, config=HostConfig(http_waits_max=1))
 
 
+class Waiting:
+    """An app with routes that answer when they are told to."""
+
+    def __init__(self) -> None:
+        self.go_on = asyncio.Event()
+        self.served = 0
+
+    def app(self) -> App:
+        app = App()
+
+        async def waits(request: Request, client: Client) -> str:
+            self.served += 1
+            await self.go_on.wait()
+            return "done"
+
+        async def streams(request: Request, client: Client) -> Response:
+            async def parts() -> AsyncIterator[bytes]:
+                yield b"begun"
+                await self.go_on.wait()
+
+            self.served += 1
+            return StreamingResponse(parts())
+
+        async def breaks(request: Request, client: Client) -> None:
+            raise ValueError
+
+        app.route("/waits", methods=["GET", "POST"])(waits)
+        app.route("/streams")(streams)
+        app.route("/breaks")(breaks)
+        app.route("/open", auth="anonymous")(waits)
+        return app
+
+    async def until_served(self, number: int) -> None:
+        async with asyncio.timeout(PATIENCE.total_seconds()):
+            while self.served < number:
+                await asyncio.sleep(0.005)
+
+
+@pytest.mark.parametrize("path", ["/api/waits", "/api/streams"])
+def test_the_apps_own_routes_serve_so_many_at_the_same_time(path: str) -> None:
+    async def scenario() -> None:
+        waiting = Waiting()
+        async with waiting.app().host("memory://", config=HostConfig(http_routes_max=2)) as host:
+            transport = httpx.ASGITransport(host.http_app("a key"))
+            headers = {"x-functions-key": "a key"}
+            async with httpx.AsyncClient(transport=transport, base_url=ORIGIN, headers=headers) as http:
+                asked = [asyncio.ensure_future(http.get(path)) for _ in range(2)]
+                await waiting.until_served(2)
+                for other in ("/api/waits", "/api/streams", "/api/breaks"):
+                    refused = await http.get(other)
+                    assert (refused.status_code, "http_routes_max" in refused.text) == (429, True)
+                    assert "retry-after" in refused.headers
+                assert (await http.get(f"{BASE}/instances")).status_code == 200  # the rest of the host goes on
+                asked.append(asyncio.ensure_future(http.get("/api/open")))
+                await waiting.until_served(3)
+                waiting.go_on.set()
+                assert [(await each).status_code for each in asked] == [200, 200, 200]
+                for _ in range(3):
+                    assert (await http.get("/api/breaks")).status_code == 500
+                assert (await http.post("/api/waits")).json() == "done"
+
+    asyncio.run(scenario())
+
+
+@pytest.mark.parametrize("name", ["http_waits_max", "http_routes_max"])
 @pytest.mark.parametrize("number", [0, -1, True, "many"])
-def test_a_bound_that_cannot_be_meant_is_refused(number: Any) -> None:
-    with pytest.raises(ConfigurationError, match="http_waits_max"):
-        HostConfig(http_waits_max=number)
+def test_a_bound_that_cannot_be_meant_is_refused(name: str, number: Any) -> None:
+    with pytest.raises(ConfigurationError, match=name):
+        HostConfig(**{name: number})

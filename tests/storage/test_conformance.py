@@ -544,6 +544,10 @@ async def test_history_comes_in_the_order_of_episodes(hub: Hub) -> None:
     await owner.commit(history_inserted=[history(episode=n, events=str(n)) for n in (10, 2, 0, 1)])
     await owner.commit(history_inserted=[history(episode=3, events="3"), history("i-e2", events="other")])
     assert await owner.store.load_history("i-e") == ["0", "1", "2", "3", "10"]
+    assert await owner.store.load_history("i-e", 1) == ["1", "2", "3", "10"]
+    assert await owner.store.load_history("i-e", 1, 2) == ["1", "2"]
+    assert await owner.store.load_history("i-e", limit=1) == ["0"]
+    assert await owner.store.load_history("i-e", 11, 2) == []
     assert await owner.store.load_history("absent") == []
 
 

@@ -6,6 +6,7 @@ An argument that is not known is refused: a host that does not know it cannot do
 from __future__ import annotations
 
 from datetime import timedelta
+from typing import Final
 
 import msgspec
 
@@ -18,6 +19,9 @@ from holdfast.model.ids import EntityId, is_entity, validate_instance_id
 from holdfast.model.limits import Limits
 from holdfast.model.refs import validate_name
 from holdfast.model.requests import EntityFilter, InstanceFilter, OperationRequest, check_instant, check_key, check_tags
+
+_EPISODES_MAX: Final = 10**9
+"""More than any history has, and less than what a store could not count."""
 
 
 class Arguments(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown_fields=True):
@@ -52,6 +56,18 @@ class OfInstance(Arguments, frozen=True, kw_only=True):
     @property
     def is_read(self) -> bool:
         return True
+
+
+class ExportHistory(OfInstance, frozen=True, kw_only=True):
+    first: int = 0
+    limit: int | None = None
+
+    def checked(self) -> ExportHistory:
+        if not 0 <= self.first <= _EPISODES_MAX:
+            raise InvalidInputError(f"first={self.first!r} must be a number from 0 to {_EPISODES_MAX}.")
+        if self.limit is not None and not 1 <= self.limit <= _EPISODES_MAX:
+            raise InvalidInputError(f"limit={self.limit!r} must be a number from 1 to {_EPISODES_MAX}.")
+        return self
 
 
 class StartOrchestration(Arguments, frozen=True, kw_only=True):

@@ -147,8 +147,12 @@ class TaskHub(Protocol):
         """
         ...
 
-    async def export_history(self, instance_id: str) -> ExportedHistory:
+    async def export_history(self, instance_id: str, *, first: int = 0, limit: int | None = None) -> ExportedHistory:
         """Return the same, episode by episode, with what a replay needs besides.
+
+        Args:
+            first: the episode to begin with, counted from 0.
+            limit: how many at most; None for all.
 
         Raises:
             InstanceNotFoundError.

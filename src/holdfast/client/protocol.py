@@ -20,6 +20,7 @@ from holdfast.client.arguments import (
     CallEntity,
     CleanEntities,
     CountInstances,
+    ExportHistory,
     Fork,
     GetEntity,
     ListEntities,
@@ -149,8 +150,11 @@ GET_STATE: Final[Method[OfInstance, OrchestrationState | None]] = Method(
 GET_HISTORY: Final[Method[OfInstance, Sequence[HistoryEvent]]] = Method(
     "get_history", OfInstance, list[HistoryEvent], lambda hub, a, _: hub.get_history(a.instance_id)
 )
-EXPORT_HISTORY: Final[Method[OfInstance, ExportedHistory]] = Method(
-    "export_history", OfInstance, ExportedHistory, lambda hub, a, _: hub.export_history(a.instance_id)
+EXPORT_HISTORY: Final[Method[ExportHistory, ExportedHistory]] = Method(
+    "export_history",
+    ExportHistory,
+    ExportedHistory,
+    lambda hub, a, _: hub.export_history(a.checked().instance_id, first=a.first, limit=a.limit),
 )
 WAIT_UNTIL_STOPPED: Final[Method[WaitUntilStopped, OrchestrationState]] = Method(
     "wait_until_stopped",

@@ -16,6 +16,7 @@ from holdfast.client.arguments import (
     CallEntity,
     CleanEntities,
     CountInstances,
+    ExportHistory,
     Fork,
     GetEntity,
     ListEntities,
@@ -194,8 +195,9 @@ class RemoteTaskHub:
     async def get_history(self, instance_id: str) -> Sequence[HistoryEvent]:
         return await self._ask(protocol.GET_HISTORY, OfInstance(instance_id=instance_id))
 
-    async def export_history(self, instance_id: str) -> ExportedHistory:
-        return await self._ask(protocol.EXPORT_HISTORY, OfInstance(instance_id=instance_id))
+    async def export_history(self, instance_id: str, *, first: int = 0, limit: int | None = None) -> ExportedHistory:
+        arguments = ExportHistory(instance_id=instance_id, first=first, limit=limit)
+        return await self._ask(protocol.EXPORT_HISTORY, arguments)
 
     async def list_instances(self, wanted: InstanceFilter, after: str, limit: int) -> Sequence[OrchestrationState]:
         return await self._ask(protocol.LIST_INSTANCES, ListInstances(wanted=wanted, after=after, limit=limit))

@@ -12,6 +12,7 @@ import msgspec
 
 from holdfast.durable_http.policy import HttpCallPolicy
 from holdfast.errors import ConfigurationError
+from holdfast.model.access import check_hub_name
 from holdfast.model.limits import Limits
 from holdfast.model.nearest import did_you_mean
 from holdfast.model.versions import VersionFailure, VersionMatch
@@ -60,6 +61,8 @@ class HostConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     """Which instances this host runs: all ("none"), those of its version ("strict"), also those of older versions."""
     version_failure: VersionFailure = "reject"
     """What becomes of the others: they wait for another host ("reject"), or "fail"."""
+    task_hub: str | None = None
+    """The name of the task hub of this host: which keys are for it, and which requests that name a hub."""
     http_calls: HttpCallPolicy = HttpCallPolicy()
     """What `ctx.call_http` may reach."""
     http_status_codes: HttpStatusCodes = "current"
@@ -70,15 +73,20 @@ class HostConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     """Streams of live updates that are open at the same time."""
     http_waits_max: int = 1_000
     """HTTP requests that wait at the same time for the end of what they started, or for the answer to an update."""
+    http_routes_max: int = 1_000
+    """Requests to the app's own routes that are served at the same time; those that need no key are counted apart."""
     limits: Limits = Limits()
 
     def __post_init__(self) -> None:
         check_settings(self)
+        if self.task_hub is not None:
+            check_hub_name("task_hub", self.task_hub)
 
 
 _TEXTS: Mapping[str, tuple[object, ...]] = MappingProxyType(
     {
         "default_version": (None,),
+        "task_hub": (None,),
         "version_match": get_args(VersionMatch),
         "version_failure": get_args(VersionFailure),
         "http_status_codes": get_args(HttpStatusCodes),
@@ -87,6 +95,8 @@ _TEXTS: Mapping[str, tuple[object, ...]] = MappingProxyType(
 )
 
 
+_OF_CHOICE = frozenset({"default_version", "task_hub"})
+"""Texts that may be any other one, too."""
 _OPTIONAL = frozenset({"retention_s", "retention_failed_s"})
 _NESTED: Mapping[str, type[msgspec.Struct]] = MappingProxyType({"limits": Limits, "http_calls": HttpCallPolicy})
 
@@ -103,7 +113,7 @@ def check_settings(settings: HostConfig | Limits) -> None:
         elif isinstance(value, HttpCallPolicy) and isinstance(field.default, HttpCallPolicy):
             pass  # it checks itself
         elif field.name in _TEXTS:
-            if value not in _TEXTS[field.name] and not (field.name == "default_version" and isinstance(value, str)):
+            if value not in _TEXTS[field.name] and not (field.name in _OF_CHOICE and isinstance(value, str)):
                 known = ", ".join(repr(each) for each in _TEXTS[field.name])
                 raise ConfigurationError(f"{field.name} is {value!r}; it must be one of {known}.")
         elif value is None and field.name in _OPTIONAL:

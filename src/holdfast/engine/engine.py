@@ -282,7 +282,8 @@ class Engine:
         job.add_done_callback(self._jobs.discard)
 
     async def _wake_waiters(self) -> None:
-        """Tell those whose instance ended in a commit of which we never heard whether it was applied."""
+        """Tell those whose instance ended or changed in a commit of which we never heard whether it was applied."""
+        self.waiters.all_changed()
         for instance_id in self.waiters.instance_ids():
             row = await self.store.read_instance(instance_id)
             if row is None and is_entity(instance_id):

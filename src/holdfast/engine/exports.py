@@ -19,8 +19,8 @@ from holdfast.storage.port import Store
 _READS_MAX: Final = 20
 
 
-async def read_history(store: Store, instance_id: str) -> ExportedHistory:
-    """Return what is stored of the history of an instance's current execution.
+async def read_history(store: Store, instance_id: str, first: int = 0, limit: int | None = None) -> ExportedHistory:
+    """Return what is stored of the history of an instance's current execution, or some of its episodes.
 
     Raises:
         InstanceNotFoundError: if there is no such instance.
@@ -31,7 +31,7 @@ async def read_history(store: Store, instance_id: str) -> ExportedHistory:
     for _ in range(_READS_MAX):
         if row is None:
             raise InstanceNotFoundError(instance_id)
-        texts = await store.load_history(row.execution_id)
+        texts = await store.load_history(row.execution_id, first, limit)
         again = await store.read_instance(instance_id)
         if again is not None and again.execution_id == row.execution_id:
             return ExportedHistory(
@@ -39,7 +39,7 @@ async def read_history(store: Store, instance_id: str) -> ExportedHistory:
                 execution_id=row.execution_id,
                 name=row.name,
                 version=row.version,
-                episodes=tuple(decode_episode(instance_id, episode, text) for episode, text in enumerate(texts)),
+                episodes=tuple(decode_episode(instance_id, episode, text) for episode, text in enumerate(texts, first)),
             )
         row = again  # it was continued as new between the two reads, and its old history may have gone
     raise OverloadedError(f"Instance {instance_id!r} starts over too quickly for its history to be read. Try again.")

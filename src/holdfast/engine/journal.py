@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 from holdfast.engine.coalesce import coalesce
 from holdfast.engine.config import HostConfig
@@ -22,7 +22,12 @@ class Journal:
     """The transitions of one ownership of a store. A failed commit ends it; the engine then makes a new one."""
 
     def __init__(
-        self, store: Store, ownership: Ownership, config: HostConfig, release: Callable[[list[Output]], None]
+        self,
+        store: Store,
+        ownership: Ownership,
+        config: HostConfig,
+        release: Callable[[list[Output]], None],
+        changed: Callable[[Iterable[str]], None],
     ) -> None:
         self.durable_lsn = ownership.lsn
         self.group_max = config.group_transitions_max
@@ -34,6 +39,7 @@ class Journal:
         self._ownership = ownership
         self._config = config
         self._release = release
+        self._changed = changed
         self._waiting: deque[tuple[EncodedTransition, list[Output]]] = deque()
         self._waiting_bytes = 0
         self._tail_lsn = ownership.lsn
@@ -122,6 +128,7 @@ class Journal:
             if not future.done():
                 future.set_result(None)
         self._release(outputs)
+        self._changed(encoded.instance_id for encoded in group)
 
     def fail(self, error: StorageError) -> None:
         """Give up what is not durable, and tell whoever waits for it."""

@@ -82,7 +82,7 @@ class Node:
         self.clock = clock
         self.config = config
         self.hub = Hub(ownership.lsn, f"{fence.node_id}.{fence.incarnation:x}", config.limits, config.default_version)
-        self.journal = Journal(store, ownership, config, self._release)
+        self.journal = Journal(store, ownership, config, self._release, waiters.changed)
         self.residents = Residents(config.cache_bytes_max)
         self.timers: DueTimes[DurableTimer | ScheduledActivity] = DueTimes(
             clock, config.timer_horizon_s, config.clock_check_s, self._due

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from datetime import timedelta
 
 import msgspec
@@ -192,8 +193,8 @@ class LocalTaskHub:
         exported = await self.export_history(instance_id)
         return [event for episode in exported.episodes for event in episode]
 
-    async def export_history(self, instance_id: str) -> ExportedHistory:
-        return await read_history(self._engine.store, instance_id)
+    async def export_history(self, instance_id: str, *, first: int = 0, limit: int | None = None) -> ExportedHistory:
+        return await read_history(self._engine.store, instance_id, first, limit)
 
     async def wait_until_stopped(self, instance_id: str, timeout: timedelta | None) -> OrchestrationState:
         waiters = self._engine.waiters
@@ -214,6 +215,10 @@ class LocalTaskHub:
             raise not_stopped(instance_id, timeout) from None
         finally:
             waiters.discard(instance_id, future)
+
+    def watch(self, instance_id: str) -> AbstractContextManager[asyncio.Event]:
+        """Return what holds an event that is set whenever something of an instance has changed in the store."""
+        return self._engine.waiters.watch(instance_id)
 
     def _is_going_on(self, instance_id: str) -> bool:
         """Whether memory knows, without asking the store, that the end of an instance is still to be reported."""

@@ -1,9 +1,10 @@
-"""Who waits for an instance to stop, or to answer a request: any number of waiters, no polling."""
+"""Who waits for an instance to stop, to change, or to answer a request: any number of waiters, no polling."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+import contextlib
+from collections.abc import Awaitable, Callable, Generator, Iterable
 from datetime import timedelta
 from typing import Any, TypeAlias
 
@@ -17,6 +18,7 @@ class Waiters:
     def __init__(self) -> None:
         self._by_id: dict[str, list[asyncio.Future[OrchestrationState]]] = {}
         self._answers: dict[tuple[str, str], list[asyncio.Future[Answer]]] = {}
+        self._watched: dict[str, list[asyncio.Event]] = {}
 
     def add(self, instance_id: str) -> asyncio.Future[OrchestrationState]:
         """Return a future for the next time that the instance ends or is parked; cancel it to stop waiting."""
@@ -38,6 +40,30 @@ class Waiters:
         for future in self._by_id.pop(state.instance_id, ()):
             if not future.done():
                 future.set_result(state)
+
+    @contextlib.contextmanager
+    def watch(self, instance_id: str) -> Generator[asyncio.Event]:
+        """Hold an event that is set whenever something of an instance has changed in the store."""
+        changed = asyncio.Event()
+        self._watched.setdefault(instance_id, []).append(changed)
+        try:
+            yield changed
+        finally:
+            watching = self._watched[instance_id]
+            watching.remove(changed)
+            if not watching:
+                del self._watched[instance_id]
+
+    def changed(self, instance_ids: Iterable[str]) -> None:
+        """Wake whoever watches one of these; called once the changes are durable. Without watchers it costs nothing."""
+        if self._watched:
+            for instance_id in instance_ids:
+                for event in self._watched.get(instance_id, ()):
+                    event.set()
+
+    def all_changed(self) -> None:
+        """Wake whoever watches anything, since changes may have become durable unheard."""
+        self.changed(list(self._watched))
 
     def add_request(self, instance_id: str, request_id: str) -> asyncio.Future[Answer]:
         """Return a future for the answer to an update, or to a call of an operation; cancel it to stop waiting."""

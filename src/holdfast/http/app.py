@@ -45,7 +45,7 @@ class Protection:
     Args:
         key: what each request may carry, but for `/healthz`, to do everything.
         keys: more keys, or the file that has them; without any key, everybody may do everything.
-        link_secrets: what signed links are signed with; the app takes them in only if there are some.
+        link_secrets: what signed links are signed with, besides those in the file; without any, it takes none in.
         cors_origins: where pages of browsers may come from.
         loopback_only: refuse what browsers send on behalf of pages of other hosts; for a server without a key.
     """
@@ -56,12 +56,12 @@ class Protection:
     cors_origins: Sequence[str] = ()
     loopback_only: bool = False
 
-    def key_source(self) -> KeySource | None:
+    def key_source(self, hub: str | None) -> KeySource | None:
         if isinstance(self.keys, Path):
-            return KeyFile(self.keys, self.key)
+            return KeyFile(self.keys, self.key, hub=hub)
         if self.key is None and self.keys is None:
             return None
-        return FixedKeys(KeyRing(self.keys or (), self.key))
+        return FixedKeys(KeyRing(self.keys or (), self.key, hub=hub))
 
 
 def make_http_app(
@@ -76,7 +76,7 @@ def make_http_app(
     async def health(_: Request) -> Response:
         return json_response({"ready": host.is_ready}, 200 if host.is_ready else 503)
 
-    links, audit = Links(), Audit()
+    links, audit, keys = Links(), Audit(), protection.key_source(host.config.task_hub)
     # The app's own functions come first: they may replace the built-in start below /api.
     with_key = [
         *function_routes(host, client, [each for each in routes if not each.is_anonymous]),
@@ -84,9 +84,9 @@ def make_http_app(
     ]
     without_key = [
         *function_routes(host, client, [each for each in routes if each.is_anonymous]),
-        *governed(LinkEndpoints(host, client, protection.link_secrets).routes(), audit),
+        *governed(LinkEndpoints(host, client, protection.link_secrets, keys=keys).routes(), audit),
     ]
-    bytes_max, keys = host.config.limits.payload_bytes_max, protection.key_source()
+    bytes_max = host.config.limits.payload_bytes_max
     named: ASGIApp = Router(with_key, redirect_slashes=False)
     if host.config.http_forwarded_host == "trust":
         named = ForwardedHost(named)
@@ -94,7 +94,7 @@ def make_http_app(
     # It has a bound of its own for bodies.
     guarded = Router([*governed([hub_mount(host, client)], audit), Mount("", guarded)], redirect_slashes=False)
     if keys is not None:
-        guarded = Guard(guarded, keys)
+        guarded = Guard(guarded, keys, audit)
     everything: ASGIApp = Router([*_open(without_key, bytes_max), Mount("", guarded)], redirect_slashes=False)
     if protection.loopback_only:
         everything = LoopbackOnly(everything, protection.cors_origins)

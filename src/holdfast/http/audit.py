@@ -1,4 +1,4 @@
-"""The audit log: one line for each request that may have changed something."""
+"""The audit log: one line for each request that may have changed something, or that was refused."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from holdfast.client.origins import utc_now
 from holdfast.http.redaction import redacted_query
+from holdfast.http.refusals import LeftOut, Refusals
 from holdfast.http.request_ids import request_id_of
 
 logger = logging.getLogger("holdfast.audit")
@@ -21,6 +22,7 @@ logger = logging.getLogger("holdfast.audit")
 TEXT_CHARS_MAX: Final = 500
 """Of each text that the request has chosen."""
 _FAILED: Final = 500
+_REFUSED: Final = frozenset({401, 403})
 _NOTES: Final = "holdfast.audit"
 
 
@@ -30,11 +32,11 @@ class AuditLine(msgspec.Struct, frozen=True, kw_only=True):
     at: datetime
     request_id: str
     key: str | None
-    """The name of the key; null if the host has none."""
+    """The name of the key; null if the host has none, or the request had no valid one."""
     client: str | None
     """The address from which the request came."""
     action: str
-    """The method, and the path with the names of its parameters."""
+    """The method, and the path with the names of its parameters; of a request without a valid key the path itself."""
     instance: str | None
     """An instance or entity id."""
     parameters: Mapping[str, str]
@@ -48,6 +50,7 @@ class Audit:
 
     def __init__(self, now: Callable[[], datetime] = utc_now) -> None:
         self._now = now
+        self._refusals = Refusals()
 
     async def run(
         self, app: ASGIApp, scope: Scope, receive: Receive, send: Send, *, caller: str | None, action: str
@@ -67,18 +70,43 @@ class Audit:
         try:
             await app(scope, receive, watched)
         finally:
-            line = AuditLine(
-                at=self._now(),
-                request_id=request_id_of(scope),
-                key=caller,
-                client=_address(scope),
-                action=action[:TEXT_CHARS_MAX],
-                instance=_instance(known := {**_parameters(scope), **notes}, location),
-                parameters={name: value[:TEXT_CHARS_MAX] for name, value in known.items()},
-                query=redacted_query(scope["query_string"].decode("latin-1"))[:TEXT_CHARS_MAX],
-                status=status,
-            )
-            logger.info("%s", msgspec.json.encode(line).decode())
+            known = {**_parameters(scope), **notes}
+            self._write(scope, caller, action, status, known, _instance(known, location))
+
+    def refused(self, scope: Scope, status: int, *, caller: str | None = None) -> None:
+        """Write down that a request got no further than to the door, where nobody knows what its path means."""
+        self._write(scope, caller, f"{scope['method']} {scope['path']}", status, {}, None)
+
+    def _write(
+        self,
+        scope: Scope,
+        caller: str | None,
+        action: str,
+        status: int,
+        known: Mapping[str, str],
+        instance: str | None,
+    ) -> None:
+        now = self._now()
+        for left_out in self._refusals.ended(now):
+            _log(left_out)
+        if status in _REFUSED and not self._refusals.takes(status, caller, now):
+            return
+        line = AuditLine(
+            at=now,
+            request_id=request_id_of(scope),
+            key=caller,
+            client=_address(scope),
+            action=action[:TEXT_CHARS_MAX],
+            instance=instance,
+            parameters={name: value[:TEXT_CHARS_MAX] for name, value in known.items()},
+            query=redacted_query(scope["query_string"].decode("latin-1"))[:TEXT_CHARS_MAX],
+            status=status,
+        )
+        _log(line)
+
+
+def _log(line: AuditLine | LeftOut) -> None:
+    logger.info("%s", msgspec.json.encode(line).decode())
 
 
 def note(scope: Scope, **words: str) -> None:

@@ -33,14 +33,14 @@ def confirmation_page(instance_id: str, action: str, data: str | None, until: da
     return _page("Please confirm", "\n".join(lines), 200)
 
 
-def message_page(title: str, text: str, status: int) -> Response:
-    return _page(title, f"<p>{escape(text)}</p>", status)
+def message_page(title: str, text: str, status: int, headers: Mapping[str, str] | None = None) -> Response:
+    return _page(title, f"<p>{escape(text)}</p>", status, headers)
 
 
-def _page(title: str, body: str, status: int) -> Response:
+def _page(title: str, body: str, status: int, headers: Mapping[str, str] | None = None) -> Response:
     page = (
         '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
         f"<title>{escape(title)}</title></head>\n<body><h1>{escape(title)}</h1>\n{body}\n</body></html>\n"
     )
-    return HTMLResponse(page, status, headers=_HEADERS)
+    return HTMLResponse(page, status, headers={**_HEADERS, **(headers or {})})

@@ -10,6 +10,7 @@ import hashlib
 import hmac
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from datetime import UTC, datetime
+from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Final
 from urllib.parse import quote, urlencode
@@ -21,10 +22,13 @@ from starlette.routing import Route
 
 from holdfast.client.client import Client
 from holdfast.client.origins import utc_now
-from holdfast.errors import HoldfastError, InstanceNotRunningError, InvalidInputError
-from holdfast.http.errors import Readiness, status_of
+from holdfast.errors import ConfigurationError, HoldfastError, InstanceNotRunningError, InvalidInputError
+from holdfast.http.errors import Endpoint, Readiness, retry_headers, status_of
+from holdfast.http.keys import KeySource, read_keys
 from holdfast.http.link_pages import confirmation_page, message_page
 from holdfast.http.payload import BASE_PATH
+from holdfast.http.routing import paths_of
+from holdfast.http.table_links import LINK_OPERATIONS
 from holdfast.model.access import check_secret
 from holdfast.model.ids import validate_instance_id
 from holdfast.model.refs import validate_event_name
@@ -80,12 +84,12 @@ class SignedLink(msgspec.Struct, frozen=True):
 
 
 def sign_link(
-    secret: str, base_url: str, instance_id: str, action: str, data: object = None, *, expires_at: datetime
+    secret: str | Path, base_url: str, instance_id: str, action: str, data: object = None, *, expires_at: datetime
 ) -> str:
     """Return a URL that lets whoever holds it do one thing with one instance, as often as they like, until it expires.
 
     Args:
-        secret: one of the `link_secrets` of the host.
+        secret: one of the `link_secrets` of the host; or its file of keys, which is read, and whose first one signs.
         base_url: where the host can be reached: `https://flows.example.com`, with the prefix of a mounted app.
         action: `raiseEvent/NAME`, `terminate`, `suspend`, `resume` or `cancel`.
         data: the payload of the event, or the reason; it is part of what is signed. An event of one link is taken in
@@ -93,8 +97,9 @@ def sign_link(
 
     Raises:
         InvalidInputError: if the link could not work.
-        ConfigurationError: for a secret that is too short.
+        ConfigurationError: for a secret that is too short, or a file that has none.
     """
+    secret = _newest(secret) if isinstance(secret, Path) else secret
     check_secret("a signed link", secret)
     _check_part(validate_instance_id(instance_id))
     _check_action(action)
@@ -116,6 +121,15 @@ def sign_link(
     return f"{base_url.rstrip('/')}{path}?{query}"
 
 
+def _newest(path: Path) -> str:
+    secrets = read_keys(path).link_secrets
+    if not secrets:
+        raise ConfigurationError(
+            f"The file of keys {str(path)!r} has no secret for links. Add a table [links] with secrets, newest first."
+        )
+    return secrets[0]
+
+
 def _check_action(action: str) -> None:
     if action.startswith(_RAISE_EVENT):
         _check_part(validate_event_name(action.removeprefix(_RAISE_EVENT)))
@@ -132,20 +146,32 @@ class LinkEndpoints:
     """What answers those who follow a link, and those who then confirm."""
 
     def __init__(
-        self, host: Readiness, client: Client, secrets: Sequence[str], now: Callable[[], datetime] = utc_now
+        self,
+        host: Readiness,
+        client: Client,
+        secrets: Sequence[str],
+        now: Callable[[], datetime] = utc_now,
+        *,
+        keys: KeySource | None = None,
     ) -> None:
         for secret in secrets:
             check_secret("signed links", secret)
         self._host = host
         self._client = client
         self._secrets = tuple(secrets)
+        self._keys = keys
         self._now = now
 
     def routes(self) -> list[Route]:
-        if not self._secrets:
+        """Return nothing if no link can ever be valid."""
+        if not self._secrets and (self._keys is None or self._keys.link_secrets() is None):
             return []
-        path = f"{LINKS_PATH}/{{instance_id}}/{{action:path}}"
-        return [Route(path, self.ask, methods=["GET"]), Route(path, self.act, methods=["POST"])]
+        endpoints: Mapping[str, Endpoint] = {"askAboutLink": self.ask, "followLink": self.act}
+        return [
+            Route(path, endpoints[operation.name], methods=[operation.method])
+            for operation in LINK_OPERATIONS
+            for path in paths_of(operation)
+        ]
 
     async def ask(self, request: Request) -> Response:
         """Show what the link does, and a button; nothing happens."""
@@ -172,7 +198,8 @@ class LinkEndpoints:
         except InstanceNotRunningError as error:
             return message_page("Not any more", str(error), 410)
         except HoldfastError as error:
-            return message_page("That did not work", str(error), status_of(error, self._host))
+            status = status_of(error, self._host)
+            return message_page("That did not work", str(error), status, retry_headers(status))
         return message_page("Done", f"{link.action} was sent to {link.instance_id}.", 202)
 
     def _valid(self, request: Request) -> SignedLink | None:
@@ -183,7 +210,8 @@ class LinkEndpoints:
         link = SignedLink(
             request.path_params["instance_id"], request.path_params["action"], query.get("data", ""), int(expires)
         )
-        is_signed = link.is_signed(query.get("sig", ""), self._secrets)
+        in_keys = (self._keys.link_secrets() if self._keys else None) or ()
+        is_signed = link.is_signed(query.get("sig", ""), [*self._secrets, *in_keys])
         return link if is_signed and self._now().timestamp() < link.expires_s else None
 
 

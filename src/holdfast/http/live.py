@@ -10,8 +10,9 @@ from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 from starlette.types import Receive, Scope, Send
 
-from holdfast.client.client import Client
+from holdfast.client.client import Client, hub_of
 from holdfast.client.status import InstanceStatus
+from holdfast.engine.task_hub import LocalTaskHub
 from holdfast.errors import HoldfastError, InstanceNotFoundError, OverloadedError
 from holdfast.http.errors import Endpoint
 from holdfast.http.history import one_line
@@ -19,19 +20,23 @@ from holdfast.http.operations import EVENT_STREAM
 from holdfast.http.parameters import flag, orchestration_id
 from holdfast.http.payload import StatusView, status_object
 
-_POLL_S: Final = 0.5
-_POLLS_SILENT_MAX: Final = 30
-"""After so many without a change a comment is sent: proxies close what is silent, and a dead client is noticed."""
+_KEEP_ALIVE_S: Final = 15.0
+"""After so long without a change a comment is sent: proxies close what is silent, and a dead client is noticed."""
+_GAP_S: Final = 0.05
+"""What changes all the time is read so often at most."""
 _KEEP_ALIVE: Final = b": nothing new\n\n"
 
 
 class LiveUpdates:
     """The endpoint that streams, and how many of its streams are open."""
 
-    def __init__(self, client: Client, streams_max: int, poll_s: float = _POLL_S) -> None:
+    def __init__(self, client: Client, streams_max: int, keep_alive_s: float = _KEEP_ALIVE_S) -> None:
+        hub = hub_of(client)
+        assert isinstance(hub, LocalTaskHub), "a host serves what its own engine runs"
         self._client = client
+        self._watch = hub.watch
         self._streams_max = streams_max
-        self._poll_s = poll_s
+        self._keep_alive_s = keep_alive_s
         self._streams = 0
 
     def endpoints(self) -> Mapping[str, Endpoint]:
@@ -59,30 +64,44 @@ class LiveUpdates:
         assert found is not None
         instance_id = found.instance_id
         stopped = asyncio.ensure_future(self._client.wait_until_stopped(instance_id))
-        told, silent = b"", 0
+        told = b""
         try:
-            while found is not None:
-                text = one_line(status_object(found.state, view, None))
-                silent = 0 if text != told else silent + 1
-                if text != told:
-                    told = text
-                    yield b"event: status\ndata: " + text + b"\n\n"
-                elif silent % _POLLS_SILENT_MAX == 0:
-                    yield _KEEP_ALIVE
-                if found.runtime_status.is_terminal or found.parked is not None:
-                    return
-                await asyncio.wait({stopped}, timeout=self._poll_s)
-                if stopped.done():
-                    if stopped.exception() is not None:
-                        return  # it was removed, or the host has stopped
-                    # Again: until its state is read, it may have been resumed, or started anew.
-                    stopped = asyncio.ensure_future(self._client.wait_until_stopped(instance_id))
-                found = await self._client.get_status(instance_id)
+            with self._watch(instance_id) as changed:
+                changed.set()  # it may have, since it was read
+                while found is not None:
+                    text = one_line(status_object(found.state, view, None))
+                    if text != told:
+                        told = text
+                        yield b"event: status\ndata: " + text + b"\n\n"
+                    if found.runtime_status.is_terminal or found.parked is not None:
+                        return
+                    while not await self._woken(changed, stopped):
+                        yield _KEEP_ALIVE
+                    changed.clear()
+                    if stopped.done():
+                        if stopped.exception() is not None:
+                            return  # it was removed, or the host has stopped
+                        # Again: until its state is read, it may have been resumed, or started anew.
+                        stopped = asyncio.ensure_future(self._client.wait_until_stopped(instance_id))
+                    found = await self._client.get_status(instance_id)
         except HoldfastError as error:
             yield f": {type(error).__name__}\n\n".encode()
         finally:
             if not stopped.cancel() and not stopped.cancelled():
                 stopped.exception()  # looked at, so that nobody logs it as forgotten
+
+    async def _woken(self, changed: asyncio.Event, stopped: asyncio.Future[InstanceStatus]) -> bool:
+        """Return whether something has happened before it is time for a sign of life."""
+        waiting = asyncio.ensure_future(changed.wait())
+        try:
+            done, _ = await asyncio.wait(
+                {waiting, stopped}, timeout=self._keep_alive_s, return_when=asyncio.FIRST_COMPLETED
+            )
+        finally:
+            waiting.cancel()
+        if done:
+            await asyncio.wait({stopped}, timeout=_GAP_S)
+        return bool(done)
 
 
 class _Stream(StreamingResponse):

@@ -14,12 +14,10 @@ from starlette.responses import Response
 from holdfast.client.client import Client
 from holdfast.engine.config import HostConfig
 from holdfast.errors import HostStoppedError, InstanceNotFoundError, WaitTimeoutError
-from holdfast.http.again import check_may_repeat
 from holdfast.http.body import NoBody, read_json
 from holdfast.http.errors import BadRequestError, Endpoint, json_response
 from holdfast.http.parameters import flag, number, orchestration_id, wait_timeout
 from holdfast.http.payload import Links, StatusView, status_object
-from holdfast.http.scopes import caller_of
 from holdfast.http.waits import Waits, while_asked
 from holdfast.model.history import HistoryEvent
 from holdfast.model.options import StartOptions
@@ -75,7 +73,6 @@ class Management:
         """Start an orchestration again, and answer as a start does."""
         timeout = wait_timeout(request)
         with_new_id = flag(request, "restartWithNewInstanceId", True)
-        await check_may_repeat(self._client, caller_of(request.scope), orchestration_id(request))
         with self._place(timeout):
             try:
                 handle = await self._client.restart(orchestration_id(request), with_new_id=with_new_id)
@@ -86,7 +83,6 @@ class Management:
 
     async def fork(self, request: Request) -> Response:
         """Begin an instance with the beginning of another one's history."""
-        await check_may_repeat(self._client, caller_of(request.scope), orchestration_id(request))
         handle = await self._client.fork(
             orchestration_id(request),
             new_instance_id=request.query_params.get("newInstanceId") or None,

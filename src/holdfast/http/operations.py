@@ -18,6 +18,7 @@ JSON: Final = "application/json"
 NDJSON: Final = "application/x-ndjson"
 EVENT_STREAM: Final = "text/event-stream"
 TEXT: Final = "text/plain"
+HTML: Final = "text/html"
 TOKEN_HEADER: Final = "x-ms-continuation-token"
 
 
@@ -82,6 +83,15 @@ class Operation(msgspec.Struct, frozen=True, kw_only=True):
     """Older clients of the family ask for it with a slash at the end of the path; that is no other endpoint."""
     open_tail: bool = False
     """The last segment may have slashes, so that what may not have any is refused by name."""
+    repeats: bool = False
+    """It lets run again what an instance runs, so it needs a key that might have started that."""
+    is_signed: bool = False
+    """It asks for a signature in place of a key. What any other endpoint may answer is not said of it."""
+
+
+RETRIED: Final = frozenset({429, 503})
+"""What may be tried again later, as it was."""
+RETRY_HEADERS: Final = ("Retry-After",)
 
 
 def no_content(status: int, text: str) -> Answer:
@@ -89,7 +99,7 @@ def no_content(status: int, text: str) -> Answer:
 
 
 def failure(status: int, text: str) -> Answer:
-    return Answer(status, text, ref("Error"))
+    return Answer(status, text, ref("Error"), headers=RETRY_HEADERS if status in RETRIED else ())
 
 
 GONE: Final = failure(410, "It has ended.")
@@ -105,10 +115,10 @@ COMMON_ANSWERS: Final = (
     failure(429, "A bound is reached; nothing was stored; see `Retry-After`."),
     failure(503, "The host is starting, recovering or stopping, or the store does not work; see `Retry-After`."),
 )
-"""What any endpoint may answer."""
+"""What any endpoint may answer that asks for a key."""
 
 COMMON_PARAMETERS: Final = (
-    Parameter("taskHub", "the name that the client has for this hub; any is taken, and repeated in URLs"),
+    Parameter("taskHub", "the task hub, repeated in URLs; a host with another name (`task_hub`) answers with 404"),
     Parameter("connection", "likewise; `connectionName` is the same"),
     Parameter("code", "the key, if the host has one and no header carries it"),
 )

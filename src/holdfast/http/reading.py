@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Mapping, Sequence
-from itertools import islice
+from functools import partial
+from itertools import chain, islice
 
 from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 
-from holdfast.client.client import Client
+from holdfast.client.client import Client, hub_of
 from holdfast.http.errors import BadRequestError, Endpoint, HistoryChangedError, json_response
 from holdfast.http.history import event_rows, one_line
 from holdfast.http.operations import NDJSON, TOKEN_HEADER
 from holdfast.http.parameters import flag, orchestration_id, top
-from holdfast.model.history import ExecutionStarted, HistoryEvent, OrchestratorStarted
 
 _LINES = 500
 
@@ -23,6 +23,7 @@ class Histories:
 
     def __init__(self, client: Client) -> None:
         self._client = client
+        self._hub = hub_of(client)
 
     def endpoints(self) -> Mapping[str, Endpoint]:
         return {"history": self.history}
@@ -31,17 +32,20 @@ class Histories:
         """Return a page of episodes, or with `Accept: application/x-ndjson` everything."""
         instance_id = orchestration_id(request)
         limit, (execution_id, first) = top(request), _token(request)
-        events = await self._client.get_history(instance_id)
-        show_input, show_output = flag(request, "showInput", True), flag(request, "showHistoryOutput", True)
+        rows = partial(
+            event_rows,
+            show_input=flag(request, "showInput", True),
+            show_output=flag(request, "showHistoryOutput", True),
+        )
         if NDJSON in request.headers.get("accept", ""):
-            lines = _lines(event_rows(events, show_input=show_input, show_output=show_output))
-            return StreamingResponse(lines, media_type=NDJSON)
-        current = next((event.execution_id for event in events if isinstance(event, ExecutionStarted)), "")
-        if execution_id not in ("", current):
+            return StreamingResponse(_lines(rows(await self._client.get_history(instance_id))), media_type=NDJSON)
+        # One more than is shown tells whether there are more.
+        found = await self._hub.export_history(instance_id, first=first, limit=limit + 1)
+        if execution_id not in ("", found.execution_id):
             raise HistoryChangedError(instance_id)
-        page, is_last = _episodes(events, first, limit)
-        headers = {} if is_last else {TOKEN_HEADER: f"{current}:{first + limit}"}
-        return json_response(list(event_rows(page, show_input=show_input, show_output=show_output)), headers=headers)
+        is_last = len(found.episodes) <= limit
+        headers = {} if is_last else {TOKEN_HEADER: f"{found.execution_id}:{first + limit}"}
+        return json_response(rows(list(chain.from_iterable(found.episodes[:limit]))), headers=headers)
 
 
 def _token(request: Request) -> tuple[str, int]:
@@ -53,15 +57,6 @@ def _token(request: Request) -> tuple[str, int]:
     if not execution_id or not (episode.isascii() and episode.isdigit()) or len(episode) > 9:
         raise BadRequestError(f"{TOKEN_HEADER} is {text[:40]!r}; it must be what an earlier answer had there")
     return execution_id, int(episode)
-
-
-def _episodes(events: Sequence[HistoryEvent], first: int, limit: int) -> tuple[Sequence[HistoryEvent], bool]:
-    """Return the events of some episodes, and whether they are the last ones."""
-    begins = [index for index, event in enumerate(events) if isinstance(event, OrchestratorStarted)]
-    bounds = [0, *begins[1:], len(events)]  # what stands before the first episode belongs to it
-    episodes = len(bounds) - 1
-    start, end = min(first, episodes), min(first + limit, episodes)
-    return events[bounds[start] : bounds[end]], end == episodes
 
 
 async def _lines(rows: Sequence[dict[str, object]]) -> AsyncIterator[bytes]:

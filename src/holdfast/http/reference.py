@@ -39,6 +39,8 @@ class _Operation(msgspec.Struct):
     parameters: list[_Named]
     responses: dict[str, _Described]
     request_body: _Described | None = msgspec.field(name="requestBody", default=None)
+    scope: str | None = msgspec.field(name="x-required-scope", default=None)
+    scope_of_builtins: str | None = msgspec.field(name="x-required-scope-of-builtins", default=None)
 
 
 class _Document(msgspec.Struct):
@@ -69,6 +71,7 @@ def _order(endpoints: Sequence[tuple[str, _Operation]], group: str) -> int:
 
 def _section(request: str, operation: _Operation) -> Iterator[str]:
     yield from (f"### `{request}`", "", *textwrap.wrap(operation.summary, _COLUMNS), "")
+    yield from (_needed(operation), "")
     if operation.request_body is not None:
         yield from (f"Body: {operation.request_body.description}", "")
     own = [each for each in operation.parameters if each.name not in _USUAL_PARAMETERS and each.where != "path"]
@@ -81,6 +84,13 @@ def _section(request: str, operation: _Operation) -> Iterator[str]:
         if (status, answer.description) not in _USUAL_ANSWERS:
             yield f"| {status} | {answer.description} |"
     yield ""
+
+
+def _needed(operation: _Operation) -> str:
+    if operation.scope is None:
+        return "Needs no key, but the signature of the link (`sig`)."
+    more = operation.scope_of_builtins
+    return f"Scope: `{operation.scope}`" + (f"; `{more}` for what comes with Holdfast" if more else "") + "."
 
 
 def rewritten(page: str) -> str:

@@ -13,18 +13,22 @@ from starlette.routing import Route
 
 from holdfast.client.client import Client
 from holdfast.errors import InstanceAlreadyExistsError, InstanceNotEndedError, InstanceNotRunningError, TaskFailedError
+from holdfast.http.again import check_may_repeat
 from holdfast.http.entities import EntityEndpoints
-from holdfast.http.errors import Endpoint, Statuses, answering, json_response
+from holdfast.http.errors import Endpoint, Statuses, answering, error_response, json_response
 from holdfast.http.instances import Instances
 from holdfast.http.live import LiveUpdates
 from holdfast.http.management import HostView, Management
 from holdfast.http.openapi import DOCUMENT_PATH, openapi_document
 from holdfast.http.operations import Operation
+from holdfast.http.parameters import orchestration_id
 from holdfast.http.payload import BASE_PATH, LEGACY_BASE_PATH, Links
 from holdfast.http.reading import Histories
+from holdfast.http.scopes import caller_of
 from holdfast.http.steering import Steering
 from holdfast.http.table import OPERATIONS
 from holdfast.http.waits import Waits
+from holdfast.model.access import is_same_hub
 
 BASE_PATHS: Final = (BASE_PATH, LEGACY_BASE_PATH)
 _START_BASE: Final = "/api"
@@ -61,12 +65,38 @@ def management_routes(host: HostView, client: Client, links: Links) -> list[Rout
     routes = [Route(f"{base}{DOCUMENT_PATH}", openapi) for base in BASE_PATHS]
     for operation in OPERATIONS:
         statuses = {**_ANSWERS_FOR_CODE.get(operation.name, {}), **special.get(operation.name, {})}
-        endpoint = answering(host, endpoints[operation.name], statuses)
-        routes += [Route(path, endpoint, methods=[operation.method]) for path in _paths(operation)]
+        endpoint = endpoints[operation.name]
+        endpoint = _checked(client, endpoint) if operation.repeats else endpoint
+        endpoint = answering(host, _of_hub(host.config.task_hub, endpoint), statuses)
+        routes += [Route(path, endpoint, methods=[operation.method]) for path in paths_of(operation)]
     return routes
 
 
-def _paths(operation: Operation) -> list[str]:
+def _checked(client: Client, endpoint: Endpoint) -> Endpoint:
+    """Return an endpoint for those who might have started what the instance runs."""
+
+    async def answer(request: Request) -> Response:
+        await check_may_repeat(client, caller_of(request.scope), orchestration_id(request))
+        return await endpoint(request)
+
+    return answer
+
+
+def _of_hub(hub: str | None, endpoint: Endpoint) -> Endpoint:
+    """Return an endpoint of one task hub, for requests that name no other one; a hub without a name has any."""
+    if hub is None:
+        return endpoint
+
+    async def answer(request: Request) -> Response:
+        other = [each for each in request.query_params.getlist("taskHub") if each and not is_same_hub(each, hub)]
+        if other:
+            return error_response(404, f"This host has the task hub {hub!r}, not {other[0][:64]!r}")
+        return await endpoint(request)
+
+    return answer
+
+
+def paths_of(operation: Operation) -> list[str]:
     """Return where an operation is served, with the names in braces as they are spelled in this program."""
     path = re.sub(r"[A-Z](?=\w*\})", lambda letter: f"_{letter[0].lower()}", operation.path)
     path = re.sub(r"\}$", ":path}", path) if operation.open_tail else path

@@ -60,6 +60,11 @@ def needed_scope(method: str, path: str) -> AccessScope:
     raise ConfigurationError(f"No rule says which keys may {method} {path}; add one to the table in http/scopes.py.")
 
 
+def scope_for_builtins(method: str, path: str) -> AccessScope:
+    """Return the same where what comes with Holdfast is named in the place for a function."""
+    return needed_scope(method, path.replace("{functionName}", "BuiltIn::Any"))
+
+
 def scope_of(method: str, path: str) -> AccessScope:
     """Return the same for a request; below a mount it may have any method, which is then refused to most."""
     try:

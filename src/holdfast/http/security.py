@@ -11,6 +11,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from holdfast.client.address import is_loopback
 from holdfast.client.origins import utc_now
+from holdfast.http.audit import Audit
 from holdfast.http.errors import error_response
 from holdfast.http.keys import KeySource
 from holdfast.http.scopes import with_caller
@@ -38,9 +39,10 @@ class LoopbackOnly:
 class Guard:
     """Lets requests through to an app whose key is valid, and tells it whose they are."""
 
-    def __init__(self, app: ASGIApp, keys: KeySource, now: Callable[[], datetime] = utc_now) -> None:
+    def __init__(self, app: ASGIApp, keys: KeySource, audit: Audit, now: Callable[[], datetime] = utc_now) -> None:
         self._app = app
         self._keys = keys
+        self._audit = audit
         self._now = now
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -49,8 +51,15 @@ class Guard:
             return
         caller = self._keys.current().find(_presented(scope), self._now())
         if caller is None:
+            self._audit.refused(scope, 401)
             refusal = "The request has no valid key; pass it as ?code= or in the header x-functions-key"
             await error_response(401, refusal)(scope, receive, send)
+        elif caller.elsewhere:
+            self._audit.refused(scope, 403, caller=caller.name)
+            refusal = (
+                f"The key {caller.name!r} is for other task hubs than that of this host: {', '.join(caller.elsewhere)}"
+            )
+            await error_response(403, refusal)(scope, receive, send)
         else:
             await self._app(with_caller(scope, caller), receive, send)
 

@@ -11,11 +11,9 @@ from starlette.responses import Response
 
 from holdfast.client.client import Client
 from holdfast.errors import HostStoppedError
-from holdfast.http.again import check_may_repeat
 from holdfast.http.body import NoBody, media_type, read_json
 from holdfast.http.errors import BadRequestError, Endpoint, Readiness, json_response
 from holdfast.http.parameters import flag, orchestration_id, seconds
-from holdfast.http.scopes import caller_of
 from holdfast.http.waits import Waits, while_asked
 
 _UPDATE_TIMEOUT_S: Final = 100.0
@@ -69,7 +67,6 @@ class Steering:
         return Response(status_code=202)
 
     async def rewind(self, request: Request) -> Response:
-        await check_may_repeat(self._client, caller_of(request.scope), orchestration_id(request))
         await self._client.rewind(orchestration_id(request), _reason(request))
         return Response(status_code=202)
 

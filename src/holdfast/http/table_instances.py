@@ -217,7 +217,7 @@ INSTANCE_OPERATIONS: Final = (
         group=_GROUP,
         text=(
             "Watch an instance: a server-sent event `status` with the status object, at once and after each change, "
-            "until it has ended or is parked."
+            "until it has ended or is parked. Changes that follow each other closely are told as one."
         ),
         parameters=(SHOW_INPUT,),
         answers=(

@@ -89,6 +89,7 @@ STEERING_OPERATIONS: Final = (
             failure(412, "It has not failed."),
             failure(500, "With the older codes: it has not ended."),
         ),
+        repeats=True,
     ),
     Operation(
         name="restart",
@@ -107,6 +108,7 @@ STEERING_OPERATIONS: Final = (
             failure(400, "There is no such instance, or no such orchestrator any more."),
             failure(409, "It is to keep its id, and has not ended; `400` with the older codes."),
         ),
+        repeats=True,
     ),
     Operation(
         name="fork",
@@ -119,6 +121,7 @@ STEERING_OPERATIONS: Final = (
             Parameter("episode", "how many episodes to take over; all but the one that ended it if left out", INTEGER),
         ),
         answers=(ACCEPTED, NO_INSTANCE, failure(409, "The new id is in use, or it was in a critical section there.")),
+        repeats=True,
     ),
     Operation(
         name="query",

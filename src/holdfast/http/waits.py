@@ -14,12 +14,13 @@ from holdfast.errors import OverloadedError
 T = TypeVar("T")
 
 
-class Waits:
-    """The places for such requests."""
+class Places:
+    """How many requests of one kind there may be at the same time."""
 
-    def __init__(self, waits_max: int) -> None:
-        self._waits_max = waits_max
-        self._waits = 0
+    def __init__(self, places_max: int, complaint: str) -> None:
+        self._places_max = places_max
+        self._complaint = complaint
+        self._taken = 0
 
     @contextlib.contextmanager
     def place(self) -> Generator[None]:
@@ -28,15 +29,22 @@ class Waits:
         Raises:
             OverloadedError: if all are taken.
         """
-        if self._waits >= self._waits_max:
-            raise OverloadedError(
-                f"{self._waits} requests wait already; nothing was stored. Ask without a wait, or raise http_waits_max."
-            )
-        self._waits += 1
+        if self._taken >= self._places_max:
+            raise OverloadedError(f"{self._taken} {self._complaint}")
+        self._taken += 1
         try:
             yield
         finally:
-            self._waits -= 1
+            self._taken -= 1
+
+
+class Waits(Places):
+    """The places for requests that wait."""
+
+    def __init__(self, waits_max: int) -> None:
+        super().__init__(
+            waits_max, "requests wait already; nothing was stored. Ask without a wait, or raise http_waits_max."
+        )
 
 
 async def while_asked(request: Request, wait: Callable[[], Coroutine[Any, Any, T]]) -> T:

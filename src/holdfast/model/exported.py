@@ -8,7 +8,10 @@ from holdfast.model.history import HistoryEvent
 
 
 class ExportedHistory(msgspec.Struct, frozen=True, kw_only=True):
-    """The current execution of one instance, episode by episode; no episodes if none of its code has run yet."""
+    """The current execution of one instance, episode by episode; no episodes if none of its code has run yet.
+
+    It may have been asked for in part; a replay needs all of it.
+    """
 
     instance_id: str
     execution_id: str

@@ -193,8 +193,9 @@ class MemoryStore:
         ]
         return [each for each in stored if each.row is not None or each.messages]
 
-    async def load_history(self, execution_id: str) -> list[str]:
-        return [events for _, events in sorted(self._open_data().history.get(execution_id, {}).items())]
+    async def load_history(self, execution_id: str, first: int = 0, limit: int | None = None) -> list[str]:
+        episodes = sorted(self._open_data().history.get(execution_id, {}).items())
+        return [events for episode, events in episodes if episode >= first][:limit]
 
     async def read_instance(self, instance_id: str) -> InstanceRow | None:
         return self._open_data().instances.get(instance_id)

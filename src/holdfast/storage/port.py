@@ -311,8 +311,8 @@ class Store(Protocol):
         """
         ...
 
-    async def load_history(self, execution_id: str) -> list[str]:
-        """Return the episodes of an execution as texts, in order."""
+    async def load_history(self, execution_id: str, first: int = 0, limit: int | None = None) -> list[str]:
+        """Return the episodes of an execution as texts, in order: from one on, so many at most, or all."""
         ...
 
     async def read_instance(self, instance_id: str) -> InstanceRow | None:

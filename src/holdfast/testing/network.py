@@ -139,8 +139,8 @@ class SimulatedTaskHub:
     async def get_history(self, instance_id: str) -> Sequence[HistoryEvent]:
         return await self._ask(lambda hub: hub.get_history(instance_id))
 
-    async def export_history(self, instance_id: str) -> ExportedHistory:
-        return await self._ask(lambda hub: hub.export_history(instance_id))
+    async def export_history(self, instance_id: str, *, first: int = 0, limit: int | None = None) -> ExportedHistory:
+        return await self._ask(lambda hub: hub.export_history(instance_id, first=first, limit=limit))
 
     async def wait_until_stopped(self, instance_id: str, timeout: timedelta | None) -> OrchestrationState:
         seen = self._seen_of(instance_id)

@@ -160,7 +160,7 @@ SELECT * FROM operation_key WHERE partition = 0 AND instance_id IN (SELECT value
 
 -- name: load_history
 -- The episodes of one execution, in order.
-SELECT events FROM history WHERE partition = 0 AND execution_id = ? ORDER BY episode;
+SELECT events FROM history WHERE partition = 0 AND execution_id = ? AND episode >= ? ORDER BY episode LIMIT ?;
 
 -- name: instances
 -- A page of all instances.

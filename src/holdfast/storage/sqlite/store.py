@@ -39,6 +39,7 @@ _READERS = 2
 
 
 _FIRST_PAGE: Final[PageKey] = (-(2**63), "", 0)
+_NO_LIMIT: Final = -1
 
 
 class SqliteStore:
@@ -76,8 +77,9 @@ class SqliteStore:
     async def load(self, instance_ids: list[str]) -> list[StoredInstance]:
         return await self._on_reader(lambda connection: load_stored(connection, instance_ids))
 
-    async def load_history(self, execution_id: str) -> list[str]:
-        return [row[0] for row in await self._select("load_history", execution_id)]
+    async def load_history(self, execution_id: str, first: int = 0, limit: int | None = None) -> list[str]:
+        bound = _NO_LIMIT if limit is None else limit
+        return [row[0] for row in await self._select("load_history", execution_id, first, bound)]
 
     async def read_instance(self, instance_id: str) -> InstanceRow | None:
         rows = await self._select("read_instance", instance_id)
