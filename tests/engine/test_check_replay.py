@@ -172,7 +172,9 @@ class Restless(MemoryStore):
             updated_at=0,
         )
 
-    async def load_history(self, execution_id: str, first: int = 0, limit: int | None = None) -> list[str]:
+    async def load_history(
+        self, instance_id: str, execution_id: str, first: int = 0, limit: int | None = None
+    ) -> list[str]:
         return ['{"v":1,"events":[]}'] * int(execution_id[1:])
 
 

@@ -117,7 +117,7 @@ def test_what_has_ended_goes_whole_and_its_id_is_free(store: Store, cache_bytes_
                 await run.client.purge("i")
                 assert await run.client.get_status("i") is None
                 assert await store.load(["i"]) == []
-                assert await store.load_history(row.execution_id) == []
+                assert await store.load_history(row.instance_id, row.execution_id) == []
             with pytest.raises(InstanceNotFoundError):
                 await run.client.purge("i")
             once = IdPolicy(replace=())

@@ -182,7 +182,7 @@ async def contents(store: Store, instance_ids: list[str], execution_ids: list[st
             )
             for each in stored
         ],
-        {execution_id: await store.load_history(execution_id) for execution_id in execution_ids},
+        {execution_id: await store.load_history(execution_id[:-2], execution_id) for execution_id in execution_ids},
         await store.instances("", 1000),
         await store.entities("@", "", 1000, with_empty=True),
         await store.entities_locked("", 1000),

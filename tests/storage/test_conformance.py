@@ -255,7 +255,7 @@ async def test_a_group_is_applied_whole(hub: Hub) -> None:
     assert sorted(stored.activities, key=lambda row: row.key) == [activity(0), activity(1)]
     assert sorted(stored.timers, key=lambda row: row.key) == [timer(2), timer(3)]
     assert sorted(stored.children, key=lambda row: row.key) == [child(4), child(5)]
-    assert await owner.store.load_history("i-e") == ["[]", '["x"]']
+    assert await owner.store.load_history("i", "i-e") == ["[]", '["x"]']
     assert (await owner.load_one("@c@i")).operation_keys == [operation_key("k", 6), operation_key("l", 7)]
 
 
@@ -317,8 +317,8 @@ async def test_a_new_execution_replaces_everything_of_the_old_one(hub: Hub) -> N
     stored = await owner.load_one()
     assert (stored.row, stored.activities, stored.timers, stored.children) == (image.row, [], [], [])
     assert stored.messages == [message(1), message(2)]
-    assert await owner.store.load_history("i-e") == []
-    assert await owner.store.load_history("i-f") == ["[]"]
+    assert await owner.store.load_history("i", "i-e") == []
+    assert await owner.store.load_history("i", "i-f") == ["[]"]
 
 
 @in_loop
@@ -543,12 +543,12 @@ async def test_history_comes_in_the_order_of_episodes(hub: Hub) -> None:
     owner = await own(hub)
     await owner.commit(history_inserted=[history(episode=n, events=str(n)) for n in (10, 2, 0, 1)])
     await owner.commit(history_inserted=[history(episode=3, events="3"), history("i-e2", events="other")])
-    assert await owner.store.load_history("i-e") == ["0", "1", "2", "3", "10"]
-    assert await owner.store.load_history("i-e", 1) == ["1", "2", "3", "10"]
-    assert await owner.store.load_history("i-e", 1, 2) == ["1", "2"]
-    assert await owner.store.load_history("i-e", limit=1) == ["0"]
-    assert await owner.store.load_history("i-e", 11, 2) == []
-    assert await owner.store.load_history("absent") == []
+    assert await owner.store.load_history("i", "i-e") == ["0", "1", "2", "3", "10"]
+    assert await owner.store.load_history("i", "i-e", 1) == ["1", "2", "3", "10"]
+    assert await owner.store.load_history("i", "i-e", 1, 2) == ["1", "2"]
+    assert await owner.store.load_history("i", "i-e", limit=1) == ["0"]
+    assert await owner.store.load_history("i", "i-e", 11, 2) == []
+    assert await owner.store.load_history("i", "absent") == []
 
 
 @in_loop

@@ -99,7 +99,7 @@ async def test_a_file_is_taken_over_at_once_when_its_owner_is_killed(sqlite_hub:
     stored = await owner.store.load([f"i{n}" for n in range(owner.lsn + 5)])
     assert len(stored) == owner.lsn
     assert all([row.deliveries for row in each.activities] == [1] for each in stored)
-    assert await owner.store.load_history(f"i{owner.lsn - 1}-e") == ["[]"]
+    assert await owner.store.load_history(f"i{owner.lsn - 1}", f"i{owner.lsn - 1}-e") == ["[]"]
     await owner.commit(instances_updated=[update("i0")])
 
 

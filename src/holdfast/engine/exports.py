@@ -31,7 +31,7 @@ async def read_history(store: Store, instance_id: str, first: int = 0, limit: in
     for _ in range(_READS_MAX):
         if row is None:
             raise InstanceNotFoundError(instance_id)
-        texts = await store.load_history(row.execution_id, first, limit)
+        texts = await store.load_history(row.instance_id, row.execution_id, first, limit)
         again = await store.read_instance(instance_id)
         if again is not None and again.execution_id == row.execution_id:
             return ExportedHistory(

@@ -86,7 +86,7 @@ async def _with_execution(engine: Engine, instance_id: str, use: Callable[[Execu
         execution = resident.execution
         if execution is None or (execution.execution_id, execution.episodes) != seen:
             await node.journal.durable(instance.lsn)
-            history = await engine.store.load_history(instance.execution_id)
+            history = await engine.store.load_history(instance_id, instance.execution_id)
             is_other = node.residents.get(instance_id) is not resident or engine.node is not node
             if is_other or (instance.execution_id, instance.episodes) != seen or instance.is_working:
                 await asyncio.sleep(0)

@@ -122,12 +122,14 @@ class Loader:
         self._wanted.setdefault(instance_id, []).append((arrived, refused, message_id))
         self._schedule()
 
-    def with_history(self, execution_id: str, durable: Awaitable[None], arrived: Callable[[list[str]], None]) -> None:
+    def with_history(
+        self, instance_id: str, execution_id: str, durable: Awaitable[None], arrived: Callable[[list[str]], None]
+    ) -> None:
         """Call back with the episodes of an execution, once all of them are stored."""
 
         async def read() -> None:
             await durable
-            arrived(await self._store.load_history(execution_id))
+            arrived(await self._store.load_history(instance_id, execution_id))
 
         self._start(read)
 

@@ -250,8 +250,10 @@ class Node:
 
     def with_history(self, instance: Instance, arrived: Callable[[list[str]], None]) -> None:
         """Call back with the episodes of the execution that an instance has now, once all of them are stored."""
-        key, durable = instance.execution_id, self.journal.durable(instance.lsn)
-        self.loader.with_history(key, durable, lambda rows: self.guarded(instance.instance_id, lambda: arrived(rows)))
+        id_, durable = instance.instance_id, self.journal.durable(instance.lsn)
+        self.loader.with_history(
+            id_, instance.execution_id, durable, lambda rows: self.guarded(id_, lambda: arrived(rows))
+        )
 
     def _replay_episode(self, resident: Resident, pending: PendingEpisode, history: list[str]) -> None:
         result, resident.execution = self._worker.run_episode(pending.work_item, None, history)

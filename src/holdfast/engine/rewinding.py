@@ -70,7 +70,7 @@ async def rewind(admitting: Callable[[], Node], store: Store, instance_id: str, 
     """Let an instance that has failed go on from just before what made it fail."""
     while True:
         execution_id, revision = await _look(admitting(), instance_id)
-        history = _decode(instance_id, await store.load_history(execution_id))
+        history = _decode(instance_id, await store.load_history(instance_id, execution_id))
         node = admitting()
 
         def go_back(

@@ -193,7 +193,9 @@ class MemoryStore:
         ]
         return [each for each in stored if each.row is not None or each.messages]
 
-    async def load_history(self, execution_id: str, first: int = 0, limit: int | None = None) -> list[str]:
+    async def load_history(
+        self, instance_id: str, execution_id: str, first: int = 0, limit: int | None = None
+    ) -> list[str]:
         episodes = sorted(self._open_data().history.get(execution_id, {}).items())
         return [events for episode, events in episodes if episode >= first][:limit]
 

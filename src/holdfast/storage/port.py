@@ -311,8 +311,10 @@ class Store(Protocol):
         """
         ...
 
-    async def load_history(self, execution_id: str, first: int = 0, limit: int | None = None) -> list[str]:
-        """Return the episodes of an execution as texts, in order: from one on, so many at most, or all."""
+    async def load_history(
+        self, instance_id: str, execution_id: str, first: int = 0, limit: int | None = None
+    ) -> list[str]:
+        """Return the episodes of an instance's execution as texts, in order: from one on, so many at most, or all."""
         ...
 
     async def read_instance(self, instance_id: str) -> InstanceRow | None:

@@ -141,8 +141,12 @@ class SimulatedStore:
     async def load(self, instance_ids: list[str]) -> list[StoredInstance]:
         return await self._call("load", lambda: self._inner.load(instance_ids))
 
-    async def load_history(self, execution_id: str, first: int = 0, limit: int | None = None) -> list[str]:
-        return await self._call("load_history", lambda: self._inner.load_history(execution_id, first, limit))
+    async def load_history(
+        self, instance_id: str, execution_id: str, first: int = 0, limit: int | None = None
+    ) -> list[str]:
+        return await self._call(
+            "load_history", lambda: self._inner.load_history(instance_id, execution_id, first, limit)
+        )
 
     async def read_instance(self, instance_id: str) -> InstanceRow | None:
         return await self._call("read_instance", lambda: self._inner.read_instance(instance_id))

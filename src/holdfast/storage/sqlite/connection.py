@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import sqlite3
-from importlib import resources
 from pathlib import Path
 from typing import Final
 
 from holdfast.errors import StorageError
 from holdfast.storage.sqlite.queries import QUERIES
+from holdfast.storage.statements import migration
 
 APPLICATION_ID: Final = 0x486F6C64
 """`Hold`: marks a file as a task hub."""
 
 SCHEMA_VERSION: Final = 1
+_PACKAGE: Final = "holdfast.storage.sqlite"
 
 _BUSY_SECONDS = 10.0
 """How long to wait for the write lock, which only foreign tools ever hold."""
@@ -46,7 +47,7 @@ def open_writer(path: Path) -> sqlite3.Connection:
         if mode != "wal":
             raise StorageError(f"{str(path)!r}: the file system does not support SQLite's WAL; put it on a local disk.")
         for number in range(version + 1, SCHEMA_VERSION + 1):
-            connection.executescript(f"BEGIN IMMEDIATE;\n{migration(number)}\nCOMMIT;")
+            connection.executescript(f"BEGIN IMMEDIATE;\n{migration(_PACKAGE, number)}\nCOMMIT;")
         # What an earlier connection failed to sync must not stay in the log under the commits to come.
         connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
     except sqlite3.Error as error:
@@ -79,13 +80,6 @@ def open_reader(path: Path) -> sqlite3.Connection:
         connection.close()
         raise
     return connection
-
-
-def migration(number: int) -> str:
-    """Return the script that leads from schema version `number - 1` to `number`."""
-    folder = resources.files("holdfast.storage.sqlite").joinpath("migrations")
-    name = next(entry.name for entry in folder.iterdir() if entry.name.startswith(f"{number:04d}_"))
-    return folder.joinpath(name).read_text("utf-8")
 
 
 def _connect(path: Path, mode: str) -> sqlite3.Connection:

@@ -77,7 +77,9 @@ class SqliteStore:
     async def load(self, instance_ids: list[str]) -> list[StoredInstance]:
         return await self._on_reader(lambda connection: load_stored(connection, instance_ids))
 
-    async def load_history(self, execution_id: str, first: int = 0, limit: int | None = None) -> list[str]:
+    async def load_history(
+        self, instance_id: str, execution_id: str, first: int = 0, limit: int | None = None
+    ) -> list[str]:
         bound = _NO_LIMIT if limit is None else limit
         return [row[0] for row in await self._select("load_history", execution_id, first, bound)]
 
