@@ -306,7 +306,8 @@ def test_purge_asks_where_somebody_can_answer(
         (["purge", "a", "--all"], 2, "exclude"),
         (["purge", "--status", "running", "--yes"], 2, "has ended"),
         (["parked", "retry"], 2, "--all"),
-        (["parked", "discard", "@counter@a"], 2, "entities purge"),
+        (["parked", "discard", "@counter@a"], 4, "no instance '@counter@a'"),
+        (["parked", "show", "@counter"], 2, "@name@key"),
         (["signal", "counter@a", "add", "1", "--after", "1h", "--at", "2999-01-01"], 2, "exclude"),
     ],
 )

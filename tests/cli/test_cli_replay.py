@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 import importlib
 import json
-import stat
 import sqlite3
+import stat
 import sys
 from collections.abc import Iterator
 from contextlib import closing

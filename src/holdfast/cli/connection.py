@@ -24,8 +24,8 @@ Url = Annotated[
     str,
     typer.Option(
         "--url",
-        help="Where the host is. If it is not given: HOLDFAST_URL, or `url` in holdfast.toml; else where `holdfast run` "
-        "would listen, http://127.0.0.1:7071 if nothing is configured.",
+        help="Where the host is. If it is not given: HOLDFAST_URL, or `url` in holdfast.toml; else where "
+        "`holdfast run` would listen, http://127.0.0.1:7071 if nothing is configured.",
         rich_help_panel="Connection",
         show_default=False,
     ),

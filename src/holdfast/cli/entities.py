@@ -133,7 +133,7 @@ def get_entity(entity: Entity, as_json: AsJson = False, url: Url = DEFAULT_URL, 
     if as_json:
         print_json(entity_view(found))
     else:
-        print_fields(_fields(found))
+        print_fields(entity_fields(found))
 
 
 @entity_commands.command("unlock")
@@ -199,7 +199,8 @@ def _row(found: EntityState) -> tuple[str, ...]:
     )
 
 
-def _fields(found: EntityState) -> list[tuple[str, str]]:
+def entity_fields(found: EntityState) -> list[tuple[str, str]]:
+    """Return what `get` shows of an entity, name by name."""
     return [
         ("Entity", found.instance_id),
         ("State", found.state or ("" if found.has_state else "none")),

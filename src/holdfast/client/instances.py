@@ -107,7 +107,8 @@ class Instances:
     async def purge(self, instance_id: str) -> None:
         """Remove all that is stored of an orchestration that has ended: its id is free, its result is forgotten.
 
-        An entity goes with its state, its keys and its scheduled signals. Sub-orchestrations stay.
+        An entity goes with its state, its keys and its scheduled signals. Sub-orchestrations stay. An instance whose
+        record is damaged, which nobody can run, is removed whatever it was doing; its parent is not told.
 
         Raises:
             InstanceNotFoundError: if there is no such instance.

@@ -119,7 +119,7 @@ class TaskHub(Protocol):
         ...
 
     async def purge(self, instance_id: str) -> None:
-        """Remove all that is stored of an orchestration that has ended, or of an entity.
+        """Remove all that is stored of an orchestration that has ended, of an entity, or of what cannot be read.
 
         Raises:
             InstanceNotFoundError, InstanceNotEndedError, OverloadedError.

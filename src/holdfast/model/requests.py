@@ -103,6 +103,8 @@ class EntityFilter(msgspec.Struct, frozen=True, kw_only=True):
     with_state: bool = True
     with_empty: bool = False
     """Also those that have neither a state nor a lock."""
+    only_parked: bool = False
+    """Those that wait for an operator, whatever they hold."""
 
 
 def check_tags(tags: object, tags_max: int) -> dict[str, str]:
