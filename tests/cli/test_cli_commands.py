@@ -83,7 +83,11 @@ def test_events_suspend_resume_and_the_ends(cli: Cli, tmp_path: Path) -> None:  
     cli.ok("suspend", "a", "--reason", "lunch")
     cli.until(lambda: cli.json("status", "a")["runtime_status"] == "Suspended")
     assert cli("suspend", "a").exit_code == 5
+    assert ["Reason", '"lunch"'] in [line.split() for line in cli.ok("status", "a").splitlines()]
+    assert cli.json("status", "a")["output"] == "lunch"
     cli.ok("resume", "a")
+    cli.until(lambda: cli.json("status", "a")["runtime_status"] == "Running")
+    assert cli.json("status", "a")["output"] is None
     (tmp_path / "data.json").write_text('{"from": "a file"}')
     cli.ok("raise", "a", "Go", "@data.json")
     assert json.loads(cli.ok("wait", "a")) == {"from": "a file"}

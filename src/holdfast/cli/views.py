@@ -11,10 +11,13 @@ from holdfast.cli.values import instant_text
 from holdfast.client.status import InstanceStatus
 from holdfast.model.failure import FailureDetails
 from holdfast.model.history import HistoryEvent
-from holdfast.model.status import EntityState, LockState
+from holdfast.model.status import EntityState, LockState, OrchestrationStatus
 
 PAYLOADS = ("input", "result", "output", "reason")
 """Fields of events that are JSON in a text."""
+
+_WITH_REASON = frozenset({OrchestrationStatus.SUSPENDED, OrchestrationStatus.TERMINATED, OrchestrationStatus.CANCELED})
+"""Statuses in which the output is why somebody asked for it."""
 
 LIST_TITLES = ("INSTANCE", "NAME", "STATUS", "CREATED", "UPDATED")
 
@@ -125,7 +128,7 @@ def fields_of(status: InstanceStatus) -> list[tuple[str, str]]:
         ("Tags", ", ".join(f"{name}={value}" for name, value in sorted(state.tags.items()))),
         ("Input", state.input or ""),
         ("Custom status", state.custom_status or ""),
-        ("Output", state.output or ""),
+        ("Reason" if state.runtime_status in _WITH_REASON else "Output", state.output or ""),
         ("Failure", failure_text(state.failure)),
     ]
 
