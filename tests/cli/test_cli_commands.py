@@ -224,6 +224,24 @@ def test_an_entity_is_exported_with_its_state(cli: Cli, tmp_path: Path) -> None:
     assert cli("entities", "get", "counter@a").exit_code == 4
 
 
+def test_what_starts_anew_just_before_it_is_purged_stays(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:  # noqa: F811
+    for name in ("a", "b"):
+        cli.ok("start", "flow", "1", "--id", name, "--wait")
+    purge_it = Client.purge
+
+    async def start_then_purge(client: Client, instance_id: str, **options: Any) -> None:
+        if instance_id == "a":
+            await (await client.start_new("flow", 2, instance_id="a")).wait_for_completion()
+        await purge_it(client, instance_id, **options)
+
+    monkeypatch.setattr(Client, "purge", start_then_purge)
+    named = cli("purge", "a", "--export", "a.jsonl")
+    assert (named.exit_code, "has changed" in named.stderr) == (5, True), named.output
+    assert cli.json("purge", "--name", "flow", "--yes", "--export", "both.jsonl") == {"purged": 1}
+    assert cli.json("status", "a")["output"] == 4
+    assert cli("status", "b").exit_code == 4
+
+
 @pytest.mark.parametrize("named", ["a", "@counter@a"])
 def test_what_changes_after_it_was_exported_stays(
     cli: Cli,  # noqa: F811

@@ -17,7 +17,15 @@ from holdfast.model.history import EventRaised, UpdateRequested
 from holdfast.model.ids import EntityId, is_entity, validate_instance_id
 from holdfast.model.limits import Limits
 from holdfast.model.refs import validate_name
-from holdfast.model.requests import EntityFilter, InstanceFilter, OperationRequest, check_instant, check_key, check_tags
+from holdfast.model.requests import (
+    EntityFilter,
+    InstanceFilter,
+    OperationRequest,
+    check_if_execution,
+    check_instant,
+    check_key,
+    check_tags,
+)
 
 
 class Arguments(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown_fields=True):
@@ -217,8 +225,10 @@ class CountInstances(OfInstances, frozen=True, kw_only=True):
 
 class Purge(Arguments, frozen=True, kw_only=True):
     instance_id: str
+    if_execution: str | None = None
 
     def checked(self) -> Purge:
+        check_if_execution(self.instance_id, self.if_execution)
         if is_entity(self.instance_id):
             EntityId.parse(self.instance_id)
         else:

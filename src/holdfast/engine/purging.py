@@ -57,10 +57,10 @@ def conditions(wanted: InstanceFilter) -> InstanceConditions:
     )
 
 
-async def purge(admitting: Callable[[], Node], store: Store, instance_id: str) -> None:
+async def purge(admitting: Callable[[], Node], store: Store, instance_id: str, if_execution: str | None = None) -> None:
     """Remove all that is stored of an orchestration that has ended, of an entity, or of what nobody can run."""
     if not is_entity(instance_id):
-        await _purge_orchestration(admitting, store, validate_instance_id(instance_id))
+        await _purge_orchestration(admitting, store, validate_instance_id(instance_id), if_execution)
         return
     try:
         await _purge_entity(admitting(), instance_id)
@@ -69,12 +69,16 @@ async def purge(admitting: Callable[[], Node], store: Store, instance_id: str) -
             raise
 
 
-async def _purge_orchestration(admitting: Callable[[], Node], store: Store, instance_id: str) -> None:
+async def _purge_orchestration(
+    admitting: Callable[[], Node], store: Store, instance_id: str, if_execution: str | None
+) -> None:
     node = admitting()
     with node.residents.noting() as noted, node.loader.reading() as seen_lsn:
         row = await store.read_instance(instance_id)
         if row is None:
             raise InstanceNotFoundError(instance_id)
+        if if_execution not in (None, row.execution_id):
+            raise InstanceNotFoundError(instance_id, if_execution)
         if row.status not in _ENDED:
             if await purge_damaged(admitting, store, instance_id):
                 return

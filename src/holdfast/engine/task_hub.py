@@ -182,8 +182,8 @@ class LocalTaskHub:
         found[S.SUSPENDED] = found.get(S.SUSPENDED, 0) + odd  # as which what is damaged is shown
         return {status: found[status] for status in S if found.get(status)}
 
-    async def purge(self, instance_id: str) -> None:
-        await purge(self._admitting_node, self._engine.store, instance_id)
+    async def purge(self, instance_id: str, if_execution: str | None = None) -> None:
+        await purge(self._admitting_node, self._engine.store, instance_id, if_execution)
 
     async def purge_instances(self, wanted: InstanceFilter, after: str, limit: int) -> InstancesPurged:
         return await purge_instances(self._admitting_node, self._engine.store, conditions(wanted), after, limit)
