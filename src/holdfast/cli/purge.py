@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Generator
 from contextlib import contextmanager
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Annotated, BinaryIO, Final
@@ -17,19 +18,7 @@ from holdfast.cli.connection import DEFAULT_URL, AsJson, Key, Url, with_client
 from holdfast.cli.errors import CONFLICT, NOT_FOUND, CommandError
 from holdfast.cli.files import create, make_durable
 from holdfast.cli.output import Bar, print_json
-from holdfast.cli.selection import (
-    CreatedFrom,
-    CreatedUntil,
-    CustomStatus,
-    IdPrefix,
-    Name,
-    Parent,
-    Statuses,
-    Tags,
-    UpdatedFrom,
-    UpdatedUntil,
-    query_of,
-)
+from holdfast.cli.selection import Selection, selecting
 from holdfast.cli.values import parse_duration
 from holdfast.cli.views import EntityView, InstanceView, entity_view, event_view, view_of
 from holdfast.client.client import Client
@@ -55,23 +44,15 @@ class ExportedEntity(msgspec.Struct, frozen=True):
     entity: EntityView
 
 
+@selecting(without=("parked",))
 def purge(
+    chosen: Selection,
     instance_ids: Annotated[
         list[str] | None, typer.Argument(metavar="INSTANCE_ID", help="These; or filters instead.")
     ] = None,
     older_than: Annotated[
         timedelta | None, typer.Option(parser=parse_duration, metavar="DURATION", help="That ended so long ago, as 7d.")
     ] = None,
-    name: Name = None,
-    statuses: Statuses = None,
-    id_prefix: IdPrefix = "",
-    created_from: CreatedFrom = None,
-    created_until: CreatedUntil = None,
-    updated_from: UpdatedFrom = None,
-    updated_until: UpdatedUntil = None,
-    parent: Parent = None,
-    tags: Tags = None,
-    custom_status: CustomStatus = None,
     everything: Annotated[bool, typer.Option("--all", help="All that has ended, without a filter.")] = False,
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
     export: Annotated[
@@ -87,21 +68,10 @@ def purge(
     """
     if older_than is not None:
         ended = datetime.now(UTC) - older_than
-        updated_until = ended if updated_until is None else min(ended, updated_until)
-    query = query_of(
-        name=name,
-        statuses=statuses,
-        id_prefix=id_prefix,
-        created_from=created_from,
-        created_until=created_until,
-        updated_from=updated_from,
-        updated_until=updated_until,
-        parent=parent,
-        tags=tags,
-        custom_status=custom_status,
-    )
-    _check(instance_ids, query, everything)
-    if open_ones := [each.value for each in statuses or () if not each.is_terminal]:
+        chosen = replace(chosen, updated_until=min(ended, chosen.updated_until or ended))
+    query = chosen.query()
+    _check(instance_ids, everything, has_filter=not chosen.is_empty)
+    if open_ones := [each.value for each in chosen.statuses or () if not each.is_terminal]:
         raise typer.BadParameter(f"Only what has ended is purged ({_ENDED}), not what is {', '.join(open_ones)}.")
 
     attempts = with_client(
@@ -138,8 +108,7 @@ async def _purge(
     return attempts
 
 
-def _check(instance_ids: list[str] | None, query: InstanceQuery, everything: bool) -> None:
-    has_filter = query != query_of()
+def _check(instance_ids: list[str] | None, everything: bool, *, has_filter: bool) -> None:
     if sum((bool(instance_ids), has_filter, everything)) == 1:
         return
     if not (instance_ids or has_filter or everything):
