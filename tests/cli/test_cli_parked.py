@@ -113,7 +113,14 @@ def test_an_entity_is_parked_like_an_orchestration(cli: Cli, parked: list[str], 
     assert [each["entity_id"] for each in cli.lines("entities", "list")] == ["@counter@well"]
 
 
-DAMAGES = ("tags = '{\"a\":'", "parent = 'x'", "status = 'Odd'", "lock = '{'", "failure = '[1,'")
+DAMAGES = (
+    "tags = '{\"a\":'",
+    "parent = 'x'",
+    "status = 'Odd'",
+    "lock = '{'",
+    "failure = '[1,'",
+    "events_awaited = '['",
+)
 
 
 @pytest.mark.parametrize("damage", DAMAGES)
@@ -180,7 +187,7 @@ def test_explain_asks_a_host_or_reads_a_store(cli: Cli) -> None:  # noqa: F811
         assert [each["kind"] for each in sleeping["waits_for"]] == ["timer"]
         assert ("cancelled" in sleeping["waits_for"][0]["detail"]) == (not store)
         assert [each["instance_id"] for each in cli.json("explain", "parent", *store)["waits_for"]] == ["child"]
-        assert "holdfast raise child EVENT" in cli.ok("explain", "child", *store)
+        assert "holdfast raise child Go" in cli.ok("explain", "child", *store)
         assert cli.json("explain", "@counter@a", *store)["status"] == "Locked"
         assert "critical section" in json.dumps(cli.json("explain", holder, *store)["notes"])
         assert cli.json("explain", "planned", *store)["status"] == "Pending"

@@ -132,11 +132,17 @@ def test_what_was_asked_for_is_waited_for(events: tuple[HistoryEvent, ...], expe
         (TimerCreated(timestamp=T0, event_id=8, fire_at=T0),),
     ],
 )
-def test_what_was_answered_is_not_so_it_must_be_an_event(events: tuple[HistoryEvent, ...]) -> None:
-    found = explained(*events, EventRaised(timestamp=T0, name="Ping"))
-    assert [each.kind for each in found.waits_for] == ["external event"]
+def test_what_was_answered_is_not_waited_for(events: tuple[HistoryEvent, ...]) -> None:
+    assert explained(*events).waits_for == ()
+    assert "nothing that it asked for is open" in explained(*events).summary
+
+
+def test_events_are_told_by_name() -> None:
+    waiting = state(events_awaited=("Approve", "Reject"))
+    found = explain(waiting, (STARTED, EventRaised(timestamp=T0, name="Ping")), Surroundings(now=NOW))
+    assert waits(found) == [("external event", "Approve"), ("external event", "Reject")]
     assert "Ping" in found.waits_for[0].detail
-    assert found.advice == ("holdfast raise a EVENT [DATA]",)
+    assert found.advice == ("holdfast raise a Approve [DATA]", "holdfast raise a Reject [DATA]")
 
 
 def test_activities_tell_their_attempts_where_the_store_is_read() -> None:
@@ -158,7 +164,7 @@ def test_timers_are_certain_where_the_store_is_read() -> None:
     is_set = explained(TIMER, stored=Stored(activities={}, timers={2: TIMER.fire_at}, messages=0))
     assert "cancelled" not in is_set.waits_for[0].detail
     cancelled = explained(TIMER, stored=Stored(activities={}, timers={}, messages=0, run_until=NOW))
-    assert [each.kind for each in cancelled.waits_for] == ["external event"]
+    assert cancelled.waits_for == ()
     assert "run_timeout" in cancelled.notes[0]
 
 

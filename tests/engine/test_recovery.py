@@ -7,7 +7,7 @@ import gc
 import sqlite3
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from datetime import timedelta
 from pathlib import Path
@@ -19,6 +19,7 @@ from test_orchestrations import MakeStore, on, result
 
 from holdfast import (
     App,
+    Client,
     HostConfig,
     HostStoppedError,
     InstanceParkedError,
@@ -315,6 +316,37 @@ def test_taken_over_means_stop() -> None:
                 await run.engine.wait_stopped()
             with pytest.raises(HostStoppedError):
                 await run.client.raise_event("i", "e", 1)
+            await other.close()
+
+    asyncio.run(scenario())
+
+
+REFUSED_ELSEWHERE: dict[str, Callable[[Client], Awaitable[object]]] = {
+    "a start of what runs": lambda client: client.start_new("events", 1, instance_id="i"),
+    "a start that is known": lambda client: client.start_new("events", 1, instance_id="i", request_key="once"),
+    "a query": lambda client: client.query("i", "none"),
+    "an event for what has ended": lambda client: client.raise_event("ended", "e", 1),
+    "a query of what has ended": lambda client: client.query("ended", "none"),
+}
+
+
+@pytest.mark.parametrize("what", REFUSED_ELSEWHERE)
+def test_what_memory_tells_is_told_only_by_the_owner(what: str) -> None:
+    """A host that was paused answered from its memory that something runs, which its successor had purged."""
+
+    async def scenario() -> None:
+        data = MemoryData()
+        async with running(make_app(World()), MemoryStore(data)) as run:
+            await run.client.start_new("events", 1, instance_id="i", request_key="once")
+            await (await run.client.start_new("events", 0, instance_id="ended")).wait_for_completion(timeout=SOON)
+            assert all(each in run.engine.node.residents for each in ("i", "ended"))
+            data.owner = None
+            other = MemoryStore(data)
+            await other.acquire(0)
+            with pytest.raises(OwnershipLostError):
+                await REFUSED_ELSEWHERE[what](run.client)
+            with pytest.raises((OwnershipLostError, StoreInUseError)):
+                await run.engine.wait_stopped()
             await other.close()
 
     asyncio.run(scenario())

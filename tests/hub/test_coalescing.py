@@ -235,7 +235,10 @@ class Walk:
         if instance.is_terminal and instance.is_working:
             self.go_back(instance)
             return
-        match self.hub.step(instance, NOW) or self.hub.next_work(instance, NOW):
+        transition = self.hub.step(instance, NOW)
+        if transition is None and not self.hub.has_work(instance):
+            return
+        match transition or self.hub.next_work(instance, NOW):
             case Transition() as transition:
                 self.keep(transition)
             case PendingEpisode() as pending:

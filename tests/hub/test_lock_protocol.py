@@ -126,9 +126,8 @@ class World:
             case None:
                 transition = self.hub.step(instance, NOW)
                 self.keep(transition)
-                work = None if transition is not None else self.hub.next_work(instance, NOW)
-                if work is not None:
-                    self.working[name] = work
+                if transition is None and self.hub.has_work(instance):
+                    self.working[name] = self.hub.next_work(instance, NOW)
 
     def post(self, target: str, event: Any) -> None:
         self.keep(self.hub.post(self.instances.get(target), target, event, NOW), sender="client")

@@ -198,7 +198,7 @@ def test_a_failed_activity_is_asked_for_again() -> None:
     assert (instance.episodes, instance.history_events) == (3, 8)
     assert instance.status is OrchestrationStatus.RUNNING
     assert (instance.execution_id, instance.failure, instance.output) == (NEW, None, None)
-    assert transition.executions_removed == (("old", 3),)
+    assert transition.executions_removed == (("i", "old", 3),)
     assert transition.is_new_execution
     assert (transition.revision_before, instance.revision) == (3, 4)
     assert transition.sent == []

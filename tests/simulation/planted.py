@@ -47,7 +47,7 @@ BUGS: tuple[PlantedBug, ...] = (
     ),
     bug(
         "a start is answered before it is durable",
-        ("engine.changes:change_instance", "await node.journal.durable(lsn)", "pass"),
+        ("engine.changes:change_instance", "await confirm(node, lsn)", "pass"),
     ),
     bug(
         "a signal is answered before it is durable",
@@ -277,12 +277,12 @@ BUGS: tuple[PlantedBug, ...] = (
     ),
     bug(
         "a terminated instance goes on",
-        ("hub.episodes:next_episode", "or instance.is_terminal", ""),
+        ("hub.episodes:has_episode", "or instance.is_terminal", ""),
         ("hub.hub:Hub.deliver", "if instance is None or instance.is_terminal:", "if instance is None:"),
     ),
     bug(
         "a suspended instance goes on",
-        ("hub.episodes:next_episode", "or instance.status is OrchestrationStatus.SUSPENDED", ""),
+        ("hub.episodes:has_episode", "or instance.status is OrchestrationStatus.SUSPENDED", ""),
     ),
     bug(
         "the status is not stored with the end",
@@ -349,7 +349,7 @@ BUGS: tuple[PlantedBug, ...] = (
     ),
     bug(
         "SQLite keeps a message that is consumed",
-        ("storage.sqlite.writes:apply", "[(message_id,) for message_id in writes.messages_removed]", "[]"),
+        ("storage.sqlite.writes:apply", '"remove_message", writes.messages_removed', '"remove_message", []'),
     ),
 )
 """Grouped by what they break. Names are what the table of detection shows."""

@@ -66,7 +66,8 @@ CREATE TABLE instance (
     version TEXT,
     tags TEXT,
     request_key TEXT,
-    events_buffered INTEGER NOT NULL
+    events_buffered INTEGER NOT NULL,
+    events_awaited TEXT
 ) STRICT;
 CREATE INDEX instance_by_end ON instance (updated_at, instance_id)
 WHERE status IN ('Completed', 'Failed', 'Terminated', 'Canceled');

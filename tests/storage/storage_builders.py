@@ -89,8 +89,13 @@ async def own(hub: Hub, **options: Any) -> Owner:
 
 
 def group(lsn_before: int, lsn: int, **lists: list[Any]) -> WriteSet:
+    """Make a group; what it removes is given without the partition, which is 0."""
     fields = [field for field in WriteSet.__struct_fields__ if not field.startswith("lsn")]
-    return WriteSet(lsn_before=lsn_before, lsn=lsn, **{field: lists.get(field, []) for field in fields})
+    given = {field: lists.get(field, []) for field in fields}
+    for field in fields:
+        if field.endswith("_removed"):
+            given[field] = [(0, *key) if isinstance(key, tuple) else (0, key) for key in given[field]]
+    return WriteSet(lsn_before=lsn_before, lsn=lsn, **given)
 
 
 def instance(instance_id: str = "i", revision: int = 1, **fields: Any) -> InstanceRow:

@@ -272,6 +272,7 @@ async def test_every_field_of_a_row_is_kept(hub: Hub) -> None:
         deliveries=2,
         request_key="k é",
         events_buffered=4,
+        events_awaited="e é",
         created_at=-5,
         updated_at=2**62,
         **{name: f'"{name} é"' for name in texts},
@@ -287,7 +288,7 @@ async def test_an_update_gives_the_new_image(hub: Hub) -> None:
     owner = await stocked(hub)
     image = update(
         status="Completed", output="1", custom_status="2", failure="3", parked="4", state="5", lock="6", updated_at=9,
-        episodes=2, history_events=3, deliveries=1, events_buffered=5,
+        episodes=2, history_events=3, deliveries=1, events_buffered=5, events_awaited="8",
     )  # fmt: skip
     await owner.commit(
         instances_updated=[image], activities_updated=[activity(0, attempt=2, deliveries=1, visible_at=9, progress="7")]

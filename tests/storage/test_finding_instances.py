@@ -34,6 +34,7 @@ rows = st.lists(
         parked=texts,
         failure=records,
         lock=records,
+        events_awaited=records,
         revision=st.integers(1, 3),
         episodes=st.integers(0, 3),
     ),

@@ -163,10 +163,7 @@ def explain(state: OrchestrationState, history: Sequence[HistoryEvent], around: 
     if state.runtime_status.is_terminal:
         return _explain_ended(state)
     found = open_of(history)
-    waits = tuple(_waits(found, around))
-    is_begun = bool(history)
-    if is_begun and not waits:
-        waits = (_event_wait(history),)
+    waits = (*_waits(found, around), *_event_waits(state, history))
     return Explanation(
         instance_id=state.instance_id,
         status="Parked" if state.parked else state.runtime_status.value,
@@ -213,6 +210,8 @@ def _summary(
 def _counted(waits: Sequence[Wait]) -> str:
     if len(waits) == 1:
         return f"it waits for {waits[0].kind} {waits[0].what}"
+    if not waits:
+        return "nothing that it asked for is open; it is about to run, or its code waits for an update"
     return f"it waits for any or all of {len(waits)} things"
 
 
@@ -305,16 +304,11 @@ def _entity_detail(entity_id: str, around: Surroundings, own_id: str | None) -> 
     return ", ".join(parts)
 
 
-def _event_wait(history: Sequence[HistoryEvent]) -> Wait:
+def _event_waits(state: OrchestrationState, history: Sequence[HistoryEvent]) -> Iterator[Wait]:
     raised = list(dict.fromkeys(event.name for event in history if isinstance(event, EventRaised)))
-    seen = f"; it has received {', '.join(raised)}" if raised else ""
-    since = history[-1].timestamp
-    return Wait(
-        kind=_EVENT,
-        what="(its code knows the name)",
-        since=since,
-        detail=f"nothing else is open, and the history does not tell the names that are waited for{seen}",
-    )
+    received = f"it has received {', '.join(raised)}" if raised else ""
+    for name in state.events_awaited:
+        yield Wait(kind=_EVENT, what=name, since=history[-1].timestamp if history else None, detail=received)
 
 
 def _notes(found: Open, history: Sequence[HistoryEvent], around: Surroundings) -> Iterator[str]:
@@ -329,8 +323,6 @@ def _notes(found: Open, history: Sequence[HistoryEvent], around: Surroundings) -
         yield f"{around.stored.messages} messages wait for it."
     if around.stored is not None and around.stored.run_until is not None:
         yield f"Its run_timeout ends it at {instant_text(around.stored.run_until)}."
-    if found.timers and around.stored is None:
-        yield "It may wait for external events besides; the history does not record that."
 
 
 def _advice(state: OrchestrationState, waits: Sequence[Wait], around: Surroundings) -> Iterator[str]:
@@ -348,7 +340,7 @@ def _advice(state: OrchestrationState, waits: Sequence[Wait], around: Surroundin
 
 def _advice_on(wait: Wait, instance_id: str, around: Surroundings) -> Iterator[str]:
     if wait.kind == _EVENT:
-        yield f"holdfast raise {instance_id} EVENT [DATA]"
+        yield f"holdfast raise {instance_id} {wait.what} [DATA]"
     if wait.instance_id is None:
         return
     entity = around.entities.get(wait.instance_id)

@@ -37,6 +37,7 @@ class InstanceView(msgspec.Struct, frozen=True, kw_only=True):
     input: msgspec.Raw | None
     output: msgspec.Raw | None
     custom_status: msgspec.Raw | None
+    events_awaited: tuple[str, ...]
     failure: FailureDetails | None
     parked: FailureDetails | None
 
@@ -73,6 +74,7 @@ def view_of(status: InstanceStatus) -> InstanceView:
         input=raw(state.input),
         output=raw(state.output),
         custom_status=raw(state.custom_status),
+        events_awaited=state.events_awaited,
         failure=state.failure,
         parked=state.parked,
     )
@@ -128,6 +130,7 @@ def fields_of(status: InstanceStatus) -> list[tuple[str, str]]:
         ("Tags", ", ".join(f"{name}={value}" for name, value in sorted(state.tags.items()))),
         ("Input", state.input or ""),
         ("Custom status", state.custom_status or ""),
+        ("Waits for events", ", ".join(state.events_awaited)),
         ("Reason" if state.runtime_status in _WITH_REASON else "Output", state.output or ""),
         ("Failure", failure_text(state.failure)),
     ]

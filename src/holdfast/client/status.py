@@ -43,6 +43,11 @@ class InstanceStatus:
         return self.state.tags
 
     @property
+    def events_awaited(self) -> tuple[str, ...]:
+        """The names of the external events that its code waits for, the first 32."""
+        return self.state.events_awaited
+
+    @property
     def name(self) -> str:
         return self.state.name
 

@@ -47,6 +47,7 @@ _EPISODE = msgspec.json.Decoder(_Episode)
 _MESSAGE = msgspec.json.Decoder(_Message)
 _VERSIONED = msgspec.json.Decoder(_Versioned)
 _TAGS = msgspec.json.Decoder(dict[str, str])
+_NAMES = msgspec.json.Decoder(tuple[str, ...])
 _OBJECT = msgspec.json.Decoder(dict[str, Any])
 
 
@@ -132,7 +133,30 @@ def decode_tags(text: str | None) -> dict[str, str]:
         raise _corrupt("tags record", text, str(error)) from error
 
 
-def _encode(record: msgspec.Struct | dict[str, str]) -> str:
+def encode_names(names: tuple[str, ...]) -> str | None:
+    """Return names as a JSON list, or None if there are none.
+
+    Raises:
+        PayloadError: for text that cannot be stored, that is, with a lone surrogate.
+    """
+    return _encode(names) if names else None
+
+
+def decode_names(text: str | None) -> tuple[str, ...]:
+    """Return the names that `encode_names` wrote.
+
+    Raises:
+        CorruptRecordError: saying what was found instead.
+    """
+    if text is None:
+        return ()
+    try:
+        return _NAMES.decode(text)
+    except (msgspec.MsgspecError, ValueError) as error:
+        raise _corrupt("names record", text, str(error)) from error
+
+
+def _encode(record: msgspec.Struct | dict[str, str] | tuple[str, ...]) -> str:
     try:
         return _ENCODER.encode(record).decode()
     except UnicodeEncodeError as error:

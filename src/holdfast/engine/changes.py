@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from holdfast.engine.residents import Resident
-from holdfast.errors import CommitFailedError, HoldfastError
+from holdfast.errors import CommitFailedError, HoldfastError, OwnershipLostError
 
 if TYPE_CHECKING:
     from holdfast.engine.node import Node
@@ -32,7 +32,7 @@ async def change_instance(
             changed.set_result((change(resident), None))
         except HoldfastError as error:
             # A refusal tells of the instance as it is in memory: it must be true in the store before it is told.
-            changed.set_result((resident.instance.lsn if resident else 0, error))
+            changed.set_result((resident.instance.lsn if resident else node.loader.gone_at(instance_id), error))
         except Exception as error:
             changed.set_exception(CommitFailedError(f"An internal error; nothing was stored: {error!r}"))
             raise
@@ -46,6 +46,24 @@ async def change_instance(
     if node.is_abandoned:  # it does nothing any more, and would never call back
         refused(CommitFailedError("The host had to start again; nothing of this request was stored."))
     lsn, refusal = await changed
-    await node.journal.durable(lsn)
+    await confirm(node, lsn)
     if refusal is not None:
         raise refusal
+
+
+async def confirm(node: Node, lsn: int) -> None:
+    """Wait until what memory tells holds in the store as well: until a transition is durable, or by asking.
+
+    A host that was paused may have had a successor meanwhile, and knows of nothing that this one did.
+
+    Raises:
+        OwnershipLostError: if it had.
+    """
+    if lsn > node.journal.durable_lsn:
+        await node.journal.durable(lsn)
+        return
+    try:
+        await node.store.renew(node.fence)
+    except OwnershipLostError as error:
+        node.fail(error)
+        raise

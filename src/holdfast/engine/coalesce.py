@@ -31,17 +31,17 @@ W = TypeVar("W", bound=_Keyed)
 
 
 class _Rows(Generic[K, V]):
-    """The rows of one kind that a group makes, and those from before it that it removes."""
+    """The rows of one kind that a group makes, and those from before it that it removes, with their partitions."""
 
     def __init__(self) -> None:
         self.made: dict[K, V] = {}
-        self.removed: list[K] = []
+        self.removed: list[tuple[int, K]] = []
 
-    def remove(self, keys: Sequence[K]) -> None:
+    def remove(self, partition: int, keys: Sequence[K]) -> None:
         """Remove rows from the group where they are still in it, else from the store."""
         for key in keys:
             if self.made.pop(key, None) is None:
-                self.removed.append(key)
+                self.removed.append((partition, key))
 
     def inserted(self) -> list[V]:
         return list(self.made.values())
@@ -52,17 +52,17 @@ class _Histories:
 
     def __init__(self) -> None:
         self.made: dict[tuple[str, int], HistoryRow] = {}
-        self.removed: list[tuple[str, int]] = []
+        self.removed: list[tuple[int, str, int]] = []
 
     def add(self, each: EncodedTransition) -> None:
-        for execution_id, episodes in each.executions_removed:
-            self._remove(execution_id, episodes)
+        for partition, execution_id, episodes in each.executions_removed:
+            self._remove(partition, execution_id, episodes)
         for copied in each.history_copied:
             self.made[copied.execution_id, copied.episode] = copied
         if each.history is not None:
             self.made[each.history.execution_id, each.history.episode] = each.history
 
-    def _remove(self, execution_id: str, episodes: int) -> None:
+    def _remove(self, partition: int, execution_id: str, episodes: int) -> None:
         """Remove a replaced execution: the episodes of this very group from the group, the others from the store."""
         stored = episodes
         for episode in range(episodes - 1, -1, -1):
@@ -70,7 +70,7 @@ class _Histories:
                 break
             stored -= 1
         if stored:
-            self.removed.append((execution_id, stored))
+            self.removed.append((partition, execution_id, stored))
 
 
 class _Instances:
@@ -79,11 +79,11 @@ class _Instances:
     def __init__(self) -> None:
         self.updates: dict[str, InstanceUpdate] = {}
         self.inserted: set[str] = set()
-        self.removed: list[tuple[str, int]] = []
+        self.removed: list[tuple[int, str, int]] = []
 
     def add(self, each: EncodedTransition) -> None:
-        for instance_id, revision in each.instances_removed:
-            self._remove(instance_id, revision)
+        for partition, instance_id, revision in each.instances_removed:
+            self._remove(partition, instance_id, revision)
         row = each.instance
         if row is None:
             return
@@ -96,13 +96,13 @@ class _Instances:
             changed = known.new_execution or each.is_new_execution
             self.updates[row.instance_id] = InstanceUpdate(row, known.revision_before, changed)
 
-    def _remove(self, instance_id: str, revision: int) -> None:
+    def _remove(self, partition: int, instance_id: str, revision: int) -> None:
         """Remove a row: from the group if that has made it, else from the store."""
         known = self.updates.pop(instance_id, None)
         if instance_id in self.inserted:
             self.inserted.discard(instance_id)
             return
-        self.removed.append((instance_id, revision if known is None else known.revision_before))
+        self.removed.append((partition, instance_id, revision if known is None else known.revision_before))
 
 
 def coalesce(lsn_before: int, transitions: Sequence[EncodedTransition]) -> WriteSet:
@@ -126,11 +126,11 @@ def coalesce(lsn_before: int, transitions: Sequence[EncodedTransition]) -> Write
             updated.pop(key, None)
         _add(timers, each.timers_created)
         _add(children, each.children_created)
-        messages.remove(each.consumed)
-        activities.remove(each.activities_removed)
-        timers.remove(each.timers_removed)
-        children.remove(each.children_removed)
-        operation_keys.remove(each.operation_keys_removed)
+        messages.remove(each.partition, each.consumed)
+        activities.remove(each.partition, each.activities_removed)
+        timers.remove(each.partition, each.timers_removed)
+        children.remove(each.partition, each.children_removed)
+        operation_keys.remove(each.partition, each.operation_keys_removed)
         for key in each.operation_keys_added:
             operation_keys.made[key.key] = key
     return WriteSet(
@@ -148,14 +148,14 @@ def coalesce(lsn_before: int, transitions: Sequence[EncodedTransition]) -> Write
         messages_removed=messages.removed,
         activities_inserted=activities.inserted(),
         activities_updated=list(updated.values()),
-        activities_removed=activities.removed,
+        activities_removed=[(partition, *key) for partition, key in activities.removed],
         timers_inserted=timers.inserted(),
-        timers_removed=timers.removed,
+        timers_removed=[(partition, *key) for partition, key in timers.removed],
         children_inserted=children.inserted(),
-        children_removed=children.removed,
+        children_removed=[(partition, *key) for partition, key in children.removed],
         instances_removed=instances.removed,
         operation_keys_inserted=operation_keys.inserted(),
-        operation_keys_removed=operation_keys.removed,
+        operation_keys_removed=[(partition, *key) for partition, key in operation_keys.removed],
     )
 
 

@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Callable
 from typing import TypeVar
 
+from holdfast.engine.changes import confirm
 from holdfast.engine.engine import Engine
 from holdfast.engine.node import Node
 from holdfast.engine.residents import Resident
@@ -76,9 +77,10 @@ async def _with_execution(engine: Engine, instance_id: str, use: Callable[[Execu
         resident = await _resident(node, instance_id)
         instance = resident.instance
         if instance.is_terminal:
-            await node.journal.durable(instance.lsn)
+            await confirm(node, instance.lsn)
             raise InstanceNotRunningError(instance_id, instance.status.value, "ask")
         if instance.episodes == 0:
+            await confirm(node, instance.lsn)
             return None
         seen = (instance.execution_id, instance.episodes)
         execution = resident.execution
@@ -95,11 +97,11 @@ async def _with_execution(engine: Engine, instance_id: str, use: Callable[[Execu
         try:
             result = use(execution)
         except HoldfastError:
-            await node.journal.durable(lsn)
+            await confirm(node, lsn)
             raise
         finally:
             node.residents.shrink(node.journal.durable_lsn)
-        await node.journal.durable(lsn)
+        await confirm(node, lsn)
         return result
 
 
@@ -131,5 +133,6 @@ async def _resident(node: Node, instance_id: str) -> Resident:
     node.context.run(node.guarded, instance_id, lambda: node.loader.with_resident(instance_id, arrived, refused))
     resident = await found
     if resident is None:
+        await confirm(node, node.loader.gone_at(instance_id))
         raise InstanceNotFoundError(instance_id)
     return resident

@@ -92,7 +92,7 @@ class Node:
         self.suspects = Suspects(self)
         self.starts = ActivityStarts(clock, self.timers, self.suspects, runner, answers, config.activity_queue_max)
         self.reports = ActivityReports(self, answers)
-        self._store = store
+        self.store = store
         self._worker = worker
         self._answers = answers
         self._outputs = Outputs(self.starts, waiters)
@@ -217,10 +217,10 @@ class Node:
         transition = self.hub.step(instance, self.clock.now())
         if transition is not None:
             self.finish_step(resident, transition)
+        elif not self.hub.has_work(instance):
+            self.suspects.has_worked(instance)
         elif self.suspects.may_work(instance):
             match self.hub.next_work(instance, self.clock.now()):
-                case None:
-                    self.suspects.has_worked(instance)
                 case PendingBatch() as work:
                     self.batches.run(resident, work)
                 case PendingEpisode() as work:

@@ -138,7 +138,7 @@ def _remove(node: Node, ended: Collection[EndedInstance], noted: set[str], seen_
         return 0, 0
     transition = node.hub.purge(
         [(each.instance_id, each.revision) for each in unused],
-        [(each.execution_id, each.episodes) for each in unused if each.episodes],
+        [(each.instance_id, each.execution_id, each.episodes) for each in unused if each.episodes],
         node.clock.now(),
     )
     node.append(transition)
@@ -188,7 +188,7 @@ async def purge_damaged(admitting: Callable[[], Node], store: Store, instance_id
         is_used = instance_id in noted or loader.wants(instance_id) or instance_id in node.residents
         if is_used or loader.gone_at(instance_id) > seen_lsn:
             raise OverloadedError(f"Instance {instance_id!r} is just being used; nothing was changed. Try again.")
-        history = (row.execution_id, episodes) if episodes else None
+        history = (instance_id, row.execution_id, episodes) if episodes else None
         transition = node.hub.purge_unreadable(
             (instance_id, row.revision), history, _open_work(stored), node.clock.now()
         )

@@ -8,7 +8,7 @@ from typing import TypeVar
 
 import msgspec
 
-from holdfast.codec.history import decode_record
+from holdfast.codec.history import decode_names, decode_record
 from holdfast.engine.clock import from_microseconds
 from holdfast.engine.rows import (
     ParentInstance,
@@ -69,6 +69,7 @@ def _what_is_left(row: InstanceRow, error: CorruptRecordError) -> OrchestrationS
         parent_instance_id=None if parent is None else parent.instance_id,
         version=row.version,
         tags=_or_else({}, lambda: decode_tags(row.tags)),
+        events_awaited=_or_else((), lambda: decode_names(row.events_awaited)),
     )
 
 

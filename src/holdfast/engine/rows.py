@@ -10,10 +10,12 @@ import msgspec
 
 from holdfast.codec.history import (
     decode_message,
+    decode_names,
     decode_record,
     decode_tags,
     encode_events,
     encode_message,
+    encode_names,
     encode_record,
     encode_tags,
 )
@@ -78,12 +80,13 @@ class EncodedTransition(msgspec.Struct, frozen=True):
 
     lsn: int
     instance_id: str
+    partition: int
     size_bytes: int
     instance: InstanceRow | None
     revision_before: int
     is_new_execution: bool
     history: HistoryRow | None
-    executions_removed: Sequence[tuple[str, int]]
+    executions_removed: Sequence[tuple[int, str, int]]
     sent: Sequence[InboxRow]
     consumed: Sequence[int]
     activities_scheduled: Sequence[ActivityRow]
@@ -94,7 +97,7 @@ class EncodedTransition(msgspec.Struct, frozen=True):
     children_created: Sequence[ChildRow]
     children_removed: Sequence[DurableKey]
     history_copied: Sequence[HistoryRow]
-    instances_removed: Sequence[tuple[str, int]]
+    instances_removed: Sequence[tuple[int, str, int]]
     operation_keys_added: Sequence[OperationKeyRow]
     operation_keys_removed: Sequence[tuple[str, str]]
 
@@ -114,6 +117,7 @@ def encode_transition(transition: Transition, partition_count: int) -> EncodedTr
     for row in sent:
         size += len(row.event)
     keys = transition.key_changes
+    removed, purged = transition.executions_removed, transition.instances_removed
     scheduled, updated, timers = (
         transition.activities_scheduled,
         transition.activities_updated,
@@ -122,12 +126,15 @@ def encode_transition(transition: Transition, partition_count: int) -> EncodedTr
     return EncodedTransition(
         transition.lsn,
         transition.instance_id,
+        partition,
         size,
         None if instance is None else _instance_row(instance, partition),
         transition.revision_before,
         transition.is_new_execution,
         history,
-        transition.executions_removed,
+        [(partition_of(of, partition_count), execution, episodes) for of, execution, episodes in removed]
+        if removed
+        else _NOTHING,
         sent,
         transition.consumed,
         [_activity_row(activity, partition) for activity in scheduled] if scheduled else _NOTHING,
@@ -140,7 +147,7 @@ def encode_transition(transition: Transition, partition_count: int) -> EncodedTr
         else _NOTHING,
         transition.children_removed,
         _copied_rows(transition, partition) if transition.history_copied else _NOTHING,
-        transition.instances_removed,
+        [(partition_of(id_, partition_count), id_, revision) for id_, revision in purged] if purged else _NOTHING,
         _NOTHING if keys is None else [_operation_key_row(key, partition) for key in keys.added],
         _NOTHING if keys is None else keys.removed,
     )
@@ -180,6 +187,7 @@ def _instance_row(instance: Instance, partition: int) -> InstanceRow:
         tags=encode_tags(instance.tags),
         request_key=instance.request_key,
         events_buffered=instance.events_buffered,
+        events_awaited=encode_names(instance.events_awaited),
     )
 
 
@@ -273,7 +281,7 @@ def decode_instance(stored: StoredInstance) -> Instance:
         instance.remember(_decode_operation_key(key))
     instance.state = row.state
     instance.version, instance.tags, instance.request_key = row.version, decode_tags(row.tags), row.request_key
-    instance.events_buffered = row.events_buffered
+    instance.events_buffered, instance.events_awaited = row.events_buffered, decode_names(row.events_awaited)
     instance.episodes, instance.history_events, instance.deliveries = row.episodes, row.history_events, row.deliveries
     return instance
 
@@ -385,4 +393,5 @@ def decode_state(row: InstanceRow) -> OrchestrationState:
         parent_instance_id=parent.instance_id if parent else None,
         version=row.version,
         tags=decode_tags(row.tags),
+        events_awaited=decode_names(row.events_awaited),
     )

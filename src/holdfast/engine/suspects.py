@@ -57,7 +57,7 @@ class Suspects:
 
     def may_work(self, instance: Instance) -> bool:
         """Whether user code of an instance may run now; if not, it is kept here until it may."""
-        if instance.deliveries == 0 or instance.parked is not None or self._released == instance.instance_id:
+        if instance.deliveries == 0 or self._released == instance.instance_id:
             return True
         return self._may_go(instance.instance_id, instance.deliveries, instance.instance_id)
 
@@ -139,8 +139,8 @@ class Suspects:
     async def _run_instance(self, instance_id: str) -> None:
         node = self._node
         instance = await self._instance(instance_id)
-        if instance is None or instance.is_terminal or not instance.has_messages:
-            return
+        if instance is None or not node.hub.has_work(instance):
+            return  # nothing of it runs: it is suspended, say, or what it has waits for a lock
         if instance.deliveries >= node.hub.limits.deliveries_max:
             node.park(instance, _guilty("an episode of its orchestrator or entity", instance.deliveries))
             return

@@ -222,20 +222,28 @@ def _is_request_of(message: Message, section_id: str) -> bool:
 # Operations
 
 
-def next_batch(instance: Instance, limits: Limits, now: datetime) -> PendingBatch | None:
-    """Take the operations at the head of the queue, up to the next lock change."""
+def has_batch(instance: Instance) -> bool:
+    """Whether an operation waits for an entity, and may run."""
     if instance.is_working or instance.status is OrchestrationStatus.SUSPENDED:
+        return False
+    return _next_operation(instance) is not None
+
+
+def _next_operation(instance: Instance) -> EntityOperation | None:
+    queue = _queue(instance)
+    event = queue[0].event if queue else None
+    if not isinstance(event, EntityOperationCalled | EntityOperationSignaled) or not _may_run(instance, event):
         return None
+    return event
+
+
+def next_batch(instance: Instance, limits: Limits, now: datetime) -> PendingBatch:
+    """Take the operations at the head of the queue, if there are some, up to the next lock change."""
     messages: list[Message] = []
     operations: list[EntityOperation] = []
-    while (queue := _queue(instance)) and len(messages) < limits.episode_messages_max:
-        event = queue[0].event
-        if not isinstance(event, EntityOperationCalled | EntityOperationSignaled) or not _may_run(instance, event):
-            break
+    while len(messages) < limits.episode_messages_max and (event := _next_operation(instance)) is not None:
         operations.append(event)
-        messages.append(queue.popleft())
-    if not messages:
-        return None
+        messages.append(_queue(instance).popleft())
     instance.is_working = True
     entity_id = EntityId.parse(instance.instance_id)
     work_item = EntityWorkItem(

@@ -137,20 +137,21 @@ def _append_last(
     _append_history(transition, instance, (OrchestratorStarted(timestamp=transition.now), event, completed))
 
 
-def next_episode(instance: Instance, now: datetime, limits: Limits) -> PendingEpisode | None:
-    """Take what waits for an orchestration as one episode; None if nothing does, or if it may not run.
+def has_episode(instance: Instance) -> bool:
+    """Whether something waits for the code of an orchestration, which may run."""
+    if instance.is_working or instance.status is OrchestrationStatus.SUSPENDED or instance.is_terminal:
+        return False
+    return bool(instance.inbox) and not waits_for_start(instance)
+
+
+def next_episode(instance: Instance, now: datetime, limits: Limits) -> PendingEpisode:
+    """Take what waits for an orchestration, if something does, as one episode.
 
     Its time is not before that of a timer which it hears of, also if the clock was set back since that fired.
     """
-    if instance.is_working or instance.status is OrchestrationStatus.SUSPENDED or instance.is_terminal:
-        return None
-    if waits_for_start(instance):
-        return None
     messages: list[Message] = []
     while instance.inbox and len(messages) < limits.episode_messages_max:
         messages.append(instance.inbox.popleft())
-    if not messages:
-        return None
     instance.is_working = True
     fired = (message.event.fire_at for message in messages if isinstance(message.event, TimerFired))
     started = OrchestratorStarted(timestamp=max([now, *fired]))

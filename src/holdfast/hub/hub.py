@@ -17,6 +17,7 @@ from holdfast.hub.entities import (
     check_may_go,
     complete_batch,
     give_back_batch,
+    has_batch,
     is_early,
     is_empty,
     key_of,
@@ -30,6 +31,7 @@ from holdfast.hub.episodes import (
     apply_control,
     complete_episode,
     give_back,
+    has_episode,
     is_control,
     next_episode,
 )
@@ -249,8 +251,12 @@ class Hub(Requests):
         apply_lock_change(transition, instance, change)
         return transition
 
-    def next_work(self, instance: Instance, now: datetime) -> PendingEpisode | PendingBatch | None:
-        """Take the work that waits for the user code of an instance, if it may run."""
+    def has_work(self, instance: Instance) -> bool:
+        """Whether something waits for the user code of an instance, which may run."""
+        return has_batch(instance) if instance.is_entity else has_episode(instance)
+
+    def next_work(self, instance: Instance, now: datetime) -> PendingEpisode | PendingBatch:
+        """Take the work that waits for the user code of an instance, if there is some."""
         if instance.is_entity:
             return next_batch(instance, self.limits, now)
         return next_episode(instance, now, self.limits)
@@ -291,20 +297,20 @@ class Hub(Requests):
         return transition
 
     def purge(
-        self, instances: Sequence[tuple[str, int]], executions: Sequence[tuple[str, int]], now: datetime
+        self, instances: Sequence[tuple[str, int]], executions: Sequence[tuple[str, str, int]], now: datetime
     ) -> Transition:
         """Remove orchestrations that have ended, and their histories; none of them may be in memory.
 
         Args:
             instances: at least one, (id, revision).
-            executions: (id, number of episodes).
+            executions: (instance id, execution id, number of episodes).
         """
         transition = self._begin(instances[0][0], now)
         transition.instances_removed, transition.executions_removed = instances, executions
         return transition
 
     def purge_unreadable(
-        self, instance: tuple[str, int], execution: tuple[str, int] | None, work: OpenWork, now: datetime
+        self, instance: tuple[str, int], execution: tuple[str, str, int] | None, work: OpenWork, now: datetime
     ) -> Transition:
         """Remove an instance that cannot come into memory, with all that is open; nobody is told of its end."""
         transition = self.purge([instance], [] if execution is None else [execution], now)

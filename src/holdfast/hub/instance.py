@@ -205,7 +205,7 @@ class Instance:
         self.history_events = 0
         self.deliveries = 0
         self.events_buffered = 0
-        self.events_awaited: frozenset[str] | None = None
+        self.events_awaited: tuple[str, ...] = ()
         """Which events are let in although very many are buffered; None if that is not known, and all are."""
         self.inbox: deque[Message] = deque()
         self.held: deque[Message] = deque()
@@ -259,4 +259,5 @@ class Instance:
             parent_instance_id=self.parent.instance_id if self.parent else None,
             version=self.version,
             tags=self.tags,
+            events_awaited=self.events_awaited,
         )

@@ -91,7 +91,7 @@ def begin_execution(transition: Transition, instance: Instance, started: Executi
     One whose start is planned for later waits for its timer; `run_timeout` becomes a timer too.
     """
     if instance.revision > 0:
-        transition.executions_removed = ((instance.execution_id, instance.episodes),)
+        transition.executions_removed = ((instance.instance_id, instance.execution_id, instance.episodes),)
         transition.is_new_execution = True
         move(instance, Trigger.RESTART)
         instance.created_at = transition.now
@@ -143,7 +143,7 @@ def _reset(instance: Instance, started: ExecutionStarted) -> None:
     instance.episodes = 0
     instance.history_events = 0
     instance.deliveries = 0
-    instance.events_buffered, instance.events_awaited = 0, None
+    instance.events_buffered, instance.events_awaited = 0, ()
 
 
 def end_instance(
@@ -243,7 +243,7 @@ def continue_as_new(
         carried=carried,
     )
     transition.remove_all_work(instance)
-    transition.executions_removed = ((instance.execution_id, instance.episodes),)
+    transition.executions_removed = ((instance.instance_id, instance.execution_id, instance.episodes),)
     transition.is_new_execution = True
     waiting = [message for message in instance.inbox if message.execution_id is None]
     drop_messages(transition, instance)

@@ -21,7 +21,7 @@ from holdfast.model.history import (
     MessageEvent,
 )
 from holdfast.model.instants import after
-from holdfast.model.limits import Limits
+from holdfast.model.limits import EVENTS_AWAITED_MAX, Limits
 from holdfast.model.messages import Message
 from holdfast.model.requests import StartRequest
 
@@ -135,9 +135,10 @@ class Requests(Rewinds):
 
     def _is_full_for(self, instance: Instance, event: EventRaised) -> bool:
         """Whether an instance has buffered too many events to take in one more that it does not wait for."""
-        if instance.events_buffered < self.limits.events_buffered_max or instance.events_awaited is None:
-            return False
-        return event.name.casefold() not in instance.events_awaited
+        awaited = instance.events_awaited
+        if instance.events_buffered < self.limits.events_buffered_max or len(awaited) >= EVENTS_AWAITED_MAX:
+            return False  # it may wait for more names than are known here
+        return event.name.casefold() not in {name.casefold() for name in awaited}
 
 
 def _waiting(instance: Instance) -> int:

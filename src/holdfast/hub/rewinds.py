@@ -150,13 +150,14 @@ def _is_child(instance: Instance, event: ExecutionRewound) -> bool:
 
 
 def _go_back(transition: Transition, instance: Instance, plan: Plan, execution_id: str, reason: str | None) -> None:
-    transition.executions_removed = ((instance.execution_id, instance.episodes),)
+    transition.executions_removed = ((instance.instance_id, instance.execution_id, instance.episodes),)
     transition.is_new_execution = True
     transition.change(instance)
     move(instance, Trigger.REWIND)
     instance.execution_id = execution_id
     instance.output = instance.failure = instance.parked = instance.section = None
     instance.deliveries = instance.events_buffered = 0
+    instance.events_awaited = ()
     _take_over(
         transition,
         instance,

@@ -147,8 +147,8 @@ class Transition:
         self.history: tuple[HistoryEvent, ...] = ()
         self.history_copied: tuple[tuple[HistoryEvent, ...], ...] = ()
         """The first episodes of a new execution, taken over from another one."""
-        self.executions_removed: Sequence[tuple[str, int]] = ()
-        """Executions whose histories go, with their numbers of episodes."""
+        self.executions_removed: Sequence[tuple[str, str, int]] = ()
+        """Executions whose histories go, after their instances, with their numbers of episodes."""
         self.sent: list[Message] = []
         self.consumed: list[int] = []
         self.activities_scheduled: list[ScheduledActivity] = []

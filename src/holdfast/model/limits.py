@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 import msgspec
+
+EVENTS_AWAITED_MAX: Final = 32
+"""How many names of events that an orchestration waits for are stored with it."""
 
 
 class Limits(msgspec.Struct, frozen=True, kw_only=True):

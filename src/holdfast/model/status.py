@@ -60,6 +60,8 @@ class OrchestrationState(msgspec.Struct, frozen=True, kw_only=True):
     parent_instance_id: str | None = None
     version: str | None = None
     tags: dict[str, str] = {}
+    events_awaited: tuple[str, ...] = ()
+    """The names of external events that its code waits for, the first `EVENTS_AWAITED_MAX`."""
 
 
 class LockState(msgspec.Struct, frozen=True, kw_only=True):

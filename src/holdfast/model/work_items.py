@@ -30,14 +30,14 @@ class OrchestrationWorkItem(msgspec.Struct, frozen=True):
 class Episode(msgspec.Struct, frozen=True):
     """What one episode of an orchestrator asked for. `custom_status` is None when it set none.
 
-    `events_buffered` counts the external events that nobody waits for yet; `events_awaited` are the names, casefolded,
-    that the code waits for, given if there are very many.
+    `events_buffered` counts the external events that nobody waits for yet; `events_awaited` are the names that the code
+    waits for, each once, not more than `EVENTS_AWAITED_MAX`.
     """
 
     actions: tuple[OrchestratorAction, ...]
     custom_status: str | None = None
     events_buffered: int = 0
-    events_awaited: frozenset[str] | None = None
+    events_awaited: tuple[str, ...] = ()
 
 
 class Blocked(msgspec.Struct, frozen=True):

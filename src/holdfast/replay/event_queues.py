@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
+from itertools import islice
 from operator import itemgetter
 from typing import Any, TypeVar
 
@@ -17,6 +18,7 @@ T = TypeVar("T")
 class Wait(msgspec.Struct, frozen=True, eq=False):
     """A task that is completed by an event, and the type of the payload that it expects."""
 
+    name: str
     task: DurableTask[Any]
     expected_type: Any
 
@@ -39,12 +41,12 @@ class EventQueues:
         self.buffered -= 1
         return first[1]
 
-    def add(self, name: str, wait: Wait) -> None:
-        self._waits.setdefault(name.casefold(), deque()).append(wait)
+    def add(self, wait: Wait) -> None:
+        self._waits.setdefault(wait.name.casefold(), deque()).append(wait)
 
-    def discard(self, name: str, wait: Wait) -> None:
+    def discard(self, wait: Wait) -> None:
         """Forget a wait that has timed out or was cancelled."""
-        key = name.casefold()
+        key = wait.name.casefold()
         self._waits[key].remove(wait)
         if not self._waits[key]:
             del self._waits[key]
@@ -62,8 +64,9 @@ class EventQueues:
         self.buffered += 1
         self._buffered.setdefault(event.name.casefold(), deque()).append((self._arrived, event))
 
-    def awaited(self) -> frozenset[str]:
-        return frozenset(self._waits)
+    def awaited(self, names_max: int) -> tuple[str, ...]:
+        """Return the first names that somebody waits for, as they were written there."""
+        return tuple(waits[0].name for waits in islice(self._waits.values(), names_max))
 
     def unprocessed(self) -> tuple[EventRaised, ...]:
         """Return the events that nobody has waited for, in the order of their arrival."""

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from holdfast.errors import WaitTimeoutError
 from holdfast.model.history import EventRaised
+from holdfast.model.limits import EVENTS_AWAITED_MAX
 from holdfast.replay.event_queues import EventQueues, Wait
 from holdfast.replay.tasks import DurableTask, TimerTask
 
@@ -29,10 +30,10 @@ class EventWaits:
         """How many events nobody has waited for."""
         return self._queues.buffered
 
-    def awaited_if_full(self) -> frozenset[str] | None:
-        """Return the names, casefolded, that somebody waits for, if very many events are buffered."""
-        is_full = self.buffered >= self._execution.limits.events_buffered_max
-        return self._queues.awaited() if is_full else None
+    @property
+    def awaited(self) -> tuple[str, ...]:
+        """The names that somebody waits for, not more than `EVENTS_AWAITED_MAX`."""
+        return self._queues.awaited(EVENTS_AWAITED_MAX)
 
     def start_with(self, keys: tuple[str, ...]) -> None:
         """Remember the keys that earlier executions of the instance took in."""
@@ -63,26 +64,26 @@ class EventWaits:
             return task
         # First what may be refused: a wait that nobody got would swallow an event.
         timer = None if fire_at is None else execution.create_timer(fire_at)
-        task = DurableTask(execution, lambda: self._forget(name, wait))
-        wait = Wait(task, expected_type)
-        self._queues.add(name, wait)
+        task = DurableTask(execution, lambda: self._forget(wait))
+        wait = Wait(name, task, expected_type)
+        self._queues.add(wait)
         execution.size_bytes += _WAIT_BYTES
         if timer is not None and fire_at is not None:
-            self._limit(name, wait, timer, fire_at)
+            self._limit(wait, timer, fire_at)
         return task
 
-    def _forget(self, name: str, wait: Wait) -> None:
-        self._queues.discard(name, wait)
+    def _forget(self, wait: Wait) -> None:
+        self._queues.discard(wait)
         self._execution.size_bytes -= _WAIT_BYTES
 
-    def _limit(self, name: str, wait: Wait, timer: TimerTask, fire_at: datetime) -> None:
+    def _limit(self, wait: Wait, timer: TimerTask, fire_at: datetime) -> None:
         """Race a wait with a timer; whichever comes first takes the other back."""
 
         def timed_out(timer: DurableTask[Any]) -> None:
             if not timer.is_cancelled:
-                self._forget(name, wait)
+                self._forget(wait)
                 wait.task.fail(
-                    lambda: WaitTimeoutError(f"No external event {name!r} came before {fire_at.isoformat()}.")
+                    lambda: WaitTimeoutError(f"No external event {wait.name!r} came before {fire_at.isoformat()}.")
                 )
 
         wait.task.observe(lambda _: timer.cancel())

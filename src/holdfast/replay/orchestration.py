@@ -154,7 +154,7 @@ class Execution:
         self._run(events)
         self.history_events += len(events) + self._asked.events_count()
         status, self._custom_status = self._custom_status, None
-        return Episode(self._asked.actions(), status, self.events.buffered, self.events.awaited_if_full())
+        return Episode(self._asked.actions(), status, self.events.buffered, self.events.awaited)
 
     def can_unload(self) -> bool:
         """Whether the execution can be dropped from memory without user code noticing."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from itertools import chain
 from typing import Final, TypeVar
 
@@ -12,6 +12,7 @@ import msgspec
 from holdfast.errors import CommitFailedError, OwnershipLostError, StorageError, StoreInUseError
 from holdfast.model.messages import DurableKey
 from holdfast.model.status import OrchestrationStatus
+from holdfast.storage.groups import check_partitions
 from holdfast.storage.port import (
     ActivityRow,
     ChildRow,
@@ -26,6 +27,7 @@ from holdfast.storage.port import (
     PageKey,
     StoredInstance,
     TimerRow,
+    WorkKey,
     WriteSet,
 )
 
@@ -108,12 +110,7 @@ class MemoryStore:
         self._check_fence(data, fence)
         if data.lsn != writes.lsn_before:
             raise CommitFailedError(f"The group follows lsn {writes.lsn_before}, but the store is at {data.lsn}.")
-        inserted = chain(writes.instances_inserted, writes.history_inserted, writes.messages_inserted)
-        work = chain(writes.activities_inserted, writes.activities_updated, writes.timers_inserted)
-        updated = (update.row for update in writes.instances_updated)
-        touched = {row.partition for row in chain(inserted, work, updated, writes.operation_keys_inserted)}
-        if not touched <= fence.epochs.keys():
-            raise OwnershipLostError(f"The fence does not hold for all of the partitions {sorted(touched)}.")
+        check_partitions(fence, writes)
         self._check_counts(data, writes)
         self._apply(data, writes)
 
@@ -125,52 +122,52 @@ class MemoryStore:
     @staticmethod
     def _check_counts(data: MemoryData, writes: WriteSet) -> None:
         revisions = [(update.row.instance_id, update.revision_before) for update in writes.instances_updated]
-        revisions += writes.instances_removed
+        revisions += [(instance_id, revision) for _, instance_id, revision in writes.instances_removed]
         for instance_id, revision in revisions:
             stored = data.instances.get(instance_id)
             if stored is None or stored.revision != revision:
                 raise CommitFailedError(f"Instance {instance_id!r} is not stored with revision {revision}.")
         if len({instance_id for instance_id, _ in revisions}) != len(revisions):
             raise CommitFailedError("The group updates or removes the same instance twice.")
-        removed = {instance_id for instance_id, _ in writes.instances_removed}
+        removed = {instance_id for _, instance_id, _ in writes.instances_removed}
         new = [row.instance_id for row in writes.instances_inserted if row.instance_id not in removed]
         _expect_absent("instance", data.instances, new)
         for row in writes.history_inserted:
             _expect_absent("history", data.history.get(row.execution_id, {}), [row.episode])
-        for execution_id, count in writes.executions_removed:
+        for _, execution_id, count in writes.executions_removed:
             found = len(data.history.get(execution_id, {}))
             if found != count:
                 raise CommitFailedError(f"The group removes {count} rows of table history, but {found} are there.")
-        _expect_present("inbox", data.messages, writes.messages_removed)
+        _expect_present("inbox", data.messages, [message_id for _, message_id in writes.messages_removed])
         _expect_absent("inbox", data.messages, [row.message_id for row in writes.messages_inserted])
-        changed = [*writes.activities_removed, *(row.key for row in writes.activities_updated)]
+        changed = [*_keys(writes.activities_removed), *(row.key for row in writes.activities_updated)]
         _expect_present("activity", data.activities, changed)
         _expect_absent("activity", data.activities, [row.key for row in writes.activities_inserted])
-        _expect_present("timer", data.timers, writes.timers_removed)
+        _expect_present("timer", data.timers, _keys(writes.timers_removed))
         _expect_absent("timer", data.timers, [row.key for row in writes.timers_inserted])
-        _expect_present("child", data.children, writes.children_removed)
+        _expect_present("child", data.children, _keys(writes.children_removed))
         _expect_absent("child", data.children, [row.key for row in writes.children_inserted])
-        forgotten = set(writes.operation_keys_removed)
-        _expect_present("operation_key", data.operation_keys, writes.operation_keys_removed)
+        forgotten = [(instance_id, key) for _, instance_id, key in writes.operation_keys_removed]
+        _expect_present("operation_key", data.operation_keys, forgotten)
         remembered = [row.key for row in writes.operation_keys_inserted if row.key not in forgotten]
         _expect_absent("operation_key", data.operation_keys, remembered)
 
     @staticmethod
     def _apply(data: MemoryData, writes: WriteSet) -> None:
         data.lsn = writes.lsn
-        for execution_id, _ in writes.executions_removed:
+        for _, execution_id, _ in writes.executions_removed:
             data.history.pop(execution_id, None)
-        for message_id in writes.messages_removed:
+        for _, message_id in writes.messages_removed:
             del data.messages[message_id]
-        for key in writes.activities_removed:
+        for key in _keys(writes.activities_removed):
             del data.activities[key]
-        for key in writes.timers_removed:
+        for key in _keys(writes.timers_removed):
             del data.timers[key]
-        for key in writes.children_removed:
+        for key in _keys(writes.children_removed):
             del data.children[key]
-        for operation_key in writes.operation_keys_removed:
-            del data.operation_keys[operation_key]
-        for instance_id, _ in writes.instances_removed:
+        for _, instance_id, operation_key in writes.operation_keys_removed:
+            del data.operation_keys[instance_id, operation_key]
+        for _, instance_id, _ in writes.instances_removed:
             del data.instances[instance_id]
         data.instances.update((update.row.instance_id, update.row) for update in writes.instances_updated)
         data.instances.update((row.instance_id, row) for row in writes.instances_inserted)
@@ -314,7 +311,7 @@ def _fits(row: InstanceRow, wanted: InstanceConditions) -> bool:
 
 
 def _is_damaged(row: InstanceRow) -> bool:
-    records = (row.failure, row.parent, row.lock, row.tags)
+    records = (row.failure, row.parent, row.lock, row.tags, row.events_awaited)
     return row.status not in _STATUSES or not all(map(_is_readable, records))
 
 
@@ -344,6 +341,10 @@ def _wanted(rows: Iterable[_Row], instance_ids: Collection[str]) -> dict[str, li
         if row.instance_id in found:
             found[row.instance_id].append(row)
     return found
+
+
+def _keys(removed: Sequence[WorkKey]) -> list[DurableKey]:
+    return [key[1:] for key in removed]
 
 
 def _expect_present(table: str, stored: Mapping[_Key, object], keys: list[_Key]) -> None:

@@ -39,6 +39,7 @@ class InstanceRow(msgspec.Struct, frozen=True, kw_only=True):
     tags: str | None = None
     request_key: str | None = None
     events_buffered: int = 0
+    events_awaited: str | None = None
 
 
 class HistoryRow(msgspec.Struct, frozen=True):
@@ -173,6 +174,10 @@ class EndedInstance(msgspec.Struct, frozen=True):
     episodes: int
 
 
+WorkKey: TypeAlias = tuple[int, str, int]
+"""(partition, execution_id, sequence) of an activity, a timer or a sub-orchestration."""
+
+
 class Fence(msgspec.Struct, frozen=True):
     """What entitles a node to write: its incarnation, and the epoch of each partition that it owns."""
 
@@ -213,24 +218,25 @@ class WriteSet(msgspec.Struct, frozen=True, kw_only=True):
     lsn: int
     instances_inserted: list[InstanceRow]
     instances_updated: list[InstanceUpdate]
-    instances_removed: list[tuple[str, int]]
-    """(instance_id, revision that must be stored), of what was purged, and of entities that hold nothing any more."""
+    instances_removed: list[tuple[int, str, int]]
+    """(partition, instance_id, revision that must be stored), of what was purged, and of entities that hold nothing."""
     history_inserted: list[HistoryRow]
-    executions_removed: list[tuple[str, int]]
-    """(execution_id, number of its history rows), when continue-as-new replaced an execution."""
+    executions_removed: list[tuple[int, str, int]]
+    """(partition, execution_id, number of its history rows), when continue-as-new replaced an execution."""
     messages_inserted: list[InboxRow]
-    messages_removed: list[int]
+    messages_removed: list[tuple[int, int]]
+    """(partition, message_id)."""
     activities_inserted: list[ActivityRow]
     activities_updated: list[ActivityRow]
     """Only `attempt`, `deliveries`, `visible_at` and `progress` change."""
-    activities_removed: list[DurableKey]
+    activities_removed: list[WorkKey]
     timers_inserted: list[TimerRow]
-    timers_removed: list[DurableKey]
+    timers_removed: list[WorkKey]
     children_inserted: list[ChildRow]
-    children_removed: list[DurableKey]
+    children_removed: list[WorkKey]
     operation_keys_inserted: list[OperationKeyRow]
-    operation_keys_removed: list[tuple[str, str]]
-    """(instance_id, operation_key). Keys do not go with their instance: a group names each."""
+    operation_keys_removed: list[tuple[int, str, str]]
+    """(partition, instance_id, operation_key). Keys do not go with their instance: a group names each."""
 
 
 class StoredInstance(msgspec.Struct, frozen=True):

@@ -311,7 +311,7 @@ class OrchestratorTest(Generic[O]):
     def _awaited(self) -> frozenset[str]:
         if self._end is not None:
             return frozenset()
-        return self._live.events._queues.awaited()  # pyright: ignore[reportPrivateUsage] - nobody else asks for it
+        return frozenset(name.casefold() for name in self._live.events.awaited)
 
     def _summary(self) -> str:
         if self._end is not None:

@@ -117,17 +117,17 @@ class Ledger:
     # The tables
 
     def _take_out(self, writes: WriteSet) -> None:
-        for message_id in writes.messages_removed:
+        for _, message_id in writes.messages_removed:
             self._remove("message", self.messages, message_id)
         for key in writes.activities_removed:
-            self._remove("activity", self.activities, key)
+            self._remove("activity", self.activities, key[1:])
         for key in writes.timers_removed:
-            self._remove("timer", self.timers, key)
+            self._remove("timer", self.timers, key[1:])
         for key in writes.children_removed:
-            self._remove("child", self.children, key)
+            self._remove("child", self.children, key[1:])
         for key in writes.operation_keys_removed:
-            self._remove("operation key", self.operation_keys, key)
-        for execution_id, count in writes.executions_removed:
+            self._remove("operation key", self.operation_keys, key[1:])
+        for _, execution_id, count in writes.executions_removed:
             if len(self.history.pop(execution_id, [])) != count:
                 self._broken("exact counts", f"execution {execution_id} has not {count} episodes to remove")
             self.folds.pop(execution_id, None)
@@ -161,7 +161,7 @@ class Ledger:
 
     def _change_instances(self, writes: WriteSet) -> None:
         before = dict(self.instances) if writes.instances_removed else self.instances
-        for instance_id, revision in writes.instances_removed:
+        for _, instance_id, revision in writes.instances_removed:
             known = self._remove("instance", self.instances, instance_id)
             if known.revision != revision:
                 self._broken("exact counts", f"{instance_id} is removed with revision {revision}, not {known.revision}")

@@ -58,43 +58,43 @@ WHERE node_id = ? AND incarnation = ? AND released = 0 AND partition = 0 AND epo
 
 -- name: remove_history
 -- All episodes of one execution.
-DELETE FROM history WHERE partition = 0 AND execution_id = ?;
+DELETE FROM history WHERE partition = ? AND execution_id = ?;
 
 -- name: remove_message
 -- A message that was consumed.
-DELETE FROM inbox WHERE message_id = ?;
+DELETE FROM inbox WHERE partition = ? AND message_id = ?;
 
 -- name: remove_activity
 -- An activity whose completion was consumed, or which was abandoned.
-DELETE FROM activity WHERE partition = 0 AND execution_id = ? AND sequence = ?;
+DELETE FROM activity WHERE partition = ? AND execution_id = ? AND sequence = ?;
 
 -- name: remove_timer
 -- A timer that fired or was cancelled.
-DELETE FROM timer WHERE partition = 0 AND execution_id = ? AND sequence = ?;
+DELETE FROM timer WHERE partition = ? AND execution_id = ? AND sequence = ?;
 
 -- name: remove_child
 -- A sub-orchestration whose end was consumed, or which was given up.
-DELETE FROM child WHERE partition = 0 AND execution_id = ? AND sequence = ?;
+DELETE FROM child WHERE partition = ? AND execution_id = ? AND sequence = ?;
 
 -- name: remove_operation_key
 -- An idempotency key that an entity remembers no longer.
-DELETE FROM operation_key WHERE partition = 0 AND instance_id = ? AND operation_key = ?;
+DELETE FROM operation_key WHERE partition = ? AND instance_id = ? AND operation_key = ?;
 
 -- name: remove_instance
 -- What was purged, or an entity that holds nothing any more; the last parameter is the revision that must be stored.
-DELETE FROM instance WHERE partition = 0 AND instance_id = ? AND revision = ?;
+DELETE FROM instance WHERE partition = ? AND instance_id = ? AND revision = ?;
 
 -- name: update_instance
 -- The new image within an execution; the last parameter is the revision that must be stored.
 UPDATE instance SET revision = ?, status = ?, updated_at = ?, output = ?, custom_status = ?, failure = ?, parked = ?,
-    state = ?, lock = ?, episodes = ?, history_events = ?, deliveries = ?, events_buffered = ?
+    state = ?, lock = ?, episodes = ?, history_events = ?, deliveries = ?, events_buffered = ?, events_awaited = ?
 WHERE partition = ? AND instance_id = ? AND revision = ?;
 
 -- name: restart_instance
 -- The new image with another execution: what is fixed within one, then the parameters as above.
 UPDATE instance SET execution_id = ?, name = ?, created_at = ?, input = ?, parent = ?,
     version = ?, tags = ?, request_key = ?, revision = ?, status = ?, updated_at = ?, output = ?, custom_status = ?, failure = ?, parked = ?,
-    state = ?, lock = ?, episodes = ?, history_events = ?, deliveries = ?, events_buffered = ?
+    state = ?, lock = ?, episodes = ?, history_events = ?, deliveries = ?, events_buffered = ?, events_awaited = ?
 WHERE partition = ? AND instance_id = ? AND revision = ?;
 
 -- name: update_activity
@@ -104,7 +104,7 @@ WHERE partition = ? AND execution_id = ? AND sequence = ?;
 
 -- name: insert_instance
 -- A new orchestration or entity.
-INSERT INTO instance VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?);
+INSERT INTO instance VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?);
 
 -- name: insert_history
 -- The history of one episode.
@@ -204,7 +204,8 @@ substr(instance_id, 1, 1) <> '@'
   AND (:custom_status IS NULL OR custom_status = :custom_status)
   AND (:parked IS NULL OR :parked = (parked IS NOT NULL
     OR NOT (json_valid(ifnull(failure, 'null')) AND json_valid(ifnull(parent, 'null'))
-      AND json_valid(ifnull(lock, 'null')) AND json_valid(ifnull(tags, 'null')))
+      AND json_valid(ifnull(lock, 'null')) AND json_valid(ifnull(tags, 'null'))
+      AND json_valid(ifnull(events_awaited, 'null')))
     OR status NOT IN ('Pending', 'Running', 'Completed', 'Failed', 'Terminated', 'Suspended', 'ContinuedAsNew',
       'Canceled')))
   AND (:tags IS NULL OR NOT EXISTS (

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Sequence
-from itertools import chain
 from operator import attrgetter
 
 import msgspec
 from msgspec.structs import astuple
 
 from holdfast.errors import CommitFailedError, OwnershipLostError
+from holdfast.storage.groups import check_disjoint, check_partitions
 from holdfast.storage.port import Fence, WriteSet
 from holdfast.storage.sqlite.queries import QUERIES
 
@@ -18,7 +18,7 @@ from holdfast.storage.sqlite.queries import QUERIES
 _FIXED = attrgetter("execution_id", "name", "created_at", "input", "parent", "version", "tags", "request_key")
 _IMAGE = attrgetter(
     *("revision", "status", "updated_at", "output", "custom_status", "failure", "parked", "state", "lock"),
-    *("episodes", "history_events", "deliveries", "events_buffered", "partition", "instance_id"),
+    *("episodes", "history_events", "deliveries", "events_buffered", "events_awaited", "partition", "instance_id"),
 )
 _ATTEMPT = attrgetter("attempt", "deliveries", "visible_at", "progress", "partition", "execution_id", "sequence")
 
@@ -34,12 +34,12 @@ def apply(connection: sqlite3.Connection, fence: Fence, writes: WriteSet) -> Non
         CommitFailedError: if the group does not follow the watermark, or is not exact.
     """
     _advance(connection, fence, writes)
-    _check_partitions(writes)
-    _check_disjoint(writes)
-    for execution_id, count in writes.executions_removed:
-        removed = connection.execute(QUERIES["remove_history"], (execution_id,)).rowcount
+    check_partitions(fence, writes)
+    check_disjoint(writes)
+    for partition, execution_id, count in writes.executions_removed:
+        removed = connection.execute(QUERIES["remove_history"], (partition, execution_id)).rowcount
         _expect("removes", count, "history", removed)
-    _change(connection, "inbox", "remove_message", [(message_id,) for message_id in writes.messages_removed])
+    _change(connection, "inbox", "remove_message", writes.messages_removed)
     _change(connection, "activity", "remove_activity", writes.activities_removed)
     _change(connection, "timer", "remove_timer", writes.timers_removed)
     _change(connection, "child", "remove_child", writes.children_removed)
@@ -87,41 +87,6 @@ def _advance(connection: sqlite3.Connection, fence: Fence, writes: WriteSet) -> 
     if connection.execute(QUERIES["advance_watermark"], parameters).rowcount != 1:
         lsn = check_fence(connection, fence)
         raise CommitFailedError(f"The group follows lsn {writes.lsn_before}, but the store is at {lsn}.")
-
-
-def _check_partitions(writes: WriteSet) -> None:
-    rows = chain(
-        writes.instances_inserted,
-        writes.history_inserted,
-        writes.messages_inserted,
-        writes.activities_inserted,
-        writes.activities_updated,
-        writes.timers_inserted,
-        writes.children_inserted,
-        writes.operation_keys_inserted,
-        [update.row for update in writes.instances_updated],
-    )
-    if any(row.partition != _PARTITION for row in rows):
-        raise OwnershipLostError(
-            f"The group touches another partition than {_PARTITION}, which is all that a file has."
-        )
-
-
-def _check_disjoint(writes: WriteSet) -> None:
-    """Refuse a key that is removed and inserted again: one of the two cannot be exact, but the tables would take it.
-
-    Not so of instances and event keys: an entity may begin anew, and a key may be used again once it is forgotten.
-    """
-    removed_executions = [execution_id for execution_id, _ in writes.executions_removed]
-    for table, removed, inserted in (
-        ("history", removed_executions, [row.execution_id for row in writes.history_inserted]),
-        ("inbox", writes.messages_removed, [row.message_id for row in writes.messages_inserted]),
-        ("activity", writes.activities_removed, [row.key for row in writes.activities_inserted]),
-        ("timer", writes.timers_removed, [row.key for row in writes.timers_inserted]),
-        ("child", writes.children_removed, [row.key for row in writes.children_inserted]),
-    ):
-        if removed and inserted and not set(removed).isdisjoint(inserted):
-            raise CommitFailedError(f"The group removes and inserts the same row of table {table}.")
 
 
 def _change(

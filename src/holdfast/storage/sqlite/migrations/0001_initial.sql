@@ -51,7 +51,8 @@ CREATE TABLE instance (
     version TEXT,
     tags TEXT,
     request_key TEXT,
-    events_buffered INTEGER NOT NULL
+    events_buffered INTEGER NOT NULL,
+    events_awaited TEXT
 ) STRICT;
 CREATE UNIQUE INDEX instance_by_id ON instance (partition, instance_id);
 -- What has ended, in the order of its ends: for purges. Instances end in the order of time, so that it only grows.
