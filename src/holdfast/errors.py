@@ -92,10 +92,11 @@ class InstanceError(HoldfastError):
 
 
 class InstanceNotFoundError(InstanceError):
-    """There is no instance of this id."""
+    """There is no instance of this id, or not with the execution that was meant."""
 
-    def __init__(self, instance_id: str) -> None:
-        super().__init__(instance_id, f"There is no instance {instance_id!r} in this task hub.")
+    def __init__(self, instance_id: str, execution_id: str | None = None) -> None:
+        what = f"instance {instance_id!r}" + ("" if execution_id is None else f" with the execution {execution_id!r}")
+        super().__init__(instance_id, f"There is no {what} in this task hub.")
 
 
 class InstanceAlreadyExistsError(InstanceError):

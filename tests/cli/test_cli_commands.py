@@ -83,7 +83,11 @@ def test_events_suspend_resume_and_the_ends(cli: Cli, tmp_path: Path) -> None:  
     cli.ok("suspend", "a", "--reason", "lunch")
     cli.until(lambda: cli.json("status", "a")["runtime_status"] == "Suspended")
     assert cli("suspend", "a").exit_code == 5
+    assert ["Reason", '"lunch"'] in [line.split() for line in cli.ok("status", "a").splitlines()]
+    assert cli.json("status", "a")["output"] == "lunch"
     cli.ok("resume", "a")
+    cli.until(lambda: cli.json("status", "a")["runtime_status"] == "Running")
+    assert cli.json("status", "a")["output"] is None
     (tmp_path / "data.json").write_text('{"from": "a file"}')
     cli.ok("raise", "a", "Go", "@data.json")
     assert json.loads(cli.ok("wait", "a")) == {"from": "a file"}
@@ -134,10 +138,14 @@ def test_entities(cli: Cli) -> None:  # noqa: F811
     assert "Messages" in cli.ok("entities", "get", "counter@a")
     assert cli("call", "counter@a", "fail").exit_code == 1
     assert cli.ok("entities", "unlock", "counter@a").strip() == "It was not locked."
-    assert cli.json("entities", "clean", "--idle-for", "1h") == {
-        "empty_entities_removed": 0,
-        "orphaned_locks_released": 0,
-    }
+    assert (
+        cli.json("entities", "clean")
+        == cli.json("entities", "clean", "--idle-for", "1h")
+        == {
+            "empty_entities_removed": 0,
+            "orphaned_locks_released": 0,
+        }
+    )
     cli.ok("entities", "purge", "counter@a")
     assert cli("entities", "get", "counter@a").exit_code == 4
     cli.ok("start", "locking", "--id", "l")
@@ -214,6 +222,24 @@ def test_an_entity_is_exported_with_its_state(cli: Cli, tmp_path: Path) -> None:
     assert line == {"entity": shown}
     assert line["entity"]["state"] == {"value": 3}
     assert cli("entities", "get", "counter@a").exit_code == 4
+
+
+def test_what_starts_anew_just_before_it_is_purged_stays(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:  # noqa: F811
+    for name in ("a", "b"):
+        cli.ok("start", "flow", "1", "--id", name, "--wait")
+    purge_it = Client.purge
+
+    async def start_then_purge(client: Client, instance_id: str, **options: Any) -> None:
+        if instance_id == "a":
+            await (await client.start_new("flow", 2, instance_id="a")).wait_for_completion()
+        await purge_it(client, instance_id, **options)
+
+    monkeypatch.setattr(Client, "purge", start_then_purge)
+    named = cli("purge", "a", "--export", "a.jsonl")
+    assert (named.exit_code, "has changed" in named.stderr) == (5, True), named.output
+    assert cli.json("purge", "--name", "flow", "--yes", "--export", "both.jsonl") == {"purged": 1}
+    assert cli.json("status", "a")["output"] == 4
+    assert cli("status", "b").exit_code == 4
 
 
 @pytest.mark.parametrize("named", ["a", "@counter@a"])
@@ -302,7 +328,8 @@ def test_purge_asks_where_somebody_can_answer(
         (["purge", "a", "--all"], 2, "exclude"),
         (["purge", "--status", "running", "--yes"], 2, "has ended"),
         (["parked", "retry"], 2, "--all"),
-        (["parked", "discard", "@counter@a"], 2, "entities purge"),
+        (["parked", "discard", "@counter@a"], 4, "no instance '@counter@a'"),
+        (["parked", "show", "@counter"], 2, "@name@key"),
         (["signal", "counter@a", "add", "1", "--after", "1h", "--at", "2999-01-01"], 2, "exclude"),
     ],
 )

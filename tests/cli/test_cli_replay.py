@@ -6,6 +6,7 @@ import asyncio
 import importlib
 import json
 import sqlite3
+import stat
 import sys
 from collections.abc import Iterator
 from contextlib import closing
@@ -158,6 +159,11 @@ def test_a_store_is_read_page_by_page(folder: Path, monkeypatch: pytest.MonkeyPa
 def test_an_exported_history_is_replayed_from_its_file(folder: Path) -> None:
     done = invoke("export-history", "a", "--store", "sqlite:///hub.db", "--output", "a.json")
     assert (done.exit_code, done.output) == (0, "")
+    assert stat.S_IMODE(Path("a.json").stat().st_mode) == 0o600
+    Path("mine.json").write_text("precious")
+    refused = invoke("export-history", "a", "--store", "sqlite:///hub.db", "--output", "mine.json")
+    assert (refused.exit_code, "'mine.json' exists" in refused.output) == (2, True)
+    assert Path("mine.json").read_text() == "precious"
     shown = invoke("export-history", "a", "--store", "sqlite:///hub.db")
     assert shown.stdout_bytes == Path("a.json").read_bytes()
     Path("bad.json").write_text("{}")

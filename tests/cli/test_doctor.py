@@ -115,7 +115,7 @@ def test_orphans_are_mended_and_nothing_else(cli: Cli, hub: Path) -> None:  # no
     before = {each[0] for each in findings(cli)}
     assert before == {"orphan", "history"}
     mended = cli("doctor", "--store", cli.store, "--mend")
-    assert (mended.exit_code, "Removed" in mended.stdout) == (1, True)
+    assert (mended.exit_code, "Removed" in mended.stdout) == (1, True), mended.output
     assert {each[:2] for each in findings(cli)} == {("history", "done")}
     with closing(sqlite3.connect(hub)) as connection:
         assert connection.execute("SELECT count(*) FROM history WHERE execution_id = 'gone'").fetchone() == (0,)

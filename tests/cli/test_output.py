@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import io
 import json
 from datetime import UTC, datetime, timedelta
 
@@ -10,7 +11,7 @@ import pytest
 import typer
 
 from holdfast.cli import output, patience
-from holdfast.cli.output import Progress, print_fields, print_table, shown
+from holdfast.cli.output import Bar, Progress, print_fields, print_table, shown
 from holdfast.cli.values import (
     Given,
     duration_text,
@@ -56,6 +57,21 @@ def test_progress_only_for_terminals(monkeypatch: pytest.MonkeyPatch, capsys: py
         progress.done()
         expected = "\rPurged 100\rDone      \r    \r" if is_terminal else ""
         assert capsys.readouterr().err == expected
+
+
+@pytest.mark.parametrize(("is_terminal", "is_quiet"), [(True, False), (True, True), (False, False)])
+def test_a_bar_only_for_terminals_whose_user_wants_it(
+    monkeypatch: pytest.MonkeyPatch, is_terminal: bool, is_quiet: bool
+) -> None:
+    error_output = io.StringIO()
+    monkeypatch.setattr(error_output, "isatty", lambda: is_terminal)
+    monkeypatch.setattr("sys.stderr", error_output)
+    monkeypatch.setenv("TERM", "xterm")
+    with Bar("Purging", 4, is_quiet=is_quiet) as bar:
+        bar.tell(3)
+    shown = error_output.getvalue()
+    assert ("Purging" in shown and "3/4" in shown) == (is_terminal and not is_quiet)
+    assert is_terminal or not shown
 
 
 def test_waits_tell_how_long(monkeypatch: pytest.MonkeyPatch) -> None:

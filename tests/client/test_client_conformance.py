@@ -474,11 +474,22 @@ def test_lists_counts_and_purges(talk: Talk) -> None:
             OrchestrationStatus.COMPLETED: 3,
             OrchestrationStatus.RUNNING: 1,
         }
-        await client.purge("order-0")
+        execution_id = (await client.get_status("order-0")).execution_id
+        other = await raised(InstanceNotFoundError, client.purge("order-0", if_execution="another"))
+        assert (other.instance_id, "the execution 'another'" in str(other)) == ("order-0", True)
+        await client.restart("order-0", with_new_id=False)
+        await client.wait_for_completion("order-0", timeout=SOON)
+        await raised(InstanceNotFoundError, client.purge("order-0", if_execution=execution_id))
+        execution_id = (await client.get_status("order-0")).execution_id
+        await client.purge("order-0", if_execution=execution_id)
+        await raised(InvalidInputError, client.purge("@counter@a", if_execution=execution_id))
+        await raised(InvalidInputError, client.purge("order-1", if_execution=""))
         assert await client.get_status("order-0") is None
         error = await raised(InstanceNotEndedError, client.purge("open"))
         assert (error.instance_id, error.status) == ("open", "Running")
-        assert await client.purge_instances(InstanceQuery()) == 2
+        steps: list[int] = []
+        assert await client.purge_instances(InstanceQuery(), progress=steps.append) == 2
+        assert steps[-1] == 2
         assert await client.count_instances(InstanceQuery(name="buy")) == {}
         await raised(InvalidInputError, client.list_instances(InstanceQuery(id_prefix="\n")))
 

@@ -211,6 +211,9 @@ def test_terminate_suspend_resume(make_store: MakeStore) -> None:
             return status is not None and status.runtime_status is OrchestrationStatus.SUSPENDED
 
         await eventually(suspended)
+        found = await handle.get_status()
+        assert found is not None
+        assert found.output == "lunch"
         await run.client.resume(handle.instance_id)
         assert await handle.wait_for_completion(timeout=SOON) == [1]
         other = await run.client.start_new("events", 1)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import sqlite3
+from contextlib import closing
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -20,13 +22,18 @@ from holdfast import (
     Entity,
     EntityId,
     HostConfig,
+    InstanceNotEndedError,
+    InstanceNotFoundError,
+    InstanceQuery,
     InvalidInputError,
     OrchestrationContext,
     OrchestrationFailedError,
+    RetryPolicy,
     when_all,
 )
 from holdfast.engine import recovery
 from holdfast.errors import CorruptRecordError
+from holdfast.model.bulk import BulkProgress
 from holdfast.model.failure import FailureDetails
 from holdfast.storage.memory import MemoryData, MemoryStore
 from holdfast.storage.open_store import open_store
@@ -410,3 +417,52 @@ def test_a_function_that_is_no_activity_is_told_to_be_decorated() -> None:
 
 async def _undecorated() -> None:
     return None
+
+
+# What is left of damaged rows
+
+
+def test_a_damaged_instance_is_purged_with_its_open_work_and_refused_by_bulk_jobs(tmp_path: Path) -> None:
+    """It could neither run nor be removed, and one such row failed every list and bulk job that met it."""
+    path = tmp_path / "hub.db"
+    world = World()
+    app = App()
+
+    @app.activity(retry=RetryPolicy(first_retry_interval=timedelta(days=1), max_retry_interval=timedelta(days=1)))
+    async def failing() -> None:
+        world.calls.append("failed")
+        raise ValueError
+
+    @app.orchestrator
+    async def busy(ctx: OrchestrationContext) -> None:
+        await when_all([ctx.call_activity(failing), ctx.create_timer(timedelta(days=1))])
+
+    def make_store() -> Any:
+        return open_store(f"sqlite:///{path}")
+
+    async def before(run: Run) -> None:
+        for instance_id in ("hurt", "well"):
+            await run.client.start_new(busy, instance_id=instance_id)
+        await until(lambda: len(world.calls) == 2)
+        await run.client.raise_event("hurt", "unread", 1)
+
+    async def after(run: Run) -> None:
+        node = run.engine.node
+        job = await run.client.start_bulk("suspend", InstanceQuery(name="busy"))
+        assert await job.wait_for_completion(timeout=SOON) == BulkProgress(done=1, refused=1)
+        assert "no point in time" in await parked(run, "hurt")
+        with pytest.raises(InstanceNotEndedError):
+            await run.client.purge("well")
+        await run.client.purge("hurt")
+        with pytest.raises(InstanceNotFoundError):
+            await run.client.purge("hurt")
+        assert await run.client.get_status("hurt") is None
+        assert run.engine.node is node
+
+    on(make_store(), app, before)
+    spoil(path, "UPDATE instance SET updated_at = 1000000000000000000 WHERE instance_id = 'hurt'")
+    on(make_store(), app, after)
+    with closing(sqlite3.connect(path)) as connection:
+        for table in ("instance", "activity", "inbox", "timer", "child"):
+            assert connection.execute(f"SELECT count(*) FROM {table} WHERE instance_id = 'hurt'").fetchone() == (0,)
+        assert connection.execute("SELECT count(*) FROM activity").fetchone() == (1,)

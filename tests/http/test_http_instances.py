@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import sqlite3
+from contextlib import closing
+from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
@@ -9,10 +12,13 @@ import pytest
 from http_app import BASE, PATIENCE, Served, serve
 
 from holdfast import HostConfig
+from holdfast.codec.history import encode_record
+from holdfast.model.failure import FailureDetails
 
 INSTANCES = f"{BASE}/instances"
 TOKEN = "x-ms-continuation-token"
 LEGACY = HostConfig(http_status_codes="legacy")
+WHY = encode_record(FailureDetails("Odd", "differs"))
 
 
 async def populate(served: Served) -> None:
@@ -189,3 +195,55 @@ def test_a_bulk_job_does_it_to_all_that_match() -> None:
             assert refused.status_code == 400, path
 
     serve(scenario)
+
+
+def test_what_is_parked_is_listed_with_entities_and_what_is_damaged(tmp_path: Path) -> None:
+    path = tmp_path / "hub.db"
+    store = f"sqlite:///{path.as_posix()}"
+
+    async def before(served: Served) -> None:
+        for instance_id in ("hurt", "p1", "p2", "well"):
+            await served.start("WaitForApproval", instance_id)
+        for key in ("a", "b", "well"):
+            await served.http.post(f"{BASE}/entities/counter/{key}?op=note", content="hello")
+
+    async def after(served: Served) -> None:
+        async def ids(query: str, headers: dict[str, str]) -> tuple[list[str], dict[str, str]]:
+            answer = await served.http.get(f"{BASE}/parked{query}", headers=headers)
+            assert answer.status_code == 200, answer.text
+            assert all(each["runtimeStatus"] == "Suspended" for each in answer.json())
+            assert all(each["parked"]["reason"] for each in answer.json())
+            more = {name: answer.headers[name] for name in [TOKEN] if name in answer.headers}
+            return [each["instanceId"] for each in answer.json()], more
+
+        expected = ["hurt", "p1", "p2", "@counter@a", "@counter@b"]
+        assert await ids("", {}) == (expected, {})
+        for top in (1, 2, 3, 4):
+            found, more = await ids(f"?top={top}", {})
+            while more:
+                page, more = await ids(f"?top={top}", more)
+                assert len(page) <= top
+                found += page
+            assert found == expected
+        assert await ids("?name=WaitForApproval", {}) == (expected[:3], {})
+        assert await ids("?lastUpdatedTimeTo=2001-01-01T00:00:00Z", {}) == ([], {})
+        assert {each["instanceId"] for each in (await served.http.get(INSTANCES)).json()} == {*expected[:3], "well"}
+        hurt = await served.http.get(f"{INSTANCES}/hurt")
+        assert (hurt.status_code, "tags" in hurt.json()["parked"]["reason"]) == (202, True), hurt.text
+        assert (await served.http.post(f"{INSTANCES}/@counter@a/resume")).status_code == 202
+        assert (await served.http.post(f"{INSTANCES}/p1/resume")).status_code == 202
+        assert (await served.http.post(f"{INSTANCES}/p2/terminate")).status_code == 202
+        assert (await served.http.delete(f"{INSTANCES}/well")).status_code == 412
+        for instance_id in ("@counter@b", "hurt"):
+            assert (await served.http.delete(f"{INSTANCES}/{instance_id}")).status_code == 200
+            assert (await served.http.delete(f"{INSTANCES}/{instance_id}")).status_code == 404
+        while (await ids("", {}))[0]:
+            pass
+        assert (await served.http.get(f"{BASE}/entities/counter/a")).status_code == 200
+
+    serve(before, store)
+    with closing(sqlite3.connect(path)) as connection, connection:
+        park = "UPDATE instance SET parked = ?, status = 'Suspended' WHERE instance_id IN (?, ?, ?, ?)"
+        assert connection.execute(park, (WHY, "p1", "p2", "@counter@a", "@counter@b")).rowcount == 4
+        assert connection.execute("UPDATE instance SET tags = '{' WHERE instance_id = 'hurt'").rowcount == 1
+    serve(after, store)

@@ -309,7 +309,8 @@ def test_suspend_and_resume() -> None:
         suspended = await served.http.post(f"{BASE}/instances/x/suspend?reason=lunch")
         assert (suspended.status_code, suspended.content) == (202, b"")
         await until_status(served, "x", "Suspended")
-        assert (await served.http.get(f"{BASE}/instances/x")).status_code == 202
+        shown = await served.http.get(f"{BASE}/instances/x")
+        assert (shown.status_code, shown.json()["output"]) == (202, "lunch")
         again = await served.http.post(f"{BASE}/instances/x/suspend")
         assert again.status_code == 500
         assert "Suspended" in again.json()["ExceptionMessage"]
@@ -318,6 +319,14 @@ def test_suspend_and_resume() -> None:
         resumed = await served.http.post(f"{BASE}/instances/x/resume")
         assert (resumed.status_code, resumed.content) == (202, b"")
         assert (await served.ended("x"))["output"] is False
+
+        await served.start("WaitForApproval", "y")
+        await until_status(served, "y", "Running")
+        await served.http.post(f"{BASE}/instances/y/suspend?reason=lunch")
+        await until_status(served, "y", "Suspended")
+        await served.http.post(f"{BASE}/instances/y/resume?reason=back")
+        await until_status(served, "y", "Running")
+        assert (await served.http.get(f"{BASE}/instances/y")).json()["output"] is None
 
     serve(scenario)
 

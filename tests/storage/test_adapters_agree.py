@@ -37,6 +37,7 @@ keys = st.tuples(st.sampled_from(EXECUTIONS), small)
 deliveries = st.integers(0, 3)
 times = st.integers(NOW - 1, NOW + 1)
 texts = st.sampled_from([None, "1"])
+records = st.sampled_from([None, "1", "damaged"])
 EVENT_KEYS = ["", "k", "K", "'\U0001f511\""]
 operation_keys = st.sampled_from(EVENT_KEYS)
 statuses = st.sampled_from(["Running", "Suspended"])
@@ -134,6 +135,7 @@ questions = st.tuples(
             "updated_until": bounds,
             "with_state": st.booleans(),
             "with_empty": st.booleans(),
+            "only_parked": st.booleans(),
         },
     ),
 )
@@ -159,7 +161,7 @@ async def ask(rows: list[InstanceRow], asked: list[tuple[str, str, int, dict[str
 @settings(max_examples=60, deadline=None, derandomize=True, database=None)
 @given(
     st.lists(
-        st.builds(instance, words | entity_ids, updated_at=times, state=texts, lock=texts),
+        st.builds(instance, words | entity_ids, updated_at=times, state=texts, lock=records, parked=texts),
         max_size=20,
         unique_by=lambda row: row.instance_id,
     ),

@@ -15,8 +15,9 @@ from holdfast.storage.port import EndedInstance, InstanceConditions
 
 times = st.integers(NOW - 2, NOW + 2)
 bounds = st.none() | times
-statuses = st.sampled_from(["Pending", "Running", "Suspended", "Completed", "Failed", "Terminated", "Canceled"])
+statuses = st.sampled_from(["Pending", "Running", "Suspended", "Completed", "Failed", "Terminated", "Canceled", "Odd"])
 texts = st.sampled_from([None, "1", '"done"'])
+records = st.sampled_from([None, "{}", "damaged"])
 parents = st.sampled_from([None, '{"instance_id":"a","execution_id":"a-e","task_scheduled_id":1}', "damaged"])
 tags = st.sampled_from([None, '{"x":"1"}', '{"x":"1","y\\"":"%"}', '{"x":"2"}', "damaged"])
 rows = st.lists(
@@ -31,6 +32,9 @@ rows = st.lists(
         tags=tags,
         custom_status=texts,
         parked=texts,
+        failure=records,
+        lock=records,
+        events_awaited=records,
         revision=st.integers(1, 3),
         episodes=st.integers(0, 3),
     ),

@@ -11,20 +11,7 @@ import typer
 from holdfast.cli.confirm import confirm
 from holdfast.cli.connection import DEFAULT_URL, AsJson, Key, Url, with_client
 from holdfast.cli.output import Progress, print_json
-from holdfast.cli.selection import (
-    CreatedFrom,
-    CreatedUntil,
-    CustomStatus,
-    IdPrefix,
-    Name,
-    Parent,
-    Parked,
-    Statuses,
-    Tags,
-    UpdatedFrom,
-    UpdatedUntil,
-    query_of,
-)
+from holdfast.cli.selection import Selection, selecting
 from holdfast.client.client import Client
 from holdfast.client.handle import OrchestrationHandle
 from holdfast.client.instances import InstanceQuery
@@ -45,19 +32,10 @@ class Action(StrEnum):
     PURGE = "purge"
 
 
+@selecting()
 def bulk(
+    chosen: Selection,
     action: Annotated[Action, typer.Argument(metavar="ACTION", help=f"One of {', '.join(Action)}.")],
-    name: Name = None,
-    statuses: Statuses = None,
-    id_prefix: IdPrefix = "",
-    created_from: CreatedFrom = None,
-    created_until: CreatedUntil = None,
-    updated_from: UpdatedFrom = None,
-    updated_until: UpdatedUntil = None,
-    parent: Parent = None,
-    tags: Tags = None,
-    custom_status: CustomStatus = None,
-    parked: Parked = None,
     everything: Annotated[bool, typer.Option("--all", help="All instances, without a filter.")] = False,
     reason: Annotated[str | None, typer.Option(help="Told to each of them.")] = None,
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
@@ -69,20 +47,8 @@ def bulk(
     key: Key = None,
 ) -> None:
     """Do the same to all instances that match, as a durable job: it goes on without this command."""
-    query = query_of(
-        name=name,
-        statuses=statuses,
-        id_prefix=id_prefix,
-        created_from=created_from,
-        created_until=created_until,
-        updated_from=updated_from,
-        updated_until=updated_until,
-        parent=parent,
-        tags=tags,
-        custom_status=custom_status,
-        parked=parked,
-    )
-    if (query == query_of()) is not everything:
+    query = chosen.query()
+    if chosen.is_empty is not everything:
         raise typer.BadParameter("Give filters such as --name X, or --all; not both.")
 
     async def work(client: Client) -> tuple[str, BulkProgress | None]:

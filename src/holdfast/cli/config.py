@@ -1,4 +1,4 @@
-"""What a server goes by: defaults, then a file, then the environment, then the command line; later ones win."""
+"""What commands go by: defaults, then a file, then the environment, then the command line; later ones win."""
 
 from __future__ import annotations
 
@@ -35,6 +35,8 @@ class ServerConfig(msgspec.Struct, frozen=True, kw_only=True):
     ssl_certfile: str | None = None
     ssl_keyfile: str | None = None
     access_log: bool = False
+    url: str | None = None
+    """Where other commands find the host; if there is none, where it listens."""
 
     @property
     def has_keys(self) -> bool:

@@ -16,8 +16,8 @@ FILE: Final = "holdfast.toml"
 PROJECT: Final = "pyproject.toml"
 PREFIX: Final = "HOLDFAST_"
 CONFIG_VARIABLE: Final = "HOLDFAST_CONFIG"
-_OTHERS: Final = frozenset({CONFIG_VARIABLE, "HOLDFAST_URL", "HOLDFAST_DEMO_LOG"})
-"""Variables that say something else than how a server is configured."""
+_OTHERS: Final = frozenset({CONFIG_VARIABLE, "HOLDFAST_DEMO_LOG"})
+"""Variables that say something else than what is configured."""
 
 
 def read_configuration(

@@ -9,6 +9,7 @@ from typing import Annotated
 
 import typer
 
+from holdfast.cli.configured import CONFIGURED_STORE, StoreUrl, configured_store
 from holdfast.cli.connection import AsJson
 from holdfast.cli.errors import NOT_WELL, leaving
 from holdfast.cli.output import Progress, print_json, shown
@@ -17,11 +18,9 @@ from holdfast.storage.open_store import file_of
 from holdfast.storage.sqlite.offline import remove_orphans
 from holdfast.storage.sqlite.snapshot import Orphan, open_snapshot
 
-StoreUrl = Annotated[str, typer.Option("--store", metavar="URL", help="The store, as sqlite:///file.db.")]
-
 
 def doctor(
-    store: StoreUrl,
+    store: StoreUrl = CONFIGURED_STORE,
     mend: Annotated[
         bool, typer.Option("--mend", help="Remove rows that belong to nobody. No host may run on the store.")
     ] = False,
@@ -29,7 +28,7 @@ def doctor(
 ) -> None:
     """Check a store, row by row. It only reads, so a host may run on it. Exit code 1 says that something is wrong."""
     with leaving():
-        path = file_of(store)
+        path = file_of(configured_store(store))
         progress = Progress()
         number, removed = 0, 0
         try:

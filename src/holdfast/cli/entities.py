@@ -21,6 +21,7 @@ from holdfast.model.refs import NO_INPUT
 from holdfast.model.status import EntityState, LockState
 
 _PAGE: Final = 100
+_IDLE_FOR: Final = timedelta(hours=1)
 _TITLES: Final = ("ENTITY", "STATE", "LOCKED BY", "MESSAGES", "UPDATED")
 
 Entity = Annotated[str, typer.Argument(metavar="ENTITY", help="As @name@key; the first @ may be left out.")]
@@ -132,7 +133,7 @@ def get_entity(entity: Entity, as_json: AsJson = False, url: Url = DEFAULT_URL, 
     if as_json:
         print_json(entity_view(found))
     else:
-        print_fields(_fields(found))
+        print_fields(entity_fields(found))
 
 
 @entity_commands.command("unlock")
@@ -148,9 +149,11 @@ def unlock(entity: Entity, as_json: AsJson = False, url: Url = DEFAULT_URL, key:
 @entity_commands.command("clean")
 def clean(
     idle_for: Annotated[
-        timedelta,
-        typer.Option(parser=parse_duration, metavar="DURATION", help="Only what nothing happened to so long."),
-    ] = timedelta(hours=1),
+        timedelta | None,
+        typer.Option(
+            parser=parse_duration, metavar="DURATION", help="Only what nothing happened to so long; 1h if not given."
+        ),
+    ] = None,
     keep_empty: Annotated[bool, typer.Option("--keep-empty", help="Remove no entities.")] = False,
     keep_locks: Annotated[bool, typer.Option("--keep-locks", help="Give back no locks.")] = False,
     as_json: AsJson = False,
@@ -162,7 +165,9 @@ def clean(
         url,
         key,
         lambda client: client.clean_entities(
-            idle_for=idle_for, remove_empty=not keep_empty, release_orphaned_locks=not keep_locks
+            idle_for=_IDLE_FOR if idle_for is None else idle_for,
+            remove_empty=not keep_empty,
+            release_orphaned_locks=not keep_locks,
         ),
     )
     if as_json:
@@ -194,7 +199,8 @@ def _row(found: EntityState) -> tuple[str, ...]:
     )
 
 
-def _fields(found: EntityState) -> list[tuple[str, str]]:
+def entity_fields(found: EntityState) -> list[tuple[str, str]]:
+    """Return what `get` shows of an entity, name by name."""
     return [
         ("Entity", found.instance_id),
         ("State", found.state or ("" if found.has_state else "none")),

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import typer
 
-from holdfast.cli.errors import CommandError
+from holdfast.cli.files import creating
 from holdfast.cli.stored import reading
 from holdfast.codec.exported import encode_exported
 from holdfast.engine.exports import read_history
@@ -15,10 +15,10 @@ from holdfast.model.ids import validate_instance_id
 
 
 def export_history(instance_id: str, store: str, output: Path | None) -> None:
-    """Write the history of an instance to a file, or to the standard output.
+    """Write the history of an instance to a new file for its owner alone, or to the standard output.
 
     Raises:
-        CommandError: if the file cannot be written.
+        CommandError: if the file is there already, or cannot be written.
         HoldfastError: if there is no such store or instance, or it cannot be read.
     """
     # As bytes: it is UTF-8 whatever the terminal is.
@@ -26,10 +26,8 @@ def export_history(instance_id: str, store: str, output: Path | None) -> None:
     if output is None:
         typer.echo(text, nl=False)
         return
-    try:
-        output.write_bytes(text)
-    except OSError as error:
-        raise CommandError(f"{str(output)!r} cannot be written: {error.strerror or error}.") from error
+    with creating(output) as file:
+        file.write(text)
 
 
 async def _read(instance_id: str, url: str) -> str:

@@ -13,20 +13,7 @@ from holdfast.cli.connection import DEFAULT_URL, AsJson, Key, Url, with_client
 from holdfast.cli.errors import NOT_FOUND, NOT_WELL, CommandError
 from holdfast.cli.output import print_fields, print_json, print_table
 from holdfast.cli.patience import patiently
-from holdfast.cli.selection import (
-    CreatedFrom,
-    CreatedUntil,
-    CustomStatus,
-    IdPrefix,
-    Name,
-    Parent,
-    Parked,
-    Statuses,
-    Tags,
-    UpdatedFrom,
-    UpdatedUntil,
-    query_of,
-)
+from holdfast.cli.selection import Selection, selecting
 from holdfast.cli.values import Given, parse_instant, parse_json, parse_tags, parse_timeout
 from holdfast.cli.views import LIST_TITLES, event_row, event_view, failure_text, fields_of, list_row, view_of
 from holdfast.client.client import Client
@@ -128,18 +115,9 @@ async def _status(client: Client, instance_id: str) -> InstanceStatus:
     return found
 
 
+@selecting()
 def list_instances(
-    name: Name = None,
-    statuses: Statuses = None,
-    id_prefix: IdPrefix = "",
-    created_from: CreatedFrom = None,
-    created_until: CreatedUntil = None,
-    updated_from: UpdatedFrom = None,
-    updated_until: UpdatedUntil = None,
-    parent: Parent = None,
-    tags: Tags = None,
-    custom_status: CustomStatus = None,
-    parked: Parked = None,
+    chosen: Selection,
     limit: Annotated[int, typer.Option(min=1, help="At most so many.")] = _PAGE,
     everything: Annotated[bool, typer.Option("--all", help="All of them, however many.")] = False,
     as_json: AsJson = False,
@@ -147,19 +125,7 @@ def list_instances(
     key: Key = None,
 ) -> None:
     """List instances, by their ids."""
-    query = query_of(
-        name=name,
-        statuses=statuses,
-        id_prefix=id_prefix,
-        created_from=created_from,
-        created_until=created_until,
-        updated_from=updated_from,
-        updated_until=updated_until,
-        parent=parent,
-        tags=tags,
-        custom_status=custom_status,
-        parked=parked,
-    )
+    query = chosen.query()
     with_client(url, key, lambda client: show_list(client, query, None if everything else limit, as_json))
 
 
@@ -186,36 +152,15 @@ async def show_list(client: Client, query: InstanceQuery, limit: int | None, as_
     typer.echo(f"There are more than {limit}; --limit N or --all shows them.", err=True)
 
 
+@selecting()
 def count(
-    name: Name = None,
-    statuses: Statuses = None,
-    id_prefix: IdPrefix = "",
-    created_from: CreatedFrom = None,
-    created_until: CreatedUntil = None,
-    updated_from: UpdatedFrom = None,
-    updated_until: UpdatedUntil = None,
-    parent: Parent = None,
-    tags: Tags = None,
-    custom_status: CustomStatus = None,
-    parked: Parked = None,
+    chosen: Selection,
     as_json: AsJson = False,
     url: Url = DEFAULT_URL,
     key: Key = None,
 ) -> None:
     """Count instances, by their status."""
-    query = query_of(
-        name=name,
-        statuses=statuses,
-        id_prefix=id_prefix,
-        created_from=created_from,
-        created_until=created_until,
-        updated_from=updated_from,
-        updated_until=updated_until,
-        parent=parent,
-        tags=tags,
-        custom_status=custom_status,
-        parked=parked,
-    )
+    query = chosen.query()
     counts = with_client(url, key, lambda client: client.count_instances(query))
     found = {each.value: counts[each] for each in OrchestrationStatus if counts.get(each)}
     if as_json:

@@ -15,6 +15,7 @@ from holdfast.cli import instances, steering
 from holdfast.cli.bulk import bulk
 from holdfast.cli.config_sources import of_options, read_configuration
 from holdfast.cli.config_table import show_config
+from holdfast.cli.configured import CONFIGURED_STORE, StoreUrl, configured_store
 from holdfast.cli.demo import demo
 from holdfast.cli.doctor import doctor
 from holdfast.cli.entities import call, entity_commands, signal
@@ -139,7 +140,7 @@ def show(
     config: Annotated[Path | None, typer.Option(metavar="FILE", help=_CONFIG_HELP)] = None,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object.")] = False,
 ) -> None:
-    """Show what `holdfast run` would go by here: each value, and where it is set. Secrets are not shown."""
+    """Show what commands go by here: each value, and where it is set. Secrets are not shown."""
     with leaving():
         show_config(read_configuration(config, os.environ, folder=Path.cwd()), as_json=as_json)
 
@@ -152,7 +153,12 @@ def replay(
     ] = None,
     app: Annotated[str | None, typer.Option(metavar="NAME", help="The name of the app, instead of :APP.")] = None,
     store: Annotated[
-        str | None, typer.Option(help="Replay what is in this store, too: sqlite:///file.db. A host may run on it.")
+        str | None,
+        typer.Option(
+            metavar="URL",
+            help="Replay what is in this store, too: sqlite:///file.db. A host may run on it. If neither it nor files "
+            "are given: HOLDFAST_STORE, or `store` in holdfast.toml.",
+        ),
     ] = None,
     name: Annotated[str | None, typer.Option(metavar="ORCHESTRATOR", help="Only histories of this one.")] = None,
     limit: Annotated[int | None, typer.Option(min=1, help="At most so many from the store.")] = None,
@@ -170,12 +176,12 @@ def replay(
 @commands.command("export-history")
 def export(
     instance_id: Annotated[str, typer.Argument(metavar="INSTANCE_ID")],
-    store: Annotated[str, typer.Option(help="Where it is: sqlite:///file.db. A host may run on it.")],
-    output: Annotated[Path | None, typer.Option(help="The file to write, instead of the standard output.")] = None,
+    store: StoreUrl = CONFIGURED_STORE,
+    output: Annotated[Path | None, typer.Option(help="A new file, instead of the standard output.")] = None,
 ) -> None:
-    """Write the history of one instance as JSON, for `holdfast replay`."""
+    """Write the history of one instance as JSON, for `holdfast replay`. A host may run on the store."""
     with leaving():
-        export_history(instance_id, store, output)
+        export_history(instance_id, configured_store(store), output)
 
 
 @commands.command()

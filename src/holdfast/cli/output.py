@@ -8,6 +8,8 @@ from collections.abc import Iterable, Sequence
 from typing import Final
 
 import msgspec
+import rich.console
+import rich.progress
 import typer
 from rich.cells import cell_len
 
@@ -73,6 +75,32 @@ def shown(text: str, chars_max: int | None = CELL_CHARS_MAX) -> str:
     """Return a text that a terminal prints as it stands: control characters escaped, and cut if it is too long."""
     safe = "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in text)
     return safe if chars_max is None or len(safe) <= chars_max else f"{safe[: chars_max - 1]}…"
+
+
+class Bar:
+    """A bar on the error output that tells how much of long work is done; nothing if that is no terminal."""
+
+    def __init__(self, what: str, total: int, *, is_quiet: bool = False) -> None:
+        self._bar = rich.progress.Progress(
+            "{task.description}",
+            rich.progress.BarColumn(),
+            rich.progress.MofNCompleteColumn(),
+            rich.progress.TimeRemainingColumn(),
+            console=rich.console.Console(stderr=True),
+            transient=True,
+            disable=is_quiet or not sys.stderr.isatty(),
+        )
+        self._work = self._bar.add_task(what, total=total)
+
+    def tell(self, done: int) -> None:
+        self._bar.update(self._work, completed=done)
+
+    def __enter__(self) -> Bar:
+        self._bar.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._bar.stop()
 
 
 class Progress:

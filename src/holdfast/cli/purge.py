@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Generator
 from contextlib import contextmanager
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Annotated, BinaryIO, Final
@@ -16,21 +17,8 @@ from holdfast.cli.confirm import confirm
 from holdfast.cli.connection import DEFAULT_URL, AsJson, Key, Url, with_client
 from holdfast.cli.errors import CONFLICT, NOT_FOUND, CommandError
 from holdfast.cli.files import create, make_durable
-from holdfast.cli.output import Progress, print_json
-from holdfast.cli.patience import patiently
-from holdfast.cli.selection import (
-    CreatedFrom,
-    CreatedUntil,
-    CustomStatus,
-    IdPrefix,
-    Name,
-    Parent,
-    Statuses,
-    Tags,
-    UpdatedFrom,
-    UpdatedUntil,
-    query_of,
-)
+from holdfast.cli.output import Bar, print_json
+from holdfast.cli.selection import Selection, selecting
 from holdfast.cli.values import parse_duration
 from holdfast.cli.views import EntityView, InstanceView, entity_view, event_view, view_of
 from holdfast.client.client import Client
@@ -56,23 +44,15 @@ class ExportedEntity(msgspec.Struct, frozen=True):
     entity: EntityView
 
 
+@selecting(without=("parked",))
 def purge(
+    chosen: Selection,
     instance_ids: Annotated[
         list[str] | None, typer.Argument(metavar="INSTANCE_ID", help="These; or filters instead.")
     ] = None,
     older_than: Annotated[
         timedelta | None, typer.Option(parser=parse_duration, metavar="DURATION", help="That ended so long ago, as 7d.")
     ] = None,
-    name: Name = None,
-    statuses: Statuses = None,
-    id_prefix: IdPrefix = "",
-    created_from: CreatedFrom = None,
-    created_until: CreatedUntil = None,
-    updated_from: UpdatedFrom = None,
-    updated_until: UpdatedUntil = None,
-    parent: Parent = None,
-    tags: Tags = None,
-    custom_status: CustomStatus = None,
     everything: Annotated[bool, typer.Option("--all", help="All that has ended, without a filter.")] = False,
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
     export: Annotated[
@@ -88,24 +68,15 @@ def purge(
     """
     if older_than is not None:
         ended = datetime.now(UTC) - older_than
-        updated_until = ended if updated_until is None else min(ended, updated_until)
-    query = query_of(
-        name=name,
-        statuses=statuses,
-        id_prefix=id_prefix,
-        created_from=created_from,
-        created_until=created_until,
-        updated_from=updated_from,
-        updated_until=updated_until,
-        parent=parent,
-        tags=tags,
-        custom_status=custom_status,
-    )
-    _check(instance_ids, query, everything)
-    if open_ones := [each.value for each in statuses or () if not each.is_terminal]:
+        chosen = replace(chosen, updated_until=min(ended, chosen.updated_until or ended))
+    query = chosen.query()
+    _check(instance_ids, everything, has_filter=not chosen.is_empty)
+    if open_ones := [each.value for each in chosen.statuses or () if not each.is_terminal]:
         raise typer.BadParameter(f"Only what has ended is purged ({_ENDED}), not what is {', '.join(open_ones)}.")
 
-    attempts = with_client(url, key, lambda client: _purge(client, instance_ids, query, export, yes))
+    attempts = with_client(
+        url, key, lambda client: _purge(client, instance_ids, query, export, yes=yes, as_json=as_json)
+    )
     if as_json:
         print_json({"purged": attempts.done})
     else:
@@ -114,23 +85,30 @@ def purge(
 
 
 async def _purge(
-    client: Client, instance_ids: list[str] | None, query: InstanceQuery, export: Path | None, yes: bool
+    client: Client,
+    instance_ids: list[str] | None,
+    query: InstanceQuery,
+    export: Path | None,
+    *,
+    yes: bool,
+    as_json: bool,
 ) -> Attempts:
     attempts = Attempts()
     if instance_ids:
         await _purge_ids(client, instance_ids, export, attempts)
         return attempts
-    if not yes:
-        await _ask(client, query)
-    if export is not None:
-        attempts.done = await _purge_exported(client, query, export)
-    else:
-        attempts.done = await patiently(client.purge_instances(query), "Purging")
+    number = await _count(client, query)
+    if number and not yes:
+        confirm(f"Purge {number} instance{'' if number == 1 else 's'} for good?")
+    with Bar("Purging", number, is_quiet=as_json) as shown:
+        if export is not None:
+            attempts.done = await _purge_exported(client, query, export, shown)
+        else:
+            attempts.done = await client.purge_instances(query, progress=shown.tell)
     return attempts
 
 
-def _check(instance_ids: list[str] | None, query: InstanceQuery, everything: bool) -> None:
-    has_filter = query != query_of()
+def _check(instance_ids: list[str] | None, everything: bool, *, has_filter: bool) -> None:
     if sum((bool(instance_ids), has_filter, everything)) == 1:
         return
     if not (instance_ids or has_filter or everything):
@@ -138,12 +116,9 @@ def _check(instance_ids: list[str] | None, query: InstanceQuery, everything: boo
     raise typer.BadParameter("Instance ids, filters and --all exclude one another.")
 
 
-async def _ask(client: Client, query: InstanceQuery) -> None:
+async def _count(client: Client, query: InstanceQuery) -> int:
     counts = await client.count_instances(query)
-    number = sum(count for status, count in counts.items() if status.is_terminal)
-    if number == 0:
-        return
-    confirm(f"Purge {number} instance{'' if number == 1 else 's'} for good?")
+    return sum(count for status, count in counts.items() if status.is_terminal)
 
 
 async def _purge_ids(client: Client, instance_ids: list[str], export: Path | None, attempts: Attempts) -> None:
@@ -159,9 +134,8 @@ async def _purge_ids(client: Client, instance_ids: list[str], export: Path | Non
             written = await _state_of(client, instance_id)
             await _write(client, written, file)
             make_durable(file)
-            if not _is_same(await _state_of(client, instance_id), written):
+            if not await _purge_written(client, instance_id, written):
                 raise CommandError(f"{instance_id!r} was not purged: it has changed since it was written.", CONFLICT)
-            await client.purge(instance_id)
             return True
 
         await attempts.each(instance_ids, purge_written)
@@ -184,42 +158,37 @@ async def _state_of(client: Client, instance_id: str) -> InstanceStatus | Entity
     return found
 
 
-def _is_same(now: InstanceStatus | EntityState, written: InstanceStatus | EntityState) -> bool:
-    if isinstance(now, InstanceStatus) and isinstance(written, InstanceStatus):
-        return now.state.execution_id == written.state.execution_id
-    return now == written
-
-
-async def _purge_exported(client: Client, query: InstanceQuery, export: Path) -> int:
-    """Purge page by page exactly what was written; what was started anew under its id meanwhile is left."""
-    progress, purged, token = Progress(), 0, None
+async def _purge_written(client: Client, instance_id: str, written: InstanceStatus | EntityState) -> bool:
+    """Purge exactly what was written; return False if it is not there any more, or has changed."""
+    if isinstance(written, EntityState):
+        # What comes between the two is lost: entities have no executions that a purge could name.
+        if await _state_of(client, instance_id) != written:
+            return False
+        await client.purge(instance_id)
+        return True
     try:
-        with _exporting(export) as file:
-            while True:
-                page = await client.list_instances(query, limit=100, continuation_token=token)
-                ended = [each for each in page.instances if each.runtime_status.is_terminal]
-                for each in ended:
-                    await _write(client, each, file)
-                make_durable(file)
-                for each in ended:
-                    purged += await _purge_one(client, each)
-                progress.tell(f"Purged {purged}")
-                token = page.continuation_token
-                if token is None:
-                    return purged
-    finally:
-        progress.done()
-
-
-async def _purge_one(client: Client, written: InstanceStatus) -> bool:
-    now = await client.get_status(written.instance_id)
-    if now is None or now.state.execution_id != written.state.execution_id:
-        return False
-    try:
-        await client.purge(written.instance_id)
+        await client.purge(instance_id, if_execution=written.execution_id)
     except (InstanceNotFoundError, InstanceNotEndedError):
         return False
     return True
+
+
+async def _purge_exported(client: Client, query: InstanceQuery, export: Path, shown: Bar) -> int:
+    """Purge page by page exactly what was written; what was started anew under its id meanwhile is left."""
+    purged, token = 0, None
+    with _exporting(export) as file:
+        while True:
+            page = await client.list_instances(query, limit=100, continuation_token=token)
+            ended = [each for each in page.instances if each.runtime_status.is_terminal]
+            for each in ended:
+                await _write(client, each, file)
+            make_durable(file)
+            for each in ended:
+                purged += await _purge_written(client, each.instance_id, each)
+                shown.tell(purged)
+            token = page.continuation_token
+            if token is None:
+                return purged
 
 
 @contextmanager

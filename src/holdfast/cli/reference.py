@@ -10,7 +10,6 @@ import re
 import sys
 import textwrap
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from datetime import timedelta
 from enum import Enum, EnumType
 from pathlib import Path
 from types import NoneType
@@ -22,7 +21,6 @@ from typer.models import ArgumentInfo, OptionInfo, ParameterInfo
 
 from holdfast.cli.errors import EXIT_CODES
 from holdfast.cli.main import commands
-from holdfast.cli.values import duration_text
 
 _MARKED: Final = re.compile(r"<!-- made: (?P<what>[^>]*?) -->\n.*?<!-- end -->\n", re.DOTALL)
 _SHARED: Final = {"Connection": "the-host", "Which instances": "which-instances"}
@@ -179,15 +177,9 @@ def _name(param: _Param) -> str:
 
 def _description(param: _Param) -> str:
     parts = [f"{param.info.help or ''}"]
-    if param.info.envvar:
-        parts.append(f"If it is not given: what `{param.info.envvar}` says in the environment.")
     if param.default not in (None, "", False):
-        parts.append(f"Default: `{_shown(param.default)}`.")
+        parts.append(f"Default: `{param.default}`.")
     return " ".join(part if part.endswith((".", ")")) else f"{part}." for part in parts)
-
-
-def _shown(value: object) -> str:
-    return duration_text(value) if isinstance(value, timedelta) else str(value)
 
 
 def main(path: Path) -> None:

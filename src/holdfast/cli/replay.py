@@ -12,9 +12,9 @@ import msgspec
 import typer
 
 from holdfast.app import App
+from holdfast.cli.configured import configured, store_of
 from holdfast.cli.errors import CommandError
 from holdfast.cli.load import load_app
-from holdfast.cli.settings import config_from_settings
 from holdfast.cli.stored import reading
 from holdfast.codec.exported import decode_exported
 from holdfast.engine.config import HostConfig
@@ -70,20 +70,21 @@ def replay_histories(options: ReplayOptions) -> bool:
     """Replay what the options name, and report; return whether all of it is well.
 
     Raises:
-        CommandError: if there is nothing to replay, or no app to replay it with.
+        CommandError: if neither files nor a store are named, or there is no app to replay with.
         HoldfastError: if a setting or the store cannot be used.
     """
-    if not options.files and options.store is None:
+    configuration = configured({"store": options.store}, options.settings)
+    if not options.files and configuration.server.store is None:
         raise CommandError("There is nothing to replay: name exported histories, or a store with --store.")
-    config = config_from_settings(options.settings)
+    url = store_of(configuration) if options.store or not options.files else None
     app = load_app(options.target).app
     if options.name is not None:
         app.registry.check_orchestrator_name(options.name)
-    replay = _Replay(app, config, options)
+    replay = _Replay(app, configuration.host, options)
     for path in options.files:
         replay.file(path)
-    if options.store is not None:
-        asyncio.run(replay.store(options.store))
+    if url is not None:
+        asyncio.run(replay.store(url))
     replay.sum_up()
     return replay.is_well
 

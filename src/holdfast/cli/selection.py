@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
+import functools
+import inspect
+import typing
+from collections.abc import Callable, Collection
+from dataclasses import dataclass, fields
 from datetime import datetime
-from typing import Annotated
+from inspect import Parameter
+from typing import Annotated, Any
 
 import typer
 
@@ -88,31 +94,74 @@ Parked = Annotated[
 ]
 
 
-def query_of(
-    *,
-    name: str | None = None,
-    statuses: list[OrchestrationStatus] | None = None,
-    id_prefix: str = "",
-    created_from: datetime | None = None,
-    created_until: datetime | None = None,
-    updated_from: datetime | None = None,
-    updated_until: datetime | None = None,
-    parent: str | None = None,
-    tags: list[str] | None = None,
-    custom_status: Given | None = None,
-    parked: bool | None = None,
-) -> InstanceQuery:
-    """Return the query that the options of a command line make."""
-    return InstanceQuery(
-        name=name,
-        statuses=tuple(statuses or ()),
-        id_prefix=id_prefix,
-        created_from=created_from,
-        created_until=created_until,
-        updated_from=updated_from,
-        updated_until=updated_until,
-        parent_instance_id=parent,
-        tags=parse_tags(tags or ()),
-        custom_status=ANY if custom_status is None else custom_status.value,
-        parked=parked,
-    )
+@dataclass(frozen=True, kw_only=True)
+class Selection:
+    """What the options for instances say; a command takes them as one by `selecting`."""
+
+    name: Name = None
+    statuses: Statuses = None
+    id_prefix: IdPrefix = ""
+    created_from: CreatedFrom = None
+    created_until: CreatedUntil = None
+    updated_from: UpdatedFrom = None
+    updated_until: UpdatedUntil = None
+    parent: Parent = None
+    tags: Tags = None
+    custom_status: CustomStatus = None
+    parked: Parked = None
+
+    def query(self) -> InstanceQuery:
+        """Return the query that the options make.
+
+        Raises:
+            typer.BadParameter: for a tag that is none.
+        """
+        return InstanceQuery(
+            name=self.name,
+            statuses=tuple(self.statuses or ()),
+            id_prefix=self.id_prefix,
+            created_from=self.created_from,
+            created_until=self.created_until,
+            updated_from=self.updated_from,
+            updated_until=self.updated_until,
+            parent_instance_id=self.parent,
+            tags=parse_tags(self.tags or ()),
+            custom_status=ANY if self.custom_status is None else self.custom_status.value,
+            parked=self.parked,
+        )
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether nothing was asked for, so that everything is meant."""
+        return self.query() == Selection().query()
+
+
+def selecting(*, without: Collection[str] = ()) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Give a command an option for each field of `Selection`, and pass them on as its first argument.
+
+    Args:
+        without: the fields that this command does not take.
+    """
+
+    def decorate(command: Callable[..., None]) -> Callable[..., None]:
+        hints = typing.get_type_hints(Selection, include_extras=True)
+        options = [
+            Parameter(each.name, Parameter.KEYWORD_ONLY, default=each.default, annotation=hints[each.name])
+            for each in fields(Selection)
+            if each.name not in without
+        ]
+        _, *others = inspect.signature(command, eval_str=True).parameters.values()
+        others = [each.replace(kind=Parameter.KEYWORD_ONLY) for each in others]
+
+        @functools.wraps(command)
+        def run(**given: Any) -> None:
+            selection = Selection(**{each.name: given.pop(each.name) for each in options})
+            command(selection, **given)
+
+        parameters = [*options, *others]
+        # What typer reads, and the page of all commands.
+        run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]  # functions may have one
+        run.__annotations__ = {each.name: each.annotation for each in parameters}
+        return run
+
+    return decorate

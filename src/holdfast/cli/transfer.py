@@ -14,7 +14,7 @@ from typing import Annotated, BinaryIO, Final
 import msgspec
 import typer
 
-from holdfast.cli.doctor import StoreUrl
+from holdfast.cli.configured import CONFIGURED_STORE, StoreUrl, configured_store
 from holdfast.cli.errors import CommandError, leaving
 from holdfast.cli.files import creating
 from holdfast.cli.output import Progress
@@ -53,13 +53,13 @@ _DECODERS: Final = {name: msgspec.json.Decoder(kind) for name, kind in TABLES.it
 
 def export_hub(
     file: File,
-    store: StoreUrl,
+    store: StoreUrl = CONFIGURED_STORE,
 ) -> None:
     """Write a whole store to a new file, as it is at one moment, for your eyes alone. A host may run on it."""
     with leaving():
         progress = Progress()
         try:
-            with open_snapshot(file_of(store)) as snapshot, creating(file) as output:
+            with open_snapshot(file_of(configured_store(store))) as snapshot, creating(file) as output:
                 rows = _write(snapshot, output, progress)
         finally:
             progress.done()
@@ -89,13 +89,13 @@ def _write(snapshot: Snapshot, output: BinaryIO, progress: Progress) -> int:
     return rows
 
 
-def import_hub(file: File, store: StoreUrl) -> None:
+def import_hub(file: File, store: StoreUrl = CONFIGURED_STORE) -> None:
     """Read what `export` wrote into a store that is new or empty; all of it, or nothing.
 
     Stop the host of the original first, or both will run what is in flight.
     """
     with leaving():
-        path = file_of(store)
+        path = file_of(configured_store(store))
         progress = Progress()
         try:
             with file.open("rb") as source:

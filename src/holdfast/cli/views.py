@@ -11,10 +11,13 @@ from holdfast.cli.values import instant_text
 from holdfast.client.status import InstanceStatus
 from holdfast.model.failure import FailureDetails
 from holdfast.model.history import HistoryEvent
-from holdfast.model.status import EntityState, LockState
+from holdfast.model.status import EntityState, LockState, OrchestrationStatus
 
 PAYLOADS = ("input", "result", "output", "reason")
 """Fields of events that are JSON in a text."""
+
+_WITH_REASON = frozenset({OrchestrationStatus.SUSPENDED, OrchestrationStatus.TERMINATED, OrchestrationStatus.CANCELED})
+"""Statuses in which the output is why somebody asked for it."""
 
 LIST_TITLES = ("INSTANCE", "NAME", "STATUS", "CREATED", "UPDATED")
 
@@ -128,7 +131,7 @@ def fields_of(status: InstanceStatus) -> list[tuple[str, str]]:
         ("Input", state.input or ""),
         ("Custom status", state.custom_status or ""),
         ("Waits for events", ", ".join(state.events_awaited)),
-        ("Output", state.output or ""),
+        ("Reason" if state.runtime_status in _WITH_REASON else "Output", state.output or ""),
         ("Failure", failure_text(state.failure)),
     ]
 

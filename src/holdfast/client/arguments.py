@@ -18,7 +18,15 @@ from holdfast.model.history import EventRaised, UpdateRequested
 from holdfast.model.ids import EntityId, is_entity, validate_instance_id
 from holdfast.model.limits import Limits
 from holdfast.model.refs import validate_name
-from holdfast.model.requests import EntityFilter, InstanceFilter, OperationRequest, check_instant, check_key, check_tags
+from holdfast.model.requests import (
+    EntityFilter,
+    InstanceFilter,
+    OperationRequest,
+    check_if_execution,
+    check_instant,
+    check_key,
+    check_tags,
+)
 
 _EPISODES_MAX: Final = 10**9
 """More than any history has, and less than what a store could not count."""
@@ -233,8 +241,10 @@ class CountInstances(OfInstances, frozen=True, kw_only=True):
 
 class Purge(Arguments, frozen=True, kw_only=True):
     instance_id: str
+    if_execution: str | None = None
 
     def checked(self) -> Purge:
+        check_if_execution(self.instance_id, self.if_execution)
         if is_entity(self.instance_id):
             EntityId.parse(self.instance_id)
         else:

@@ -205,6 +205,7 @@ class EntityOperations:
             updated_until=query.updated_until,
             with_state=query.with_state,
             with_empty=query.with_empty,
+            only_parked=query.only_parked,
         )
         found = await self._hub.list_entities(wanted, after, limit)
         entities = [EntityStatus[Any](each, definition, state_type, self._converter) for each in found]

@@ -60,7 +60,7 @@ class EntityQuery(msgspec.Struct, frozen=True, kw_only=True):
     """Which entities to list: all, or those of one class, function or name; those whose key begins so; by time.
 
     `updated_from` and `updated_until` are aware instants, both inclusive. Entities that hold nothing, neither a state
-    nor a lock, are left out unless `with_empty`.
+    nor a lock, are left out unless `with_empty` or `only_parked`.
     """
 
     entity: Any = None
@@ -70,6 +70,8 @@ class EntityQuery(msgspec.Struct, frozen=True, kw_only=True):
     updated_until: datetime | None = None
     with_state: bool = True
     with_empty: bool = False
+    only_parked: bool = False
+    """Only those that wait for an operator."""
 
 
 class EntityStatus(Generic[E]):

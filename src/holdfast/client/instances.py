@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import AsyncIterator, Iterable, Mapping
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, Final, get_args
 
@@ -17,7 +17,7 @@ from holdfast.model.converter import DataConverter
 from holdfast.model.ids import NewId, is_entity, validate_instance_id
 from holdfast.model.limits import Limits
 from holdfast.model.refs import Orchestrator, validate_name
-from holdfast.model.requests import InstanceFilter, StartRequest, check_instant, check_tags
+from holdfast.model.requests import InstanceFilter, StartRequest, check_if_execution, check_instant, check_tags
 from holdfast.model.status import OrchestrationStatus
 
 if TYPE_CHECKING:
@@ -104,27 +104,40 @@ class Instances:
         """Return how many orchestrations of each status a query finds, without zeros."""
         return await self._hub.count_instances(self._filter(query))
 
-    async def purge(self, instance_id: str) -> None:
+    async def purge(self, instance_id: str, *, if_execution: str | None = None) -> None:
         """Remove all that is stored of an orchestration that has ended: its id is free, its result is forgotten.
 
-        An entity goes with its state, its keys and its scheduled signals. Sub-orchestrations stay.
+        An entity goes with its state, its keys and its scheduled signals. Sub-orchestrations stay. An instance whose
+        record is damaged, which nobody can run, is removed whatever it was doing; its parent is not told.
+
+        Args:
+            if_execution: of an orchestration: only if this is its execution still, the `execution_id` of its status.
+                What was started anew or rewound meanwhile stays.
 
         Raises:
-            InstanceNotFoundError: if there is no such instance.
+            InstanceNotFoundError: if there is no such instance, or it has another execution by now.
             InstanceNotEndedError: if it has not ended; or if an entity is locked, or operations wait for it.
+            InvalidInputError: if an execution of an entity is named.
             OverloadedError: if somebody just uses it.
         """
-        await self._hub.purge(instance_id if is_entity(instance_id) else validate_instance_id(instance_id))
+        if not is_entity(instance_id):
+            validate_instance_id(instance_id)
+        await self._hub.purge(instance_id, check_if_execution(instance_id, if_execution))
 
-    async def purge_instances(self, query: InstanceQuery) -> int:
+    async def purge_instances(self, query: InstanceQuery, *, progress: Callable[[int], None] | None = None) -> int:
         """Remove all orchestrations that have ended and that a query finds, the first to end first; return how many.
 
         It is done in small steps, of which each is durable: what was removed stays so if a later step fails.
+
+        Args:
+            progress: is told after each step how many were removed so far.
         """
         wanted, after, purged = self._filter(query), "", 0
         while True:
             page = await self._hub.purge_instances(wanted, after, PAGE_INSTANCES_MAX)
             purged += page.purged
+            if progress is not None:
+                progress(purged)
             if page.next_after is None:
                 return purged
             after = page.next_after

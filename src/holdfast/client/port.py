@@ -118,8 +118,11 @@ class TaskHub(Protocol):
         """Return how many orchestrations there are of each status, without zeros."""
         ...
 
-    async def purge(self, instance_id: str) -> None:
-        """Remove all that is stored of an orchestration that has ended, or of an entity.
+    async def purge(self, instance_id: str, if_execution: str | None = None) -> None:
+        """Remove all that is stored of an orchestration that has ended, of an entity, or of what cannot be read.
+
+        Args:
+            if_execution: of an orchestration: only if this is its execution still.
 
         Raises:
             InstanceNotFoundError, InstanceNotEndedError, OverloadedError.

@@ -175,7 +175,7 @@ COUNT_INSTANCES: Final[Method[CountInstances, dict[OrchestrationStatus, int]]] =
     lambda hub, a, limits: hub.count_instances(a.checked_filter(limits)),
 )
 PURGE: Final[Method[Purge, None]] = Method(
-    "purge", Purge, NoneType, lambda hub, a, _: hub.purge(a.checked().instance_id)
+    "purge", Purge, NoneType, lambda hub, a, _: hub.purge(a.checked().instance_id, a.if_execution)
 )
 PURGE_INSTANCES: Final[Method[PurgeInstances, InstancesPurged]] = Method(
     "purge_instances",

@@ -205,8 +205,8 @@ class RemoteTaskHub:
     async def count_instances(self, wanted: InstanceFilter) -> dict[OrchestrationStatus, int]:
         return await self._ask(protocol.COUNT_INSTANCES, CountInstances(wanted=wanted))
 
-    async def purge(self, instance_id: str) -> None:
-        await self._ask(protocol.PURGE, Purge(instance_id=instance_id))
+    async def purge(self, instance_id: str, if_execution: str | None = None) -> None:
+        await self._ask(protocol.PURGE, Purge(instance_id=instance_id, if_execution=if_execution))
 
     async def purge_instances(self, wanted: InstanceFilter, after: str, limit: int) -> InstancesPurged:
         return await self._ask(protocol.PURGE_INSTANCES, PurgeInstances(wanted=wanted, after=after, limit=limit))

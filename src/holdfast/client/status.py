@@ -79,6 +79,7 @@ class InstanceStatus:
 
     @property
     def output(self) -> Any:
+        """What it returned; of what is suspended, terminated or cancelled the reason, if one was given."""
         return self._plain(self.state.output)
 
     @property

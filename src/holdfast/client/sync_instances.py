@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from holdfast.client.bridge import Bridge, iterate
 from holdfast.client.instances import InstancePage, InstanceQuery
@@ -33,13 +33,13 @@ class SyncInstances:
         """See `Client.count_instances`."""
         return self._bridge.run(lambda client: client.count_instances(query))
 
-    def purge(self, instance_id: str) -> None:
+    def purge(self, instance_id: str, *, if_execution: str | None = None) -> None:
         """See `Client.purge`."""
-        self._bridge.run(lambda client: client.purge(instance_id))
+        self._bridge.run(lambda client: client.purge(instance_id, if_execution=if_execution))
 
-    def purge_instances(self, query: InstanceQuery) -> int:
-        """See `Client.purge_instances`."""
-        return self._bridge.run(lambda client: client.purge_instances(query))
+    def purge_instances(self, query: InstanceQuery, *, progress: Callable[[int], None] | None = None) -> int:
+        """See `Client.purge_instances`; `progress` is called in the thread of the client."""
+        return self._bridge.run(lambda client: client.purge_instances(query, progress=progress))
 
     def start_bulk(
         self, action: BulkAction, query: InstanceQuery, reason: str | None = None

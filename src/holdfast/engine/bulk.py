@@ -11,7 +11,7 @@ import msgspec
 
 from holdfast.client.port import TaskHub
 from holdfast.engine.clock import Clock
-from holdfast.errors import InstanceError
+from holdfast.errors import CorruptRecordError, InstanceError
 from holdfast.model.bulk import BULK, BULK_PAGE, BulkAction, BulkPage, BulkRequest
 from holdfast.model.history import CancelRequested, ExecutionResumed, ExecutionSuspended, ExecutionTerminated
 from holdfast.model.refs import Activity, AsyncActivity
@@ -62,7 +62,7 @@ def bulk_activity(hub: TaskHub, clock: Clock) -> Activity[Any, Any]:
 async def _ask(request: Request, instance_id: str) -> bool:
     try:
         await request(instance_id)
-    except InstanceError:
+    except (InstanceError, CorruptRecordError):
         return False
     return True
 

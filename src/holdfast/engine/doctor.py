@@ -51,6 +51,7 @@ from holdfast.model.status import OrchestrationStatus
 from holdfast.storage.port import InstanceRow, StoredInstance
 
 _PAGE: Final = 200
+_ENDED: Final = frozenset(status.value for status in OrchestrationStatus if status.is_terminal)
 _ENDS: TypeAlias = (
     TaskCompleted | TaskFailed | TaskCancelled | SubOrchestrationInstanceCompleted | SubOrchestrationInstanceFailed
 )
@@ -293,7 +294,7 @@ class _Work:
                 yield self._found(
                     "lost work", f"it waits for sub-orchestration {child.child_instance_id!r}, which is gone"
                 )
-            elif OrchestrationStatus(stored.row.status).is_terminal and self._is_parent_of(stored):
+            elif stored.row.status in _ENDED and self._is_parent_of(stored):
                 status = stored.row.status
                 yield self._found(
                     "lost work", f"sub-orchestration {child.child_instance_id!r} is {status}, and it was not told"

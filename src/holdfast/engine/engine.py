@@ -21,15 +21,14 @@ from holdfast.engine.config import HostConfig
 from holdfast.engine.culprits import Culprits
 from holdfast.engine.node import Node
 from holdfast.engine.progress import Progress
+from holdfast.engine.readable import readable_state
 from holdfast.engine.recovery import keep_filled, keep_ownership, recover, recover_after
 from holdfast.engine.retention import keep_retention, retention_rules
-from holdfast.engine.rows import decode_state
 from holdfast.engine.waiters import Waiters
 from holdfast.engine.worker import Worker
 from holdfast.errors import (
     CommitFailedError,
     ConfigurationError,
-    CorruptRecordError,
     HostStoppedError,
     InstanceNotFoundError,
     OverloadedError,
@@ -291,11 +290,7 @@ class Engine:
             if row is None:
                 self.waiters.fail(instance_id, InstanceNotFoundError(instance_id))
                 continue
-            try:
-                state = decode_state(row)
-            except CorruptRecordError as error:
-                self.waiters.fail(instance_id, error)
-                continue
+            state = readable_state(row)
             if state.runtime_status.is_terminal or state.parked is not None:
                 self.waiters.stopped(state)
 

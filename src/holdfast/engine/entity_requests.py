@@ -13,8 +13,9 @@ from holdfast.engine.changes import change_instance
 from holdfast.engine.clock import from_microseconds, to_microseconds
 from holdfast.engine.engine import Engine
 from holdfast.engine.node import Node
+from holdfast.engine.readable import readable_instant
 from holdfast.engine.residents import Resident
-from holdfast.engine.rows import decode_instance_lock, decode_section
+from holdfast.engine.rows import check_status, decode_instance_lock, decode_section
 from holdfast.errors import CorruptRecordError, InstanceParkedError
 from holdfast.hub.instance import LockHolder
 from holdfast.model.entities import EntityFunction, check_operation
@@ -153,6 +154,7 @@ class EntityRequests:
             updated_until=None if wanted.updated_until is None else to_microseconds(wanted.updated_until),
             with_state=wanted.with_state,
             with_empty=wanted.with_empty,
+            only_parked=wanted.only_parked,
         )
         return [entity_state(row, ()) for row in rows]
 
@@ -269,14 +271,17 @@ def _send_unlock(node: Node, instance_id: str, holder: LockHolder) -> int:
 def entity_state(row: EntityRow, lock_requests: tuple[LockState, ...]) -> EntityState:
     """Return what a row says about an entity; a damaged record of it is said to be why it is parked."""
     try:
+        check_status(row)
+        created_at, updated_at = from_microseconds(row.created_at), from_microseconds(row.updated_at)
         holder = decode_instance_lock(row)
         parked = None if row.parked is None else decode_record(row.parked, FailureDetails)
     except CorruptRecordError as error:  # one damaged record must not hide the others
+        created_at, updated_at = readable_instant(row.created_at), readable_instant(row.updated_at)
         holder, parked = None, failure_from_exception(error)
     return EntityState(
         instance_id=row.instance_id,
-        created_at=from_microseconds(row.created_at),
-        last_updated_at=from_microseconds(row.updated_at),
+        created_at=created_at,
+        last_updated_at=updated_at,
         has_state=row.has_state,
         state=row.state,
         state_version=row.version,

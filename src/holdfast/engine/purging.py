@@ -6,27 +6,34 @@ not there, and neither came nor went while the store was being read, is still as
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Collection
 from typing import TYPE_CHECKING, Final
 
 from holdfast.engine.changes import change_instance
 from holdfast.engine.clock import to_microseconds
+from holdfast.engine.readable import is_damaged
 from holdfast.errors import (
+    CorruptRecordError,
     InstanceNotEndedError,
     InstanceNotFoundError,
     InvalidInputError,
     OverloadedError,
 )
+from holdfast.hub.transition import OpenWork
 from holdfast.model.ids import is_entity, validate_instance_id
 from holdfast.model.requests import InstanceFilter
 from holdfast.model.status import InstancesPurged, OrchestrationStatus
-from holdfast.storage.port import EndedInstance, InstanceConditions, Store
+from holdfast.storage.port import EndedInstance, InstanceConditions, Store, StoredInstance
 
 if TYPE_CHECKING:
     from holdfast.engine.node import Node
     from holdfast.engine.residents import Resident
 
+logger = logging.getLogger("holdfast.engine")
+
 _FIRST: Final = (-(2**63), "")
+_ENDED: Final = frozenset(status.value for status in OrchestrationStatus if status.is_terminal)
 
 
 def conditions(wanted: InstanceFilter) -> InstanceConditions:
@@ -50,20 +57,34 @@ def conditions(wanted: InstanceFilter) -> InstanceConditions:
     )
 
 
-async def purge(admitting: Callable[[], Node], store: Store, instance_id: str) -> None:
-    """Remove all that is stored of an orchestration that has ended, or of an entity."""
-    if is_entity(instance_id):
-        await _purge_entity(admitting(), instance_id)
+async def purge(admitting: Callable[[], Node], store: Store, instance_id: str, if_execution: str | None = None) -> None:
+    """Remove all that is stored of an orchestration that has ended, of an entity, or of what nobody can run."""
+    if not is_entity(instance_id):
+        await _purge_orchestration(admitting, store, validate_instance_id(instance_id), if_execution)
         return
+    try:
+        await _purge_entity(admitting(), instance_id)
+    except CorruptRecordError:
+        if not await purge_damaged(admitting, store, instance_id):
+            raise
+
+
+async def _purge_orchestration(
+    admitting: Callable[[], Node], store: Store, instance_id: str, if_execution: str | None
+) -> None:
     node = admitting()
     with node.residents.noting() as noted, node.loader.reading() as seen_lsn:
-        row = await store.read_instance(validate_instance_id(instance_id))
+        row = await store.read_instance(instance_id)
         if row is None:
             raise InstanceNotFoundError(instance_id)
-        if not OrchestrationStatus(row.status).is_terminal:
+        if if_execution not in (None, row.execution_id):
+            raise InstanceNotFoundError(instance_id, if_execution)
+        if row.status not in _ENDED:
+            if await purge_damaged(admitting, store, instance_id):
+                return
             raise InstanceNotEndedError(instance_id, row.status)
         ended = EndedInstance(row.updated_at, instance_id, row.revision, row.execution_id, row.episodes)
-        lsn, purged = _remove(_same(admitting, node), [ended], noted, seen_lsn)
+        lsn, purged = _remove(same_node(admitting, node), [ended], noted, seen_lsn)
         gone_at = node.loader.gone_at(instance_id)
     if not purged and gone_at > seen_lsn:
         await node.journal.durable(gone_at)
@@ -80,7 +101,7 @@ async def purge_instances(
     node = admitting()
     with node.residents.noting() as noted, node.loader.reading() as seen_lsn:
         found = await store.ended_instances(wanted, _position(after), limit)
-        lsn, purged = _remove(_same(admitting, node), found, noted, seen_lsn)
+        lsn, purged = _remove(same_node(admitting, node), found, noted, seen_lsn)
     await node.journal.durable(lsn)
     is_last = len(found) < limit
     return InstancesPurged(
@@ -88,7 +109,7 @@ async def purge_instances(
     )
 
 
-def _same(admitting: Callable[[], Node], node: Node) -> Node:
+def same_node(admitting: Callable[[], Node], node: Node) -> Node:
     """Return the node that was asked, if it is still the one that works.
 
     Raises:
@@ -151,6 +172,41 @@ async def _purge_entity(node: Node, instance_id: str) -> None:
         return transition.lsn
 
     await change_instance(node, instance_id, remove)
+
+
+async def purge_damaged(admitting: Callable[[], Node], store: Store, instance_id: str) -> bool:
+    """Remove an instance whose row cannot be read, whatever it was doing; return False if it can be."""
+    node = admitting()
+    with node.residents.noting() as noted, node.loader.reading() as seen_lsn:
+        found = await store.load([instance_id])
+        stored = next((each for each in found if each.row is not None and is_damaged(each)), None)
+        if stored is None or stored.row is None:
+            return False
+        row = stored.row
+        episodes = len(await store.load_history(row.execution_id))  # the row may be wrong about it
+        loader = same_node(admitting, node).loader
+        is_used = instance_id in noted or loader.wants(instance_id) or instance_id in node.residents
+        if is_used or loader.gone_at(instance_id) > seen_lsn:
+            raise OverloadedError(f"Instance {instance_id!r} is just being used; nothing was changed. Try again.")
+        history = (instance_id, row.execution_id, episodes) if episodes else None
+        transition = node.hub.purge_unreadable(
+            (instance_id, row.revision), history, _open_work(stored), node.clock.now()
+        )
+        node.append(transition)
+        loader.forget([instance_id], transition.lsn)
+    logger.warning("Instance %r, which could not be read, was removed with all that was open.", instance_id)
+    await node.journal.durable(transition.lsn)
+    return True
+
+
+def _open_work(stored: StoredInstance) -> OpenWork:
+    return OpenWork(
+        messages=[each.message_id for each in stored.messages],
+        activities=[each.key for each in stored.activities],
+        timers=[each.key for each in stored.timers],
+        children=[each.key for each in stored.children],
+        operation_keys=[each.key for each in stored.operation_keys],
+    )
 
 
 def _position(after: str) -> tuple[int, str]:

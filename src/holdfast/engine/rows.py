@@ -266,7 +266,7 @@ def decode_instance(stored: StoredInstance) -> Instance:
     row = stored.row
     assert row is not None, "an instance without a row is made by its first message"
     instance = Instance(row.instance_id, row.execution_id, row.name, from_microseconds(row.created_at))
-    instance.status = _status(row)
+    instance.status = check_status(row)
     instance.updated_at = from_microseconds(row.updated_at)
     instance.revision = row.revision
     instance.input, instance.output, instance.custom_status = row.input, row.output, row.custom_status
@@ -327,7 +327,8 @@ def decode_messages(stored: StoredInstance) -> tuple[list[Message], list[Corrupt
     return messages, errors
 
 
-def _status(row: InstanceRow) -> OrchestrationStatus:
+def check_status(row: InstanceRow | EntityRow) -> OrchestrationStatus:
+    """Return the status of an instance; raise CorruptRecordError if there is none of that name."""
     try:
         return OrchestrationStatus(row.status)
     except ValueError as error:
@@ -381,7 +382,7 @@ def decode_state(row: InstanceRow) -> OrchestrationState:
         instance_id=row.instance_id,
         execution_id=row.execution_id,
         name=row.name,
-        runtime_status=_status(row),
+        runtime_status=check_status(row),
         created_at=from_microseconds(row.created_at),
         last_updated_at=from_microseconds(row.updated_at),
         input=row.input,

@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from datetime import timedelta
+from typing import Final
 
 import msgspec
 
@@ -18,9 +19,9 @@ from holdfast.engine.exports import read_history
 from holdfast.engine.live import check_update, query
 from holdfast.engine.node import Node
 from holdfast.engine.purging import conditions, purge, purge_instances
+from holdfast.engine.readable import readable_state
 from holdfast.engine.residents import Resident
 from holdfast.engine.rewinding import fork, rewind
-from holdfast.engine.rows import decode_state
 from holdfast.errors import (
     InstanceNotFoundError,
     InstanceNotRunningError,
@@ -51,9 +52,10 @@ from holdfast.model.status import (
     InstancesPurged,
     LockState,
     OrchestrationState,
-    OrchestrationStatus,
 )
+from holdfast.model.status import OrchestrationStatus as S
 
+_STATUSES: Final = frozenset(each.value for each in S)
 _TRIGGERS: dict[type[MessageEvent], Trigger] = {
     EventRaised: Trigger.RUN,
     UpdateRequested: Trigger.RUN,
@@ -173,21 +175,23 @@ class LocalTaskHub:
 
     async def list_instances(self, wanted: InstanceFilter, after: str, limit: int) -> Sequence[OrchestrationState]:
         rows = await self._engine.store.find_instances(conditions(wanted), after, limit)
-        return [decode_state(row) for row in rows]
+        return [readable_state(row) for row in rows]
 
-    async def count_instances(self, wanted: InstanceFilter) -> dict[OrchestrationStatus, int]:
+    async def count_instances(self, wanted: InstanceFilter) -> dict[S, int]:
         found = await self._engine.store.count_instances(conditions(wanted))
-        return {status: found[status] for status in OrchestrationStatus if status in found}
+        odd = sum(number for status, number in found.items() if status not in _STATUSES)
+        found[S.SUSPENDED] = found.get(S.SUSPENDED, 0) + odd  # as which what is damaged is shown
+        return {status: found[status] for status in S if found.get(status)}
 
-    async def purge(self, instance_id: str) -> None:
-        await purge(self._admitting_node, self._engine.store, instance_id)
+    async def purge(self, instance_id: str, if_execution: str | None = None) -> None:
+        await purge(self._admitting_node, self._engine.store, instance_id, if_execution)
 
     async def purge_instances(self, wanted: InstanceFilter, after: str, limit: int) -> InstancesPurged:
         return await purge_instances(self._admitting_node, self._engine.store, conditions(wanted), after, limit)
 
     async def get_state(self, instance_id: str) -> OrchestrationState | None:
         row = await self._engine.store.read_instance(instance_id)
-        return None if row is None else decode_state(row)
+        return None if row is None else readable_state(row)
 
     async def get_history(self, instance_id: str) -> Sequence[HistoryEvent]:
         exported = await self.export_history(instance_id)

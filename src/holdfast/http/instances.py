@@ -11,10 +11,12 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from holdfast.client.client import Client
-from holdfast.client.instances import ANY, InstanceQuery
+from holdfast.client.entity_status import EntityQuery
+from holdfast.client.instances import ANY, InstancePage, InstanceQuery
 from holdfast.http.errors import BadRequestError, Endpoint, error_response, json_response
 from holdfast.http.parameters import choice, flag, instant, statuses, tags, token, token_headers, top
-from holdfast.http.payload import Links, StatusView, status_object
+from holdfast.http.payload import Links, StatusView, parked_entity_object, status_object
+from holdfast.model.ids import is_entity
 
 
 class Instances:
@@ -39,13 +41,27 @@ class Instances:
         return await self._page(request, _query(request))
 
     async def parked(self, request: Request) -> Response:
-        return await self._page(request, msgspec.structs.replace(_query(request), parked=True))
+        """Return a page of what is parked: orchestrations, and behind the last of them entities."""
+        query = msgspec.structs.replace(_query(request), parked=True)
+        found, after = [], token(request)
+        if not is_entity(after or ""):
+            page = await self._client.list_instances(query, limit=top(request), continuation_token=after)
+            found, after = _objects(request, page), page.continuation_token
+            if after is not None or not _may_be_entities(query):
+                return json_response(found, headers=token_headers(after))
+        entities = await self._client.list_entities(
+            EntityQuery(
+                only_parked=True, with_state=False, updated_from=query.updated_from, updated_until=query.updated_until
+            ),
+            limit=top(request) - len(found),
+            continuation_token=after,
+        )
+        found += [parked_entity_object(each.found) for each in entities.entities]
+        return json_response(found, headers=token_headers(entities.continuation_token))
 
     async def _page(self, request: Request, query: InstanceQuery) -> Response:
         page = await self._client.list_instances(query, limit=top(request), continuation_token=token(request))
-        view = StatusView(show_input=flag(request, "showInput", True))
-        found = [status_object(each.state, view, None) for each in page.instances]
-        return json_response(found, headers=token_headers(page.continuation_token))
+        return json_response(_objects(request, page), headers=token_headers(page.continuation_token))
 
     async def count(self, request: Request) -> Response:
         """Return the number of instances of each status."""
@@ -76,6 +92,17 @@ class Instances:
         action, reason = request.path_params["action"], request.query_params.get("reason")
         job = await self._client.start_bulk(action, query, reason)
         return self._links.accepted(request, job.instance_id)
+
+
+def _objects(request: Request, page: InstancePage) -> list[dict[str, object]]:
+    view = StatusView(show_input=flag(request, "showInput", True))
+    return [status_object(each.state, view, None) for each in page.instances]
+
+
+def _may_be_entities(query: InstanceQuery) -> bool:
+    """Return whether there is no condition that only orchestrations can meet."""
+    times = InstanceQuery(updated_from=query.updated_from, updated_until=query.updated_until)
+    return query == msgspec.structs.replace(times, statuses=frozenset(), tags={}, parked=True)
 
 
 def _query(request: Request, *, ignore_unknown: bool = True) -> InstanceQuery:

@@ -14,7 +14,8 @@ from holdfast.http.errors import json_response
 from holdfast.http.history import project_history, raw
 from holdfast.http.scopes import caller_of
 from holdfast.model.history import HistoryEvent
-from holdfast.model.status import OrchestrationState, OrchestrationStatus
+from holdfast.model.ids import name_of
+from holdfast.model.status import EntityState, OrchestrationState, OrchestrationStatus
 
 BASE_PATH = "/runtime/webhooks/durabletask"
 LEGACY_BASE_PATH = "/admin/extensions/DurableTaskExtension"
@@ -144,6 +145,21 @@ def status_object(state: OrchestrationState, view: StatusView, history: list[His
     if state.parked is not None:
         status["parked"] = {"reason": state.parked.error_message}
     return status
+
+
+def parked_entity_object(entity: EntityState) -> dict[str, object]:
+    """Return what a list of parked instances has of an entity: a status object, without its state."""
+    return {
+        "name": name_of(entity.instance_id),
+        "instanceId": entity.instance_id,
+        "runtimeStatus": OrchestrationStatus.SUSPENDED.value,
+        "input": None,
+        "customStatus": None,
+        "output": None,
+        "createdTime": whole_seconds(entity.created_at),
+        "lastUpdatedTime": whole_seconds(entity.last_updated_at),
+        "parked": {"reason": "" if entity.parked is None else entity.parked.error_message},
+    }
 
 
 def _output(state: OrchestrationState) -> object:

@@ -61,7 +61,10 @@ SCHEMAS: Final[Mapping[str, Schema]] = MappingProxyType(
                 "runtimeStatus": _STATUS,
                 "input": {"description": "null also if it is hidden"},
                 "customStatus": _ANY,
-                "output": {"description": "of a failed instance, its error as a text"},
+                "output": {
+                    "description": "of a failed instance, its error as a text; of what is suspended, terminated or "
+                    "cancelled, the reason"
+                },
                 "createdTime": _SECOND,
                 "lastUpdatedTime": _SECOND,
             },

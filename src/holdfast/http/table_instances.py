@@ -113,7 +113,10 @@ INSTANCE_OPERATIONS: Final = (
         method="GET",
         path="/parked",
         group=_GROUP,
-        text="List the instances that wait for an operator: as `/instances?parked=true`.",
+        text=(
+            "List what waits for an operator, also because its record is damaged: orchestrations, and behind them "
+            "entities, unless there is a condition other than the times of the last change."
+        ),
         parameters=(*(each for each in _FILTERS if each.name != "parked"), SHOW_INPUT, TOP, TOKEN),
         answers=_PAGE,
     ),
@@ -183,7 +186,7 @@ INSTANCE_OPERATIONS: Final = (
         method="DELETE",
         path="/instances/{instanceId}",
         group=_GROUP,
-        text=f"Purge an instance that has ended, or an entity. {_REMOVED}",
+        text=f"Purge an instance that has ended, an entity, or what cannot be read any more. {_REMOVED}",
         answers=(
             _PURGED,
             NO_INSTANCE,

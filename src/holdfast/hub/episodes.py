@@ -91,6 +91,7 @@ def apply_control(transition: Transition, instance: Instance, message: Message) 
                 tell_children(transition, instance, event)
             if instance.status is not OrchestrationStatus.SUSPENDED:
                 move(instance, Trigger.SUSPEND)
+                instance.output = event.reason
                 keep_answers(transition, instance)
         case ExecutionResumed() as event:
             if event.recursive:

@@ -39,7 +39,7 @@ from holdfast.hub.instance import Instance, ScheduledActivity
 from holdfast.hub.lifecycle import begin_execution, drop_messages, keep_answers, park, waits_for_start
 from holdfast.hub.requests import Requests
 from holdfast.hub.sections import begin_section, grant, unlock_all
-from holdfast.hub.transition import Transition
+from holdfast.hub.transition import OpenWork, StopActivity, Transition
 from holdfast.model.failure import FailureDetails
 from holdfast.model.history import (
     EntityLockGranted,
@@ -307,6 +307,20 @@ class Hub(Requests):
         """
         transition = self._begin(instances[0][0], now)
         transition.instances_removed, transition.executions_removed = instances, executions
+        return transition
+
+    def purge_unreadable(
+        self, instance: tuple[str, int], execution: tuple[str, str, int] | None, work: OpenWork, now: datetime
+    ) -> Transition:
+        """Remove an instance that cannot come into memory, with all that is open; nobody is told of its end."""
+        transition = self.purge([instance], [] if execution is None else [execution], now)
+        transition.consumed.extend(work.messages)
+        transition.activities_removed.extend(work.activities)
+        transition.timers_removed.extend(work.timers)
+        transition.children_removed.extend(work.children)
+        if work.operation_keys:
+            transition.change_keys().removed.extend(work.operation_keys)
+        transition.outputs.extend(map(StopActivity, work.activities))
         return transition
 
     def purge_entity(self, instance: Instance, now: datetime) -> Transition:

@@ -277,7 +277,7 @@ def keep_answers(transition: Transition, instance: Instance) -> None:
 def resume(transition: Transition, instance: Instance) -> None:
     """Let a suspended or parked instance go on; what was counted against its activities is forgiven."""
     move(instance, Trigger.RESUME)
-    instance.parked = None
+    instance.output = instance.parked = None
     instance.deliveries = 0
     for activity in list(instance.activities.values()):
         if activity.deliveries:

@@ -83,6 +83,16 @@ Output: TypeAlias = (
 )
 
 
+class OpenWork(msgspec.Struct, frozen=True):
+    """The keys of all rows of an instance, beside its own and its history."""
+
+    messages: Sequence[int]
+    activities: Sequence[DurableKey]
+    timers: Sequence[DurableKey]
+    children: Sequence[DurableKey]
+    operation_keys: Sequence[tuple[str, str]]
+
+
 class KeyChanges:
     """The keys that an entity begins to remember, or forgets."""
 

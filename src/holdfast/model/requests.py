@@ -9,6 +9,7 @@ from typing import Literal
 import msgspec
 
 from holdfast.errors import InvalidInputError
+from holdfast.model.ids import is_entity
 from holdfast.model.instants import to_utc
 from holdfast.model.status import OrchestrationStatus
 
@@ -103,6 +104,23 @@ class EntityFilter(msgspec.Struct, frozen=True, kw_only=True):
     with_state: bool = True
     with_empty: bool = False
     """Also those that have neither a state nor a lock."""
+    only_parked: bool = False
+    """Those that wait for an operator, whatever they hold."""
+
+
+def check_if_execution(instance_id: str, if_execution: str | None) -> str | None:
+    """Return the execution that a request means, if it is one that may name one.
+
+    Raises:
+        InvalidInputError: if it is about an entity, or the id is no text.
+    """
+    if if_execution is None:
+        return None
+    if is_entity(instance_id):
+        raise InvalidInputError(f"{instance_id!r} is an entity: if_execution is for orchestrations.")
+    if not isinstance(if_execution, str) or not if_execution:  # pyright: ignore[reportUnnecessaryIsInstance] - callers may be untyped
+        raise InvalidInputError(f"if_execution={if_execution!r:.80} must be the execution_id of a status.")
+    return if_execution
 
 
 def check_tags(tags: object, tags_max: int) -> dict[str, str]:

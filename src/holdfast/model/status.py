@@ -42,7 +42,8 @@ class OrchestrationState(msgspec.Struct, frozen=True, kw_only=True):
     """What the store says about one instance.
 
     `input`, `output` and `custom_status` are JSON texts; None means that there is none (JSON null is `"null"`).
-    `parked` says why an operator is needed; the status is then `Suspended`.
+    The output of what is suspended, terminated or cancelled is the reason, if one was given. `parked` says why an
+    operator is needed; the status is then `Suspended`.
     """
 
     instance_id: str

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from itertools import chain
-from typing import TypeVar
+from typing import Final, TypeVar
 
 import msgspec
 
@@ -31,6 +31,8 @@ from holdfast.storage.port import (
     WriteSet,
 )
 
+_STATUSES: Final = frozenset(status.value for status in OrchestrationStatus)
+_ENDED: Final = frozenset(status.value for status in OrchestrationStatus if status.is_terminal)
 _Key = TypeVar("_Key", int, str, DurableKey, tuple[str, str])
 _Row = TypeVar("_Row", InboxRow, ActivityRow, TimerRow, ChildRow, OperationKeyRow)
 
@@ -215,7 +217,7 @@ class MemoryStore:
     async def ended_instances(
         self, wanted: InstanceConditions, after: tuple[int, str], limit: int
     ) -> list[EndedInstance]:
-        ended = (row for row in self._orchestrations(wanted) if OrchestrationStatus(row.status).is_terminal)
+        ended = (row for row in self._orchestrations(wanted) if row.status in _ENDED)
         rows = sorted(ended, key=lambda row: (row.updated_at, row.instance_id))
         return [
             EndedInstance(row.updated_at, row.instance_id, row.revision, row.execution_id, row.episodes)
@@ -238,6 +240,7 @@ class MemoryStore:
         updated_until: int | None = None,
         with_state: bool = True,
         with_empty: bool = False,
+        only_parked: bool = False,
     ) -> list[EntityRow]:
         rows = [
             row
@@ -245,7 +248,8 @@ class MemoryStore:
             if row.instance_id.startswith(prefix)
             and (updated_from is None or row.updated_at >= updated_from)
             and (updated_until is None or row.updated_at <= updated_until)
-            and (with_empty or row.state is not None or row.lock is not None)
+            and (with_empty or only_parked or row.state is not None or row.lock is not None)
+            and (not only_parked or row.parked is not None or not _is_readable(row.lock))
         ]
         return [self._entity_row(row, with_state=with_state) for row in rows[:limit]]
 
@@ -305,8 +309,21 @@ def _fits(row: InstanceRow, wanted: InstanceConditions) -> bool:
         and wanted.parent_instance_id in (None, _members(row.parent).get("instance_id"))
         and _members(row.tags).items() >= wanted.tags.items()
         and wanted.custom_status in (None, row.custom_status)
-        and wanted.parked in (None, row.parked is not None)
+        and wanted.parked in (None, row.parked is not None or _is_damaged(row))
     )
+
+
+def _is_damaged(row: InstanceRow) -> bool:
+    records = (row.failure, row.parent, row.lock, row.tags, row.events_awaited)
+    return row.status not in _STATUSES or not all(map(_is_readable, records))
+
+
+def _is_readable(record: str | None) -> bool:
+    try:
+        msgspec.json.decode(record or "null")
+    except msgspec.DecodeError:
+        return False
+    return True
 
 
 def _members(record: str | None) -> dict[str, object]:

@@ -146,7 +146,8 @@ class EntityRow(msgspec.Struct, frozen=True, kw_only=True):
 class InstanceConditions(msgspec.Struct, frozen=True, kw_only=True):
     """What must hold for the orchestrations that a query finds; None and what is empty ask for nothing.
 
-    Times are inclusive. `tags` are what it must have; `custom_status` is compared as the text that it is.
+    Times are inclusive. `tags` are what it must have; `custom_status` is compared as the text that it is. What has a
+    record that is no JSON, or a status that there is not, counts as parked: nobody can run it.
     """
 
     prefix: str = ""
@@ -349,6 +350,7 @@ class Store(Protocol):
         updated_until: int | None = None,
         with_state: bool = True,
         with_empty: bool = False,
+        only_parked: bool = False,
     ) -> list[EntityRow]:
         """Return entities whose ids begin with `prefix` and are greater than `after`, ascending by id.
 
@@ -356,6 +358,7 @@ class Store(Protocol):
 
         Args:
             with_empty: also those that have neither a state nor a lock.
+            only_parked: those that are parked, whatever they hold, and those with a lock that is no JSON.
         """
         ...
 

@@ -125,8 +125,10 @@ class SimulatedTaskHub:
     async def count_instances(self, wanted: InstanceFilter) -> dict[OrchestrationStatus, int]:
         return await self._ask(lambda hub: hub.count_instances(wanted))
 
-    async def purge(self, instance_id: str) -> None:
-        await self._ask(lambda hub: hub.purge(instance_id), lambda _: self._check_gone(instance_id), repeatable=False)
+    async def purge(self, instance_id: str, if_execution: str | None = None) -> None:
+        await self._ask(
+            lambda hub: hub.purge(instance_id, if_execution), lambda _: self._check_gone(instance_id), repeatable=False
+        )
 
     async def purge_instances(self, wanted: InstanceFilter, after: str, limit: int) -> InstancesPurged:
         return await self._ask(lambda hub: hub.purge_instances(wanted, after, limit))

@@ -175,6 +175,7 @@ class SimulatedStore:
         updated_until: int | None = None,
         with_state: bool = True,
         with_empty: bool = False,
+        only_parked: bool = False,
     ) -> list[EntityRow]:
         return await self._call(
             "entities",
@@ -186,6 +187,7 @@ class SimulatedStore:
                 updated_until=updated_until,
                 with_state=with_state,
                 with_empty=with_empty,
+                only_parked=only_parked,
             ),
         )
 

@@ -24,6 +24,8 @@ _INSERTS: Final = {
         strict=True,
     )
 }
+_PARTITION: Final = 0
+"""The only one of a file."""
 _REMOVALS: Final = {
     "activity": "remove_activity",
     "timer": "remove_timer",
@@ -65,9 +67,9 @@ def remove_orphans(path: Path) -> int:
         orphans = list(Snapshot(connection).orphans())
         for orphan in orphans:
             if orphan.table == "history":
-                connection.execute(QUERIES["remove_history"], orphan.key[:1])
+                connection.execute(QUERIES["remove_history"], (_PARTITION, *orphan.key[:1]))
             else:
-                connection.execute(QUERIES[_REMOVALS[orphan.table]], orphan.key)
+                connection.execute(QUERIES[_REMOVALS[orphan.table]], (_PARTITION, *orphan.key))
     return len(orphans)
 
 

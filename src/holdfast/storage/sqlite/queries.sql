@@ -192,7 +192,7 @@ ORDER BY updated_at, instance_id LIMIT :limit;
 
 -- name: conditions
 -- What can be asked of orchestrations, beside how their ids begin: no statement, but a part of those above. Records that
--- cannot be read have no parent and no tags.
+-- cannot be read have no parent and no tags, and what has one counts as parked.
 substr(instance_id, 1, 1) <> '@'
   AND (:name IS NULL OR name = :name)
   AND (:names_excluded IS NULL OR name NOT IN (SELECT value FROM json_each(:names_excluded)))
@@ -202,7 +202,12 @@ substr(instance_id, 1, 1) <> '@'
   AND (:parent_instance_id IS NULL
     OR CASE WHEN json_valid(parent) THEN json_extract(parent, '$.instance_id') END = :parent_instance_id)
   AND (:custom_status IS NULL OR custom_status = :custom_status)
-  AND (:parked IS NULL OR (parked IS NOT NULL) = :parked)
+  AND (:parked IS NULL OR :parked = (parked IS NOT NULL
+    OR NOT (json_valid(ifnull(failure, 'null')) AND json_valid(ifnull(parent, 'null'))
+      AND json_valid(ifnull(lock, 'null')) AND json_valid(ifnull(tags, 'null'))
+      AND json_valid(ifnull(events_awaited, 'null')))
+    OR status NOT IN ('Pending', 'Running', 'Completed', 'Failed', 'Terminated', 'Suspended', 'ContinuedAsNew',
+      'Canceled')))
   AND (:tags IS NULL OR NOT EXISTS (
     SELECT 1 FROM json_each(:tags) AS wanted
     WHERE NOT EXISTS (
@@ -219,7 +224,8 @@ FROM instance
 WHERE partition = 0 AND instance_id >= max(:prefix, :after) AND instance_id < :prefix || char(0x10FFFF)
   AND instance_id <> :after
   AND updated_at BETWEEN ifnull(:updated_from, updated_at) AND ifnull(:updated_until, updated_at)
-  AND (:with_empty OR state IS NOT NULL OR lock IS NOT NULL)
+  AND (:with_empty OR :only_parked OR state IS NOT NULL OR lock IS NOT NULL)
+  AND (NOT :only_parked OR parked IS NOT NULL OR NOT json_valid(ifnull(lock, 'null')))
 ORDER BY instance_id LIMIT :limit;
 
 -- name: entities_locked

@@ -123,6 +123,7 @@ class SqliteStore:
         updated_until: int | None = None,
         with_state: bool = True,
         with_empty: bool = False,
+        only_parked: bool = False,
     ) -> list[EntityRow]:
         parameters = {
             "prefix": prefix,
@@ -132,6 +133,7 @@ class SqliteStore:
             "updated_until": updated_until,
             "with_state": with_state,
             "with_empty": with_empty,
+            "only_parked": only_parked,
         }
         rows = await self._on_reader(lambda connection: connection.execute(QUERIES["entities"], parameters).fetchall())
         return [_entity_row(row) for row in rows]
