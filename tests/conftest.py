@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import pytest
+
+from postgres_kit import private_server
 
 _SURVIVED = "survived: "
 _FOUND = "found: "
@@ -21,6 +23,13 @@ def survived(record_property: Callable[[str, object], None]) -> Callable[[str, i
 def found_bug(record_property: Callable[[str, object], None]) -> Callable[[str, str], None]:
     """Note how a planted bug was found."""
     return lambda bug, how: record_property(f"{_FOUND}{bug}", how)
+
+
+@pytest.fixture(scope="session")
+def postgres_server() -> Iterator[str]:
+    """The URL of a PostgreSQL server that only this process uses."""
+    with private_server() as server:
+        yield server.url
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:

@@ -9,12 +9,17 @@ from pathlib import Path
 import pytest
 from storage_builders import Hub
 
+from postgres_kit import drop, new_schema
 
-@pytest.fixture(params=["memory", "sqlite"])
+
+@pytest.fixture(params=["memory", "sqlite", "postgres"])
 def hub(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Hub]:
-    hub = Hub(request.param, tmp_path / "hub.db")
+    url = new_schema(request.getfixturevalue("postgres_server")) if request.param == "postgres" else ""
+    hub = Hub(request.param, tmp_path / "hub.db", url)
     yield hub
     asyncio.run(hub.close())
+    if url:
+        drop(url)
 
 
 @pytest.fixture

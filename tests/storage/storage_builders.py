@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from holdfast.storage.memory import MemoryData, MemoryStore
+from holdfast.storage.open_store import open_store
 from holdfast.storage.port import (
     ActivityRow,
     ChildRow,
@@ -26,6 +27,7 @@ from holdfast.storage.port import (
     WriteSet,
 )
 from holdfast.storage.sqlite import SqliteStore
+from postgres_kit import execute
 
 NOW = 1_000_000
 
@@ -33,7 +35,14 @@ NOW = 1_000_000
 def in_loop(test: Callable[..., Coroutine[Any, Any, None]]) -> Callable[..., None]:
     @functools.wraps(test)
     def run(*args: Any, **kwargs: Any) -> None:
-        asyncio.run(test(*args, **kwargs))
+        asyncio.run(and_close(*args, **kwargs))
+
+    async def and_close(*args: Any, **kwargs: Any) -> None:
+        try:
+            await test(*args, **kwargs)
+        finally:  # connections belong to the loop in which they were opened
+            for hub in (each for each in (*args, *kwargs.values()) if isinstance(each, Hub)):
+                await hub.close()
 
     return run
 
@@ -41,20 +50,33 @@ def in_loop(test: Callable[..., Coroutine[Any, Any, None]]) -> Callable[..., Non
 class Hub:
     """A task hub of one kind. Each `connect` stands for a process."""
 
-    def __init__(self, kind: str, path: Path) -> None:
+    def __init__(self, kind: str, path: Path, url: str = "") -> None:
         self.kind = kind
         self.path = path
+        self.url = url
+        """Of a database, in which the hub has a schema of its own, of one partition."""
         self._data = MemoryData()
         self._stores: list[Store] = []
 
     def connect(self) -> Store:
-        store: Store = MemoryStore(self._data) if self.kind == "memory" else SqliteStore(self.path)
+        store = self._make()
         self._stores.append(store)
         return store
 
-    def lose_lock(self) -> None:
+    def _make(self) -> Store:
+        match self.kind:
+            case "memory":
+                return MemoryStore(self._data)
+            case "sqlite":
+                return SqliteStore(self.path)
+            case _:
+                return open_store(self.url)
+
+    async def lose_lock(self) -> None:
         """Let another process take over although the owner lives."""
         self._data.owner = None
+        if self.url:
+            await execute(self.url, "UPDATE node SET lease_until = '-infinity'")
         self.path.with_name(f"{self.path.name}-owner").unlink(missing_ok=True)
 
     async def close(self) -> None:

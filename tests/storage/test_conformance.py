@@ -99,7 +99,7 @@ async def test_release_lets_another_store_acquire_and_ends_the_right_to_write(hu
 @in_loop
 async def test_an_owner_that_was_replaced_writes_nothing_more(hub: Hub) -> None:
     paused = await stocked(hub)
-    hub.lose_lock()
+    await hub.lose_lock()
     taker = await own(hub)
     before = await everything(taker.store)
     with pytest.raises(OwnershipLostError):

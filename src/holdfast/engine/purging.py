@@ -183,7 +183,7 @@ async def purge_damaged(admitting: Callable[[], Node], store: Store, instance_id
         if stored is None or stored.row is None:
             return False
         row = stored.row
-        episodes = len(await store.load_history(row.execution_id))  # the row may be wrong about it
+        episodes = len(await store.load_history(instance_id, row.execution_id))  # the row may be wrong about it
         loader = same_node(admitting, node).loader
         is_used = instance_id in noted or loader.wants(instance_id) or instance_id in node.residents
         if is_used or loader.gone_at(instance_id) > seen_lsn:

@@ -11,14 +11,15 @@ from holdfast.storage.memory import MemoryStore
 from holdfast.storage.port import Store
 from holdfast.storage.sqlite import SqliteStore
 
-_SCHEMES = ("sqlite", "memory")
+_SCHEMES = ("sqlite", "postgresql", "memory")
 
 
 def open_store(url: str) -> Store:
     """Return the store that a URL names; nothing is opened before it is acquired or read.
 
-    `sqlite:///relative.db` and `sqlite:////absolute/path.db` name a file. `memory://` keeps everything in memory and
-    loses all of it when the process ends: it is for tests.
+    `sqlite:///relative.db` and `sqlite:////absolute/path.db` name a file. `postgresql://user@host/database` names the
+    schema `holdfast` of a database, or `?schema=another`; it needs the extra `holdfast[postgres]`. `memory://` keeps
+    everything in memory and loses all of it when the process ends: it is for tests.
 
     Raises:
         ConfigurationError: if the URL names no store.
@@ -32,9 +33,20 @@ def open_store(url: str) -> Store:
                 raise ConfigurationError(f"{url!r}: a store in memory has no name; write 'memory://'.")
             return MemoryStore()
         case "postgresql" | "postgres":
-            raise ConfigurationError(f"{scheme}:// is not available in this version; use 'sqlite:///path.db'.")
+            return _postgres_store(url)
         case _:
             raise ConfigurationError(_unknown(url, scheme, separator))
+
+
+def _postgres_store(url: str) -> Store:
+    try:
+        from holdfast.storage.postgres import PostgresStore
+        from holdfast.storage.postgres.location import parse_location
+    except ModuleNotFoundError as error:
+        raise ConfigurationError(
+            f"A PostgreSQL store needs the module {error.name!r}; run: pip install 'holdfast[postgres]'"
+        ) from error
+    return PostgresStore(parse_location(url))
 
 
 def file_of(url: str) -> Path:

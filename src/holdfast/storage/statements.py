@@ -8,6 +8,7 @@ from importlib import resources
 from types import MappingProxyType
 from typing import Final
 
+_BLOCK: Final = re.compile(r"^-- (name|part): (\w+)\n(.*?)(?=^-- (?:name|part): |\Z)", re.MULTILINE | re.DOTALL)
 _PART: Final = re.compile(r"\{(\w+)\}")
 
 
@@ -19,14 +20,17 @@ def read_statements(package: str, file: str) -> Mapping[str, str]:
 def parse_statements(text: str) -> Mapping[str, str]:
     """Read blocks of the form `-- name: xyz`, lines of purpose, one statement.
 
-    `{xyz}` in a statement stands for the block of that name.
+    A block `-- part: xyz` is no statement: it stands where another one says `{xyz}`.
     """
-    blocks = (block.partition("\n") for block in text.split("-- name: ")[1:])
-    bodies = {name: body.strip() for name, _, body in blocks}
-    parts = {name: _without_purpose(body) for name, body in bodies.items()}
-    return MappingProxyType(
-        {name: _PART.sub(lambda part: parts.get(part[1], part[0]), body) for name, body in bodies.items()}
-    )
+    statements: dict[str, str] = {}
+    parts: dict[str, str] = {}
+    for kind, name, body in _BLOCK.findall(text):
+        if kind == "name":
+            statements[name] = body.strip()
+        else:
+            parts[name] = "\n".join(line for line in body.strip().rstrip(";").splitlines() if line[:2] != "--")
+    filled = {name: _PART.sub(lambda part: parts.get(part[1], part[0]), body) for name, body in statements.items()}
+    return MappingProxyType(filled)
 
 
 def migration(package: str, number: int) -> str:
@@ -34,7 +38,3 @@ def migration(package: str, number: int) -> str:
     folder = resources.files(package).joinpath("migrations")
     name = next(entry.name for entry in folder.iterdir() if entry.name.startswith(f"{number:04d}_"))
     return folder.joinpath(name).read_text("utf-8")
-
-
-def _without_purpose(body: str) -> str:
-    return "\n".join(line for line in body.rstrip(";").splitlines() if not line.startswith("--"))

@@ -190,9 +190,9 @@ WHERE status IN ('Completed', 'Failed', 'Terminated', 'Canceled')
   AND instance_id >= :prefix AND instance_id < :prefix || char(0x10FFFF) AND {conditions}
 ORDER BY updated_at, instance_id LIMIT :limit;
 
--- name: conditions
--- What can be asked of orchestrations, beside how their ids begin: no statement, but a part of those above. Records that
--- cannot be read have no parent and no tags, and what has one counts as parked.
+-- part: conditions
+-- What can be asked of orchestrations, beside how their ids begin. Records that cannot be read have no parent and no
+-- tags, and what has one counts as parked.
 substr(instance_id, 1, 1) <> '@'
   AND (:name IS NULL OR name = :name)
   AND (:names_excluded IS NULL OR name NOT IN (SELECT value FROM json_each(:names_excluded)))

