@@ -114,7 +114,7 @@ class Host:
         """Take the store and begin to work.
 
         Raises:
-            StoreInUseError: if another process owns the store.
+            StoreInUseError: if another process owns the store, for as long as the setting `standby_s` says.
             StorageError: if it cannot be opened.
         """
         await self._engine.start()

@@ -17,6 +17,7 @@ ON_POSTGRES = {
     "test_orchestrations",
     "test_purge",
     "test_recovery",
+    "test_standby",
     "test_starts_and_ends",
 }
 """The rooms that run on PostgreSQL each time. The others do in `make soak`: the engine cannot tell one from another."""

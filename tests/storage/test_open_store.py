@@ -10,7 +10,7 @@ from storage_builders import NOW
 
 from holdfast.errors import ConfigurationError
 from holdfast.storage.memory import MemoryStore
-from holdfast.storage.open_store import open_store
+from holdfast.storage.open_store import file_of, open_store, without_password
 from holdfast.storage.port import Store
 
 
@@ -57,3 +57,21 @@ def test_memory() -> None:
 def test_what_names_no_store_is_refused(url: str, match: str) -> None:
     with pytest.raises(ConfigurationError, match=match):
         open_store(url)
+
+
+@pytest.mark.parametrize(
+    ("url", "shown"),
+    [
+        ("sqlite:///hub.db", "sqlite:///hub.db"),
+        ("postgresql://user@host/db", "postgresql://user@host/db"),
+        ("postgresql://user:s3cret@host:5432/db?schema=x", "postgresql://user:***@host:5432/db?schema=x"),
+        ("postgresql://user:a@b:c@host/db", "postgresql://user:***@host/db"),
+        ("postgresql://host/db?user=u&password=s3cret&schema=x", "postgresql://host/db?user=u&password=***&schema=x"),
+        ("postgress://user:s3cret@host/db", "postgress://user:***@host/db"),
+    ],
+)
+def test_a_password_is_never_shown(url: str, shown: str) -> None:
+    assert without_password(url) == shown
+    with pytest.raises(ConfigurationError) as refused:
+        file_of(url) if url.startswith("postgres") else open_store("nowhere://u:s3cret@h")
+    assert "s3cret" not in str(refused.value)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
 from typing import Final
 
@@ -10,9 +9,9 @@ import msgspec
 import typer
 
 from holdfast.cli.config import SECRET_NAMES, SETTINGS, Configuration, known_names
+from holdfast.storage.open_store import without_password
 
 HIDDEN: Final = "***"
-_PASSWORD = re.compile(r"(://[^/@:]*:)[^/@]*@")
 
 
 class ShownValue(msgspec.Struct, frozen=True):
@@ -45,7 +44,7 @@ def shown_values(configuration: Configuration) -> Iterator[ShownValue]:
         if name in SECRET_NAMES and value:
             value = HIDDEN
         elif isinstance(value, str):
-            value = _PASSWORD.sub(rf"\1{HIDDEN}@", value)
+            value = without_password(value)
         yield ShownValue(name, msgspec.to_builtins(value), configuration.origins[name])
 
 

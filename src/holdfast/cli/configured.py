@@ -17,7 +17,7 @@ from holdfast.cli.config_sources import of_options, read_configuration
 from holdfast.cli.errors import CommandError
 from holdfast.client.connection import check_connection
 from holdfast.errors import ConfigurationError
-from holdfast.storage.open_store import file_of
+from holdfast.storage.open_store import check_shared
 
 StoreUrl = Annotated[
     str,
@@ -70,7 +70,7 @@ def configured_store(store: str) -> str:
     """Return the URL of the store to read; an option that is empty says nothing.
 
     Raises:
-        HoldfastError: if none is named, or it is no file; with where it is set.
+        HoldfastError: if none is named, or it is in memory; with where it is set.
     """
     return store_of(configured({"store": store}))
 
@@ -86,7 +86,7 @@ def store_of(found: Configuration) -> str:
             "No store is named: pass --store sqlite:///file.db, or set HOLDFAST_STORE, or `store` in holdfast.toml."
         )
     with _blaming(found.origins["store"]):
-        file_of(found.server.store)
+        check_shared(found.server.store)
     return found.server.store
 
 

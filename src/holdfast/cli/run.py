@@ -25,6 +25,7 @@ from holdfast.engine.activity_places import ACTIVITY_THREADS
 from holdfast.engine.tuning import tune_process
 from holdfast.errors import StorageError
 from holdfast.host import Host
+from holdfast.storage.open_store import without_password
 
 _LAST_CHANCE_S = 0.5
 
@@ -90,7 +91,11 @@ async def _serve(loaded: LoadedApp, configuration: Configuration) -> None:
             server.close()
             raise
         try:
-            typer.echo(describe(loaded.app, name=loaded.name, url=server.url, store=store, has_key=config.has_keys))
+            typer.echo(
+                describe(
+                    loaded.app, name=loaded.name, url=server.url, store=without_password(store), has_key=config.has_keys
+                )
+            )
             await _until_stopped(host, server, signals)
         finally:
             await host.stop()

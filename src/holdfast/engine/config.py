@@ -45,6 +45,8 @@ class HostConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     """Transitions in one commit."""
     timer_horizon_s: int = 600
     """Timers due later than this are not kept in memory."""
+    standby_s: float | None = None
+    """How long a host that starts waits for a store that another one owns. None: not at all."""
     renew_s: float = 5.0
     """How often the host makes sure that it still owns its store."""
     clock_check_s: float = 1.0
@@ -97,7 +99,7 @@ _TEXTS: Mapping[str, tuple[object, ...]] = MappingProxyType(
 
 _OF_CHOICE = frozenset({"default_version", "task_hub"})
 """Texts that may be any other one, too."""
-_OPTIONAL = frozenset({"retention_s", "retention_failed_s"})
+_OPTIONAL = frozenset({"retention_s", "retention_failed_s", "standby_s"})
 _NESTED: Mapping[str, type[msgspec.Struct]] = MappingProxyType({"limits": Limits, "http_calls": HttpCallPolicy})
 
 

@@ -24,6 +24,7 @@ from holdfast.engine.progress import Progress
 from holdfast.engine.readable import readable_state
 from holdfast.engine.recovery import keep_filled, keep_ownership, recover, recover_after
 from holdfast.engine.retention import keep_retention, retention_rules
+from holdfast.engine.standby import begin_in_turn
 from holdfast.engine.waiters import Waiters
 from holdfast.engine.worker import Worker
 from holdfast.errors import (
@@ -146,7 +147,7 @@ class Engine:
         """Take the store and begin to work.
 
         Raises:
-            StoreInUseError: if another process owns it.
+            StoreInUseError: if another process owns it, for as long as the setting `standby_s` says.
             StorageError: if it cannot be opened.
         """
         if self._stopped is not None or self._is_stopping:
@@ -154,7 +155,7 @@ class Engine:
         self._stopped = asyncio.get_running_loop().create_future()
         self._context = contextvars.copy_context()
         try:
-            await self._begin(after_crash=None)
+            await begin_in_turn(lambda: self._begin(after_crash=None), self.config.standby_s)
         except BaseException:
             self._stopped = None
             await self.store.close()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import re
 from pathlib import Path
 from urllib.parse import unquote
 
@@ -35,7 +36,7 @@ def open_store(url: str) -> Store:
         case "postgresql" | "postgres":
             return _postgres_store(url)
         case _:
-            raise ConfigurationError(_unknown(url, scheme, separator))
+            raise ConfigurationError(_unknown(without_password(url), scheme, separator))
 
 
 def _postgres_store(url: str) -> Store:
@@ -49,6 +50,12 @@ def _postgres_store(url: str) -> Store:
     return PostgresStore(parse_location(url))
 
 
+def without_password(url: str) -> str:
+    """Return the URL of a store as it may be shown and logged."""
+    shown = re.sub(r"(?<=://)([^/?#@:]*):[^/?#]*@", r"\1:***@", url)
+    return re.sub(r"(?<=[?&]password=)[^&#]*", "***", shown)
+
+
 def file_of(url: str) -> Path:
     """Return the file that the URL of a store names, for what reads or writes all of it while no host needs it.
 
@@ -58,8 +65,20 @@ def file_of(url: str) -> Path:
     scheme, _, rest = url.partition("://")
     if scheme.lower() == "sqlite":
         return _sqlite_path(url, rest).absolute()
-    open_store(url)
-    raise ConfigurationError(f"{url!r} belongs to the process that made it; name a file, as sqlite:///file.db.")
+    check_shared(url)
+    raise ConfigurationError(
+        f"{without_password(url)!r} is a database, and this works on files only; name one, as sqlite:///file.db."
+    )
+
+
+def check_shared(url: str) -> None:
+    """Check that a URL names a store that other processes can read.
+
+    Raises:
+        ConfigurationError: if it does not.
+    """
+    if isinstance(open_store(url), MemoryStore):
+        raise ConfigurationError(f"{url!r} belongs to the process that made it; name a file, as sqlite:///file.db.")
 
 
 def _sqlite_path(url: str, rest: str) -> Path:
