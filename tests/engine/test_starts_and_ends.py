@@ -329,6 +329,7 @@ REFUSED: dict[str, dict[str, Any]] = {
     "a long tag": {"tags": {"a": "x" * 1_001}},
     "an empty version": {"version": ""},
     "an empty request key": {"request_key": ""},
+    "a tag with a NUL": {"tags": {"a": "x\0"}},
     "a policy that is none": {"id_policy": "reject"},
 }
 

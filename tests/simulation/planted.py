@@ -186,7 +186,7 @@ BUGS: tuple[PlantedBug, ...] = (
     # Purges
     bug(
         "a purge takes what still runs",
-        ("storage.memory:MemoryStore.ended_instances", "if OrchestrationStatus(row.status).is_terminal", "if True"),
+        ("storage.memory:MemoryStore.ended_instances", "if row.status in _ENDED", "if True"),
     ),
     bug(
         "two purges at once remove an instance twice",

@@ -131,7 +131,9 @@ class Programs:
         if dice.random() < 0.5:
             return
         await sim.advance(seconds=dice.choice((0, 0, 0.01, 5)))
-        await insist(lambda: sim.client.purge_instances(InstanceQuery(parent_instance_id=instance_id)))
+        children = InstanceQuery(parent_instance_id=instance_id)
+        at_once = dice.choice((1, 1, 2))
+        await asyncio.gather(*(insist(lambda: sim.client.purge_instances(children)) for _ in range(at_once)))
         await insist(lambda: sim.client.purge(instance_id))
         if dice.random() < 0.5:
             again = {"steps": [["call", f"z{number}.", 3]], "at": 0, "results": []}

@@ -27,7 +27,6 @@ from holdfast.storage.port import (
     WriteSet,
 )
 from holdfast.storage.sqlite import SqliteStore
-from postgres_kit import execute
 
 NOW = 1_000_000
 
@@ -76,6 +75,8 @@ class Hub:
         """Let another process take over although the owner lives."""
         self._data.owner = None
         if self.url:
+            from postgres_kit import execute  # not there in a process that was started with this room's path only
+
             await execute(self.url, "UPDATE node SET lease_until = '-infinity'")
         self.path.with_name(f"{self.path.name}-owner").unlink(missing_ok=True)
 

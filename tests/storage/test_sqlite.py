@@ -108,7 +108,7 @@ async def test_a_file_is_taken_over_at_once_when_its_owner_is_killed(sqlite_hub:
 async def test_when_the_lock_file_was_deleted_the_fence_stops_the_old_owner(sqlite_hub: Hub) -> None:
     with OtherProcess(sqlite_hub.path, commits=1) as other:
         other.wait_for(1)
-        sqlite_hub.lose_lock()
+        await sqlite_hub.lose_lock()
         owner = await own(sqlite_hub)
         output, _ = other.process.communicate("try\n")
         assert output == "OwnershipLostError\n"

@@ -62,8 +62,10 @@ async def confirm(node: Node, lsn: int) -> None:
     if lsn > node.journal.durable_lsn:
         await node.journal.durable(lsn)
         return
+    if node.is_abandoned:
+        raise CommitFailedError("The host had to start again; nothing of this request was stored.")
     try:
-        await node.store.renew(node.fence)
+        await node.confirmations.confirm()
     except OwnershipLostError as error:
         node.fail(error)
         raise

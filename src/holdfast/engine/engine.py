@@ -22,7 +22,7 @@ from holdfast.engine.culprits import Culprits
 from holdfast.engine.node import Node
 from holdfast.engine.progress import Progress
 from holdfast.engine.readable import readable_state
-from holdfast.engine.recovery import keep_filled, keep_ownership, recover, recover_after
+from holdfast.engine.recovery import check_renewal, keep_filled, keep_ownership, recover, recover_after
 from holdfast.engine.retention import keep_retention, retention_rules
 from holdfast.engine.standby import begin_in_turn
 from holdfast.engine.waiters import Waiters
@@ -217,6 +217,7 @@ class Engine:
 
     async def _begin(self, *, after_crash: bool | None) -> None:
         ownership = await self.store.acquire(to_microseconds(self.clock.now()), after_crash=after_crash)
+        check_renewal(self.config, ownership)
         group_max = 1 if self._culprits.is_isolating else self.config.group_transitions_max
         node = Node(
             self.store,
@@ -234,7 +235,7 @@ class Engine:
         self._start_job(node, node.journal.run)
         self._start_job(node, lambda: recover(node, self.store, self._runner))
         self._start_job(node, lambda: keep_filled(node, self.store, self._runner))
-        self._start_job(node, lambda: keep_ownership(node, self.store))
+        self._start_job(node, lambda: keep_ownership(node, self.store, ownership.lease_s))
         rules = retention_rules(self.config, self.registry.orchestrator_versions)
         self._start_job(node, lambda: keep_retention(rules, node, self.store))
         self._start_job(node, self._wake_waiters)

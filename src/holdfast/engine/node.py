@@ -18,6 +18,7 @@ from holdfast.engine.answers import Answers
 from holdfast.engine.batches import Batches
 from holdfast.engine.clock import Clock
 from holdfast.engine.config import HostConfig
+from holdfast.engine.confirmations import Confirmations
 from holdfast.engine.dropped import Dropped
 from holdfast.engine.journal import Journal
 from holdfast.engine.loader import Loader
@@ -92,7 +93,7 @@ class Node:
         self.suspects = Suspects(self)
         self.starts = ActivityStarts(clock, self.timers, self.suspects, runner, answers, config.activity_queue_max)
         self.reports = ActivityReports(self, answers)
-        self.store = store
+        self.confirmations = Confirmations(lambda: store.renew(self.fence))
         self._worker = worker
         self._answers = answers
         self._outputs = Outputs(self.starts, waiters)

@@ -7,11 +7,12 @@ import logging
 
 from holdfast.engine.activity_runner import ActivityRunner
 from holdfast.engine.clock import to_microseconds
+from holdfast.engine.config import HostConfig
 from holdfast.engine.node import Node
 from holdfast.engine.rows import decode_activity, decode_timer
-from holdfast.errors import CorruptRecordError, OwnershipLostError, StorageError
+from holdfast.errors import ConfigurationError, CorruptRecordError, OwnershipLostError, StorageError
 from holdfast.model.failure import failure_from_exception
-from holdfast.storage.port import Store
+from holdfast.storage.port import Ownership, Store
 
 logger = logging.getLogger("holdfast.engine")
 
@@ -67,21 +68,42 @@ async def keep_filled(node: Node, store: Store, runner: ActivityRunner) -> None:
             await _fill_activities(node, store, runner)
 
 
-async def keep_ownership(node: Node, store: Store) -> None:
+def check_renewal(config: HostConfig, ownership: Ownership) -> None:
+    """Check that a lease is renewed long before it is over.
+
+    Raises:
+        ConfigurationError: otherwise.
+    """
+    if ownership.lease_s is not None and config.renew_s > ownership.lease_s / 2:
+        raise ConfigurationError(
+            f"The lease of this store takes {ownership.lease_s:g} s; renew_s={config.renew_s:g} is more than half of "
+            "that: the host would lose it while it lives. Set renew_s to a third of the lease."
+        )
+
+
+async def keep_ownership(node: Node, store: Store, lease_s: float | None) -> None:
     """Make sure now and then that the store is still ours, also when there is nothing to commit. Never ends.
 
-    A store that cannot be read just now tells nothing, and is asked again.
+    A store that cannot be read just now tells nothing, and is asked again, until a lease may be over: another host may
+    begin then what this one has in memory.
 
     Raises:
         OwnershipLostError: when it is not; whoever waits at this host would wait for ever.
+        StorageError: when that cannot be found out before the lease may be over.
     """
+    ticking = asyncio.get_running_loop().time
+    confirmed_at = ticking()
     while True:
         await asyncio.sleep(node.config.renew_s)
+        asked_at = ticking()
         try:
             await store.renew(node.fence)
+            confirmed_at = asked_at
         except OwnershipLostError:
             raise
         except StorageError as error:
+            if lease_s is not None and ticking() - confirmed_at > lease_s - node.config.renew_s:
+                raise
             logger.warning("It could not be found out whether this host still owns its store: %s", error)
 
 

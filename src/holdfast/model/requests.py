@@ -137,6 +137,8 @@ def check_tags(tags: object, tags_max: int) -> dict[str, str]:
     for key, value in tags.items():  # pyright: ignore[reportUnknownVariableType] - it is what is being checked
         if not (isinstance(key, str) and isinstance(value, str) and key):
             raise InvalidInputError(f"The tag {key!r}: {value!r} must be a text with a text as its key.")
+        if "\0" in key or "\0" in value:
+            raise InvalidInputError(f"The tag {key[:40]!r} has a NUL character, which not every store can hold.")
         if not (_is_storable(key) and _is_storable(value)):
             raise InvalidInputError(f"The tag {key[:40]!r} has a lone surrogate, which no store can hold.")
         if len(key) > _TAG_CHARS_MAX or len(value) > _TAG_CHARS_MAX:

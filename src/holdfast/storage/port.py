@@ -187,11 +187,15 @@ class Fence(msgspec.Struct, frozen=True):
 
 
 class Ownership(msgspec.Struct, frozen=True):
-    """What `acquire` gives. `lsn` is the node's watermark: the last transition that is durable."""
+    """What `acquire` gives. `lsn` is the node's watermark: the last transition that is durable.
+
+    With a `lease_s` it ends by itself so many seconds after the last `renew` or commit; else with the process.
+    """
 
     fence: Fence
     lsn: int
     partition_count: int
+    lease_s: float | None = None
 
 
 class InstanceUpdate(msgspec.Struct, frozen=True):

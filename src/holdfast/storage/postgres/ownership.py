@@ -6,6 +6,7 @@ import os
 import platform
 from typing import Final
 
+import asyncpg
 import msgspec
 
 from holdfast.errors import OwnershipLostError, StorageError, StoreInUseError
@@ -17,6 +18,7 @@ from holdfast.storage.postgres.writes import check_fence
 from holdfast.storage.statements import migration
 
 SCHEMA_VERSION: Final = 1
+_COUNTING_S: Final = 605.0
 _MIGRATIONS: Final = 0x486F6C64
 """`Hold`: the advisory lock of whoever creates or changes the tables of a schema, beside a hash of its name."""
 
@@ -26,6 +28,7 @@ class Claim(msgspec.Struct, frozen=True, kw_only=True):
 
     token: str
     lease_s: float
+    was_owner: bool
     now: int
     after_crash: bool | None
     suspect_deliveries: int
@@ -71,8 +74,13 @@ async def take(connection: Connection, location: Location, claim: Claim) -> Owne
 
     Raises:
         StoreInUseError: if the lease of another owner is not over.
+        OwnershipLostError: if another one has had it since this store owned it: what happened there is not known here.
     """
-    node = await connection.fetchrow(QUERIES["read_node"])
+    await connection.execute(QUERIES["wait_briefly"])
+    try:
+        node = await connection.fetchrow(QUERIES["read_node"])
+    except asyncpg.LockNotAvailableError as error:
+        raise StoreInUseError(f"{location.text} is in use: somebody is just changing it, or taking it.") from error
     if node is None:
         raise StorageError(f"{location.text} has lost its owner's row; restore it from a backup.")
     released, owner, token, left_s = node
@@ -81,15 +89,22 @@ async def take(connection: Connection, location: Location, claim: Claim) -> Owne
             f"{location.text} is in use by {owner}, whose lease runs for {left_s:.1f} s more unless it renews it. Stop "
             "that one first, or let this one wait for it: the setting standby_s."
         )
+    if claim.was_owner and token != claim.token:
+        raise OwnershipLostError(f"{location.text} was taken over by {owner} meanwhile.")
     taken = await connection.fetchrow(QUERIES["take_node"], describe_owner(), claim.token, claim.lease_s)
     assert taken is not None, "its row was just read, and is locked"
     node_id, incarnation, lsn = taken
     epochs = {row["partition"]: row["epoch"] for row in await connection.fetch(QUERIES["take_partitions"], node_id)}
     if claim.after_crash if claim.after_crash is not None else not released:
         bounds = (claim.now, claim.suspect_deliveries)
-        await connection.execute(QUERIES["count_activity_deliveries"], *bounds)
-        await connection.execute(QUERIES["count_instance_deliveries"], *bounds)
-    return Ownership(Fence(node_id, incarnation, epochs), lsn, len(epochs))
+        await connection.execute(QUERIES["wait_long"])
+        await connection.execute(QUERIES["count_activity_deliveries"], *bounds, timeout=_COUNTING_S)
+        await connection.execute(QUERIES["count_instance_deliveries"], *bounds, timeout=_COUNTING_S)
+    hub = await connection.fetchrow(QUERIES["read_hub"])
+    if hub is None or hub["partition_count"] != len(epochs):
+        raise StorageError(f"{location.text} has lost rows of its partitions; restore them from a backup.")
+    await connection.execute(QUERIES["renew_lease"], node_id, incarnation, claim.lease_s)  # it runs from now on
+    return Ownership(Fence(node_id, incarnation, epochs), lsn, len(epochs), claim.lease_s)
 
 
 async def renew(connection: Connection, fence: Fence, lease_s: float) -> None:
@@ -98,8 +113,9 @@ async def renew(connection: Connection, fence: Fence, lease_s: float) -> None:
     Raises:
         OwnershipLostError: if the fence does not hold any more.
     """
+    if await connection.execute(QUERIES["renew_lease"], fence.node_id, fence.incarnation, lease_s) != "UPDATE 1":
+        raise OwnershipLostError("Another host took the task hub over, or it was released.")
     await check_fence(connection, fence)
-    await connection.execute(QUERIES["renew_lease"], fence.node_id, fence.incarnation, lease_s)
 
 
 async def leave(connection: Connection, fence: Fence) -> None:

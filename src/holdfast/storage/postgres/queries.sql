@@ -11,11 +11,19 @@ INSERT INTO hub VALUES (1, gen_random_uuid()::text, $1, $2, (extract(epoch FROM 
 
 -- name: create_node
 -- The one owner, as if another one before the first had released it.
-INSERT INTO node VALUES ('main', 0, 0, true, '', '', '-infinity');
+INSERT INTO node VALUES ('main', 0, 0, true, '', '', 'epoch');
 
 -- name: create_partitions
 -- All partitions, which nobody owns.
 INSERT INTO partition SELECT number, 'main', 0 FROM generate_series(0, $1::int - 1) AS number;
+
+-- name: wait_briefly
+-- For whoever holds a row that is wanted: then somebody works with it.
+SET LOCAL lock_timeout = 3000;
+
+-- name: wait_long
+-- What is counted after a crash may be very much.
+SET LOCAL lock_timeout = 0; SET LOCAL statement_timeout = 600000;
 
 -- name: read_node
 -- Whether the last owner released, who it was, and for how many seconds its lease still runs. Whoever wants to take the
@@ -52,7 +60,8 @@ UPDATE node SET released = true WHERE node_id = $1 AND incarnation = $2 AND NOT 
 UPDATE node SET lease_until = clock_timestamp() WHERE node_id = 'main' AND owner_token = $1 AND NOT released;
 
 -- name: advance_watermark
--- The fence of a commit: one row changes, or the writer is not the owner, or the group does not follow.
+-- The fence of a commit: one row changes, or the writer is not the owner, or the group does not follow. Whoever takes
+-- partitions raises the incarnation of their owner too, since only this row is looked at anew after waiting for it.
 UPDATE node SET lsn = $1, lease_until = clock_timestamp() + $5::float8 * interval '1 second'
 WHERE node_id = $2 AND incarnation = $3 AND lsn = $4 AND NOT released
   AND cardinality($6::int[]) = (

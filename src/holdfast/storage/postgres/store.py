@@ -64,6 +64,7 @@ class PostgresStore:
         claim = Claim(
             token=self._token,
             lease_s=self._lease_s,
+            was_owner=self._partition_count is not None and self._is_owner,
             now=now,
             after_crash=after_crash,
             suspect_deliveries=suspect_deliveries,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterable, Sequence
 from operator import attrgetter
 
@@ -30,6 +31,7 @@ async def apply(connection: Connection, fence: Fence, writes: WriteSet, lease_s:
         OwnershipLostError: if the fence does not hold any more.
         CommitFailedError: if the group does not follow the watermark, or is not exact.
     """
+    began = time.monotonic()
     await _advance(connection, fence, writes, lease_s)
     await _remove_histories(connection, writes.executions_removed)
     await _change(connection, "inbox", "remove_messages", writes.messages_removed)
@@ -52,6 +54,8 @@ async def apply(connection: Connection, fence: Fence, writes: WriteSet, lease_s:
     await _insert(connection, "timer", "insert_timers", writes.timers_inserted)
     await _insert(connection, "child", "insert_children", writes.children_inserted)
     await _insert(connection, "operation_key", "insert_operation_keys", writes.operation_keys_inserted)
+    if time.monotonic() - began > lease_s / 3:  # else the lease would be over soon after so long a commit
+        await connection.execute(QUERIES["renew_lease"], fence.node_id, fence.incarnation, lease_s)
 
 
 async def check_fence(connection: Connection, fence: Fence) -> int:

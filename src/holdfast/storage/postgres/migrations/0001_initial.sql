@@ -128,8 +128,9 @@ CREATE TABLE operation_key (
     PRIMARY KEY (partition, instance_id, operation_key)
 );
 
--- What is asked of records by their contents must not fail at one that cannot be read.
-CREATE FUNCTION is_json(record TEXT) RETURNS BOOLEAN LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE AS $$
+-- What is asked of records by their contents must not fail at one that cannot be read. Up to PostgreSQL 16 a handler of
+-- errors cannot run in a parallel query.
+CREATE FUNCTION is_json(record TEXT) RETURNS BOOLEAN LANGUAGE plpgsql IMMUTABLE PARALLEL UNSAFE AS $$
 BEGIN
     RETURN record IS NULL OR record::json IS NOT NULL;
 EXCEPTION WHEN OTHERS THEN
@@ -137,7 +138,7 @@ EXCEPTION WHEN OTHERS THEN
 END
 $$;
 
-CREATE FUNCTION json_or_null(record TEXT) RETURNS JSONB LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE AS $$
+CREATE FUNCTION json_or_null(record TEXT) RETURNS JSONB LANGUAGE plpgsql IMMUTABLE PARALLEL UNSAFE AS $$
 BEGIN
     RETURN record::jsonb;
 EXCEPTION WHEN OTHERS THEN
