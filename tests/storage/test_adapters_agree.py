@@ -1,12 +1,15 @@
-"""Random groups, right and wrong, and random questions: SQLite must do and answer what memory does."""
+"""Random groups, right and wrong, and random questions: SQLite and PostgreSQL must do and answer what memory does."""
 
 from __future__ import annotations
 
 import asyncio
 import tempfile
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from storage_builders import (
@@ -27,6 +30,7 @@ from storage_builders import (
 
 from holdfast.errors import StorageError
 from holdfast.storage.port import InstanceRow, OperationKeyRow
+from postgres_kit import execute, new_schema, schema_of
 
 IDS = ["a", "@c@b", "@c@\U0001f980"]
 EXECUTIONS = [f"{name}-e" for name in IDS]
@@ -92,30 +96,62 @@ async def attempt(owner: Owner, lists: dict[str, list[Any]]) -> str:
     return "applied"
 
 
-async def compare(steps: list[dict[str, list[Any]] | None]) -> None:
+def what_is_given(owner: Owner) -> tuple[object, ...]:
+    """What a store gives its owner, but the name of the node, which is the store's own affair."""
+    fence = owner.fence
+    return fence.incarnation, fence.epochs, owner.ownership.lsn, owner.ownership.partition_count
+
+
+@asynccontextmanager
+async def two_hubs(kind: str, url: str) -> AsyncGenerator[list[Hub]]:
+    """One in memory, and one of another kind, both without anything in them."""
     with tempfile.TemporaryDirectory() as folder:
-        hubs = [Hub(kind, Path(folder) / "hub.db") for kind in ("memory", "sqlite")]
+        hubs = [Hub("memory", Path(folder)), Hub(kind, Path(folder) / "hub.db", url)]
         try:
-            owners = [await own(hub) for hub in hubs]
-            for step in steps:
-                if step is None:
-                    for owner in owners:
-                        owner.ownership = await owner.store.acquire(NOW)
-                    assert owners[0].ownership == owners[1].ownership
-                else:
-                    outcomes = [await attempt(owner, step) for owner in owners]
-                    assert outcomes[0] == outcomes[1]
-            views = [await contents(owner.store, IDS, EXECUTIONS) for owner in owners]
-            assert views[0] == views[1]
+            yield hubs
         finally:
             for hub in hubs:
                 await hub.close()
+            if url:
+                await execute(url, f"DROP SCHEMA IF EXISTS {schema_of(url)} CASCADE")
+
+
+async def compare(steps: list[dict[str, list[Any]] | None], kind: str, url: str = "") -> None:
+    async with two_hubs(kind, url) as hubs:
+        owners = [await own(hub) for hub in hubs]
+        for step in steps:
+            if step is None:
+                for owner in owners:
+                    owner.ownership = await owner.store.acquire(NOW)
+                assert what_is_given(owners[0]) == what_is_given(owners[1])
+            else:
+                outcomes = [await attempt(owner, step) for owner in owners]
+                assert outcomes[0] == outcomes[1]
+        views = [await contents(owner.store, IDS, EXECUTIONS) for owner in owners]
+        assert views[0] == views[1]
+
+
+some_steps = st.lists(st.one_of(groups, groups, groups, st.none()), min_size=1, max_size=12)
 
 
 @settings(max_examples=60, deadline=None, derandomize=True, database=None)
-@given(st.lists(st.one_of(groups, groups, groups, st.none()), min_size=1, max_size=12))
+@given(some_steps)
 def test_sqlite_does_what_memory_does(steps: list[dict[str, list[Any]] | None]) -> None:
-    asyncio.run(compare(steps))
+    asyncio.run(compare(steps, "sqlite"))
+
+
+@settings(max_examples=15, deadline=None, derandomize=True, database=None)
+@given(steps=some_steps)
+def test_postgres_does_what_memory_does(postgres_server: str, steps: list[dict[str, list[Any]] | None]) -> None:
+    asyncio.run(compare(steps, "postgres", new_schema(postgres_server)))
+
+
+@pytest.mark.soak
+@pytest.mark.timeout(1800)
+@settings(max_examples=600, deadline=None, database=None)
+@given(steps=some_steps)
+def test_postgres_does_more_of_what_memory_does(postgres_server: str, steps: list[dict[str, list[Any]] | None]) -> None:
+    asyncio.run(compare(steps, "postgres", new_schema(postgres_server)))
 
 
 # Letters on both sides of "@" and of each other, in UTF-16 as well, and what a pattern would take for a wildcard.
@@ -141,33 +177,39 @@ questions = st.tuples(
 )
 
 
-async def ask(rows: list[InstanceRow], asked: list[tuple[str, str, int, dict[str, Any]]]) -> None:
-    with tempfile.TemporaryDirectory() as folder:
-        hubs = [Hub(kind, Path(folder) / "hub.db") for kind in ("memory", "sqlite")]
-        try:
-            owners = [await own(hub) for hub in hubs]
-            for owner in owners:
-                await owner.commit(instances_inserted=rows)
-            for prefix, after, limit, options in asked:
-                answers = [await owner.store.entities(prefix, after, limit, **options) for owner in owners]
-                assert answers[0] == answers[1]
-                locked = [await owner.store.entities_locked(after, limit) for owner in owners]
-                assert locked[0] == locked[1]
-        finally:
-            for hub in hubs:
-                await hub.close()
+async def ask(
+    rows: list[InstanceRow], asked: list[tuple[str, str, int, dict[str, Any]]], kind: str, url: str = ""
+) -> None:
+    async with two_hubs(kind, url) as hubs:
+        owners = [await own(hub) for hub in hubs]
+        for owner in owners:
+            await owner.commit(instances_inserted=rows)
+        for prefix, after, limit, options in asked:
+            answers = [await owner.store.entities(prefix, after, limit, **options) for owner in owners]
+            assert answers[0] == answers[1]
+            locked = [await owner.store.entities_locked(after, limit) for owner in owners]
+            assert locked[0] == locked[1]
+
+
+some_rows = st.lists(
+    st.builds(instance, words | entity_ids, updated_at=times, state=texts, lock=records, parked=texts),
+    max_size=20,
+    unique_by=lambda row: row.instance_id,
+)
+some_questions = st.lists(questions, min_size=1, max_size=20)
 
 
 @settings(max_examples=60, deadline=None, derandomize=True, database=None)
-@given(
-    st.lists(
-        st.builds(instance, words | entity_ids, updated_at=times, state=texts, lock=records, parked=texts),
-        max_size=20,
-        unique_by=lambda row: row.instance_id,
-    ),
-    st.lists(questions, min_size=1, max_size=20),
-)
+@given(some_rows, some_questions)
 def test_sqlite_lists_the_entities_that_memory_does(
     rows: list[InstanceRow], asked: list[tuple[str, str, int, dict[str, Any]]]
 ) -> None:
-    asyncio.run(ask(rows, asked))
+    asyncio.run(ask(rows, asked, "sqlite"))
+
+
+@settings(max_examples=15, deadline=None, derandomize=True, database=None)
+@given(rows=some_rows, asked=some_questions)
+def test_postgres_lists_the_entities_that_memory_does(
+    postgres_server: str, rows: list[InstanceRow], asked: list[tuple[str, str, int, dict[str, Any]]]
+) -> None:
+    asyncio.run(ask(rows, asked, "postgres", new_schema(postgres_server)))

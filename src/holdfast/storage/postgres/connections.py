@@ -18,8 +18,8 @@ Connection: TypeAlias = "asyncpg.Connection[asyncpg.Record]"
 _READERS_MAX: Final = 4
 _CONNECT_S: Final = 10.0
 _STATEMENT_S: Final = 60.0
-_CERTAINLY_ROLLED_BACK: Final = ("23", "40")
-"""Classes of errors at a COMMIT after which nothing was applied: integrity and serialization."""
+_CERTAINLY_ROLLED_BACK: Final = ("23", "40001", "40002", "40P01")
+"""Errors at a COMMIT after which nothing was applied: integrity and serialization. 40003 says that it is not known."""
 
 FAILURES: Final = (asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError, OSError, TimeoutError)
 """What the driver raises."""
@@ -38,15 +38,20 @@ class Connections:
         self._writing = asyncio.Lock()
         self._readers: list[Connection] = []
         self._reading = asyncio.Semaphore(_READERS_MAX)
+        self._is_closed = False
         settings = (
             f'SET LOCAL search_path = "{location.schema}", pg_temp; SET LOCAL statement_timeout = {_STATEMENT_S:.0f}000'
+            "; SET LOCAL idle_in_transaction_session_timeout ="
         )
         # An installation that relaxes durability for its other users must not do so for this one.
         durable = (
             "SELECT set_config('synchronous_commit', 'on', true) WHERE current_setting('synchronous_commit') = 'off'"
         )
-        self._begin_writing = f"BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE; {settings}; {durable}"
-        self._begin_reading = f"BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; {settings}"
+        # A host that stops in the middle of a transaction, with its network or its power perhaps, holds the lock of the
+        # owner's row. The server must not keep it for longer than the lease, or nobody could take over.
+        silence_ms = round(location.lease_s * 1000)
+        self._begin_writing = f"BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE; {settings} {silence_ms}; {durable}"
+        self._begin_reading = f"BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; {settings} {_STATEMENT_S:.0f}000"
 
     async def write(self, work: Callable[[Connection], Awaitable[_T]]) -> _T:
         """Run `work` in one transaction, and keep apart what certainly was not applied from what may have been.
@@ -56,7 +61,10 @@ class Connections:
             StorageError: what `work` raises; nothing is applied then.
         """
         async with self._writing:
-            connection = await self._open_writer()
+            try:
+                connection = await self._open_writer()
+            except StorageError as error:
+                raise CommitFailedError(f"Nothing was committed to {error}") from error
             try:
                 await connection.execute(self._begin_writing)
                 result = await work(connection)
@@ -76,7 +84,7 @@ class Connections:
             self._discard(connection)
             if not isinstance(error, FAILURES):
                 raise
-            if isinstance(error, asyncpg.PostgresError) and (error.sqlstate or "")[:2] in _CERTAINLY_ROLLED_BACK:
+            if isinstance(error, asyncpg.PostgresError) and (error.sqlstate or "").startswith(_CERTAINLY_ROLLED_BACK):
                 raise CommitFailedError(f"Nothing was committed to {self.explain(error)}") from error
             raise CommitFailedError(
                 f"It is not known whether the commit was applied to {self.explain(error)}", outcome_unknown=True
@@ -91,7 +99,7 @@ class Connections:
             StorageError: when it failed.
         """
         async with self._reading:
-            connection = self._readers.pop() if self._readers else await self._connect()
+            connection = await self._open_reader()
             try:
                 await connection.execute(self._begin_reading)
                 result = await work(connection)
@@ -101,24 +109,32 @@ class Connections:
                 if isinstance(error, FAILURES):
                     raise StorageError(self.explain(error)) from error
                 raise
-            self._readers.append(connection)
+            if self._is_closed:
+                await _close(connection)
+            else:
+                self._readers.append(connection)
             return result
 
     async def close(self) -> None:
-        """Close all that is open and not in use."""
+        """Close all that is open; what is in use is closed when it is done."""
+        self._is_closed = True
         async with self._writing:
             writer, self._writer = self._writer, None
         readers, self._readers = self._readers, []
         for connection in (*readers, *([writer] if writer is not None else [])):
-            try:
-                await connection.close(timeout=_CONNECT_S)
-            except FAILURES:
-                connection.terminate()
+            await _close(connection)
 
     async def _open_writer(self) -> Connection:
         if self._writer is None or self._writer.is_closed():
             self._writer = await self._connect()
         return self._writer
+
+    async def _open_reader(self) -> Connection:
+        while self._readers:
+            connection = self._readers.pop()
+            if not connection.is_closed():  # as all of them are after the server was started again
+                return connection
+        return await self._connect()
 
     async def _connect(self) -> Connection:
         try:
@@ -147,6 +163,13 @@ class Connections:
             advice = "Is the server running, and may this host reach it?"
         kind = f"{type(error).__name__} {state}".strip()
         return f"{self._location.text}: {error} ({kind}). {advice}".rstrip()
+
+
+async def _close(connection: Connection) -> None:
+    try:
+        await connection.close(timeout=_CONNECT_S)
+    except FAILURES:
+        connection.terminate()
 
 
 _ADVICE: Final = {

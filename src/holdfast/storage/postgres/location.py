@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from typing import Final
-from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
+from urllib.parse import SplitResult, parse_qsl, urlencode, urlsplit, urlunsplit
 
 import msgspec
 
@@ -13,9 +13,15 @@ from holdfast.model.nearest import did_you_mean
 
 SCHEMA: Final = "holdfast"
 PARTITIONS: Final = 64
+LEASE_S: Final = 15.0
+"""How long an owner that says nothing is taken for alive: three times as long as the engine waits to say something."""
 _SCHEMA_NAME: Final = re.compile(r"[a-z_][a-z0-9_]{0,62}\Z")
+_HOST: Final = r"(?:\[[0-9A-Fa-f:.]+\]|[^\[\]:,@]*)(?::\d{1,5})?"
+_HOSTS: Final = re.compile(rf"{_HOST}(?:,{_HOST})*\Z")
+_NUMBER: Final = re.compile(r"\d{1,6}(?:\.\d{1,3})?\Z", re.ASCII)
 _PARTITIONS_MAX: Final = 4096
-_OURS: Final = ("schema", "partitions")
+_LEASE_S: Final = (1.0, 3600.0)
+_OURS: Final = ("schema", "partitions", "lease_s")
 _THEIRS: Final = ("host", "port", "user", "password", "dbname", "sslmode", "sslrootcert", "sslcert", "sslkey")
 
 
@@ -26,15 +32,16 @@ class Location(msgspec.Struct, frozen=True):
     schema: str
     partitions: int
     text: str
+    lease_s: float = LEASE_S
 
 
 def parse_location(url: str) -> Location:
-    """Return what a `postgresql://` URL says; `?schema=` and `?partitions=` are ours, the others the driver's.
+    """Return what a `postgresql://` URL says; `?schema=`, `?partitions=` and `?lease_s=` are ours, the others theirs.
 
     Raises:
         ConfigurationError: for a parameter that is unknown, or a value that cannot be.
     """
-    parts = urlsplit(url)
+    parts = _split(url)
     given = dict(parse_qsl(parts.query, keep_blank_values=True))
     for name in given:
         if name not in (*_OURS, *_THEIRS):
@@ -48,8 +55,32 @@ def parse_location(url: str) -> Location:
     partitions = given.pop("partitions", str(PARTITIONS))
     if not (partitions.isdecimal() and len(partitions) < 6 and 1 <= int(partitions) <= _PARTITIONS_MAX):
         raise ConfigurationError(f"A task hub has from 1 to {_PARTITIONS_MAX} partitions, not {partitions!r}.")
-    host = parts.hostname or given.get("host", "")
-    port = f":{parts.port}" if parts.port else ""
-    text = f"postgresql://{host}{port}{parts.path}?schema={schema}"
+    lease = given.pop("lease_s", str(LEASE_S))
+    if not (_NUMBER.match(lease) and _LEASE_S[0] <= float(lease) <= _LEASE_S[1]):
+        raise ConfigurationError(f"A lease takes from {_LEASE_S[0]:.0f} to {_LEASE_S[1]:.0f} seconds, not {lease!r}.")
+    hosts = parts.netloc.rpartition("@")[2] or given.get("host", "")
+    text = f"postgresql://{hosts}{parts.path}?schema={schema}"
     dsn = urlunsplit(("postgresql", parts.netloc, parts.path, urlencode(given), ""))
-    return Location(dsn, schema, int(partitions), text)
+    return Location(dsn, schema, int(partitions), text, float(lease))
+
+
+def _split(url: str) -> SplitResult:
+    """Take a URL apart. A password with a character that ends it too early must not be taken for something else.
+
+    What would be shown then, of a host, a database or a parameter, is a piece of it.
+    """
+    try:
+        parts = urlsplit(url)
+    except ValueError:  # it quotes what it does not understand
+        parts = None
+    if parts is None or not _HOSTS.match(parts.netloc.rpartition("@")[2]) or "@" in parts.path or "#" in url:
+        raise ConfigurationError(_NO_URL)
+    if any("@" in name for name, _ in parse_qsl(parts.query, keep_blank_values=True)):
+        raise ConfigurationError(_NO_URL)
+    return parts
+
+
+_NO_URL: Final = (
+    "The URL of a PostgreSQL store cannot be read; write postgresql://user:password@host:port/database. A password "
+    "with one of : / ? # [ ] @ % in it must be percent-encoded, as urllib.parse.quote(password, safe='') does."
+)

@@ -19,8 +19,22 @@ from holdfast.storage.statements import migration
 
 SCHEMA_VERSION: Final = 1
 _COUNTING_S: Final = 605.0
+_WAIT_BRIEFLY: Final = "SET LOCAL lock_timeout = 3000"
+"""For whoever has the owner's row: then somebody works with it."""
+_WAIT_LONG: Final = "SET LOCAL lock_timeout = 0; SET LOCAL statement_timeout = 600000"
+"""For what is counted after a crash, which may be very much."""
 _MIGRATIONS: Final = 0x486F6C64
 """`Hold`: the advisory lock of whoever creates or changes the tables of a schema, beside a hash of its name."""
+
+_HAS_SCHEMA: Final = "SELECT count(*) FROM pg_namespace WHERE nspname = $1"
+"""`CREATE SCHEMA IF NOT EXISTS` asks for the right to create one even if somebody else has done it already."""
+
+
+class HubRow(msgspec.Struct, frozen=True):
+    """What never changes in a hub, but the version of its tables."""
+
+    schema_version: int
+    partition_count: int
 
 
 class Claim(msgspec.Struct, frozen=True, kw_only=True):
@@ -40,10 +54,13 @@ async def prepare(connection: Connection, location: Location) -> None:
     Raises:
         StorageError: if the schema is another application's, or was used by a newer version.
     """
+    encoding = connection.get_settings().server_encoding
+    if encoding != "UTF8":
+        raise StorageError(f"{location.text}: the database keeps texts as {encoding}; create one with ENCODING 'UTF8'.")
     await connection.execute("SELECT pg_advisory_xact_lock($1, hashtext($2))", _MIGRATIONS, location.schema)
     version = await _version(connection, location)
-    if version == 0:
-        await connection.execute(f'CREATE SCHEMA IF NOT EXISTS "{location.schema}"')
+    if version == 0 and not await connection.fetchval(_HAS_SCHEMA, location.schema):
+        await connection.execute(f'CREATE SCHEMA "{location.schema}"')
     for number in range(version + 1, SCHEMA_VERSION + 1):
         await connection.execute(migration(PACKAGE, number))
     if version == 0:
@@ -59,14 +76,25 @@ async def _version(connection: Connection, location: Location) -> int:
         return 0
     if not names >= {"hub", "node", "partition", "instance"}:
         raise StorageError(f"{location.text}: the schema belongs to something else; name another one with ?schema=.")
+    return (await read_hub(connection, location)).schema_version
+
+
+async def read_hub(connection: Connection, location: Location) -> HubRow:
+    """Return what is stored of the hub itself.
+
+    Raises:
+        StorageError: if it was used by a newer version.
+    """
     row = await connection.fetchrow(QUERIES["read_hub"])
-    version = 0 if row is None else int(row["schema_version"])
-    if version > SCHEMA_VERSION:
+    if row is None:
+        raise StorageError(f"{location.text} has lost the hub's own row; restore it from a backup.")
+    hub = HubRow(*row)
+    if hub.schema_version > SCHEMA_VERSION:
         raise StorageError(
-            f"{location.text} has schema version {version}, and this version of Holdfast knows {SCHEMA_VERSION}: it "
-            "was used by a newer one. Upgrade Holdfast, or name another schema with ?schema=."
+            f"{location.text} has schema version {hub.schema_version}, and this version of Holdfast knows "
+            f"{SCHEMA_VERSION}: it was used by a newer one. Upgrade Holdfast, or name another schema with ?schema=."
         )
-    return version
+    return hub
 
 
 async def take(connection: Connection, location: Location, claim: Claim) -> Ownership:
@@ -76,7 +104,7 @@ async def take(connection: Connection, location: Location, claim: Claim) -> Owne
         StoreInUseError: if the lease of another owner is not over.
         OwnershipLostError: if another one has had it since this store owned it: what happened there is not known here.
     """
-    await connection.execute(QUERIES["wait_briefly"])
+    await connection.execute(_WAIT_BRIEFLY)
     try:
         node = await connection.fetchrow(QUERIES["read_node"])
     except asyncpg.LockNotAvailableError as error:
@@ -97,11 +125,10 @@ async def take(connection: Connection, location: Location, claim: Claim) -> Owne
     epochs = {row["partition"]: row["epoch"] for row in await connection.fetch(QUERIES["take_partitions"], node_id)}
     if claim.after_crash if claim.after_crash is not None else not released:
         bounds = (claim.now, claim.suspect_deliveries)
-        await connection.execute(QUERIES["wait_long"])
+        await connection.execute(_WAIT_LONG)
         await connection.execute(QUERIES["count_activity_deliveries"], *bounds, timeout=_COUNTING_S)
         await connection.execute(QUERIES["count_instance_deliveries"], *bounds, timeout=_COUNTING_S)
-    hub = await connection.fetchrow(QUERIES["read_hub"])
-    if hub is None or hub["partition_count"] != len(epochs):
+    if (await read_hub(connection, location)).partition_count != len(epochs):
         raise StorageError(f"{location.text} has lost rows of its partitions; restore them from a backup.")
     await connection.execute(QUERIES["renew_lease"], node_id, incarnation, claim.lease_s)  # it runs from now on
     return Ownership(Fence(node_id, incarnation, epochs), lsn, len(epochs), claim.lease_s)

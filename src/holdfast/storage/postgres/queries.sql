@@ -17,14 +17,6 @@ INSERT INTO node VALUES ('main', 0, 0, true, '', '', 'epoch');
 -- All partitions, which nobody owns.
 INSERT INTO partition SELECT number, 'main', 0 FROM generate_series(0, $1::int - 1) AS number;
 
--- name: wait_briefly
--- For whoever holds a row that is wanted: then somebody works with it.
-SET LOCAL lock_timeout = 3000;
-
--- name: wait_long
--- What is counted after a crash may be very much.
-SET LOCAL lock_timeout = 0; SET LOCAL statement_timeout = 600000;
-
 -- name: read_node
 -- Whether the last owner released, who it was, and for how many seconds its lease still runs. Whoever wants to take the
 -- hub waits here for a commit that is in flight.

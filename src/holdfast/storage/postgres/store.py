@@ -30,15 +30,13 @@ from holdfast.storage.port import (
 )
 from holdfast.storage.postgres.connections import Connection, Connections
 from holdfast.storage.postgres.location import Location
-from holdfast.storage.postgres.ownership import Claim, leave, prepare, renew, take
+from holdfast.storage.postgres.ownership import Claim, leave, prepare, read_hub, renew, take
 from holdfast.storage.postgres.queries import QUERIES
 from holdfast.storage.postgres.writes import apply
 
 _T = TypeVar("_T")
 _R = TypeVar("_R", ActivityRow, ChildRow, InboxRow, OperationKeyRow, TimerRow)
 
-LEASE_S: Final = 15.0
-"""How long an owner that says nothing is taken for alive: three times as long as the engine waits to say something."""
 _FIRST_PAGE: Final[PageKey] = (-(2**63), "", 0)
 _AFTER_ALL: Final = "\U0010ffff"
 
@@ -50,21 +48,20 @@ class PostgresStore:
     fences the first one off.
     """
 
-    def __init__(self, location: Location, lease_s: float = LEASE_S) -> None:
+    def __init__(self, location: Location) -> None:
         self._location = location
-        self._lease_s = lease_s
         self._connections = Connections(location)
         self._token = uuid.uuid4().hex
         self._partition_count: int | None = None
-        self._is_owner = False
+        self._may_own = self._is_owner = False
         self._closed = False
 
     async def acquire(self, now: int, *, after_crash: bool | None = None, suspect_deliveries: int = 3) -> Ownership:
         self._check_open()
         claim = Claim(
             token=self._token,
-            lease_s=self._lease_s,
-            was_owner=self._partition_count is not None and self._is_owner,
+            lease_s=self._location.lease_s,
+            was_owner=self._is_owner,
             now=now,
             after_crash=after_crash,
             suspect_deliveries=suspect_deliveries,
@@ -74,36 +71,37 @@ class PostgresStore:
             await prepare(connection, self._location)
             return await take(connection, self._location, claim)
 
+        self._may_own = True  # also if nobody hears of it: then the hub is free when this store is closed
         ownership = await self._connections.write(acquire)
         self._partition_count, self._is_owner = ownership.partition_count, True
         return ownership
 
     async def renew(self, fence: Fence) -> None:
         self._check_open()
-        await self._connections.write(lambda connection: renew(connection, fence, self._lease_s))
+        await self._connections.write(lambda connection: renew(connection, fence, self._location.lease_s))
 
     async def release(self, fence: Fence) -> None:
         self._check_open()
         await self._connections.write(lambda connection: leave(connection, fence))
-        self._is_owner = False
+        self._may_own = self._is_owner = False
 
     async def commit(self, fence: Fence, writes: WriteSet) -> None:
         self._check_open()
         check_partitions(fence, writes)
         check_disjoint(writes)
-        await self._connections.write(lambda connection: apply(connection, fence, writes, self._lease_s))
+        await self._connections.write(lambda connection: apply(connection, fence, writes, self._location.lease_s))
 
     async def close(self) -> None:
         if self._closed:
             return
         self._closed = True
-        if self._is_owner:
+        if self._may_own:
             try:  # nothing more is written, so another host need not wait for the end of the lease
                 await self._connections.write(
                     lambda connection: connection.execute(QUERIES["expire_lease"], self._token)
                 )
             except StorageError:
-                self._is_owner = False  # then it waits
+                self._may_own = False  # then it waits
         await self._connections.close()
 
     async def load(self, instance_ids: list[str]) -> list[StoredInstance]:
@@ -185,7 +183,7 @@ class PostgresStore:
 
     async def _count_partitions(self, connection: Connection) -> int:
         try:
-            return await connection.fetchval(QUERIES["read_hub"], column=1)
+            return (await read_hub(connection, self._location)).partition_count
         except asyncpg.UndefinedTableError as error:
             raise StorageError(
                 f"There is no task hub at {self._location.text} yet: it is created when a host first starts on it."

@@ -1,0 +1,680 @@
+"""What only the PostgreSQL adapter promises: its lease, its schema, and faults of the server and of the way to it."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Final
+
+import msgspec
+import pytest
+from postgres_faults import gate, until, wire
+from storage_builders import NOW, Hub, Owner, activity, history, in_loop, instance, message, own, update
+
+from holdfast.errors import (
+    CommitFailedError,
+    ConfigurationError,
+    OwnershipLostError,
+    StorageError,
+    StoreInUseError,
+)
+from holdfast.storage.open_store import open_store
+from holdfast.storage.port import Store
+from holdfast.storage.postgres import connections, queries
+from holdfast.storage.postgres.ownership import SCHEMA_VERSION
+from holdfast.storage.postgres.queries import QUERIES
+from postgres_kit import connect, drop, execute, new_schema, schema_of
+
+HERE: Final = Path(__file__).parent
+
+
+@pytest.fixture
+def pg_hub(postgres_server: str, tmp_path: Path) -> Iterator[Hub]:
+    hub = Hub("postgres", tmp_path / "no file", new_schema(postgres_server))
+    yield hub
+    drop(hub.url)
+
+
+@pytest.fixture
+def short_hub(postgres_server: str, tmp_path: Path) -> Iterator[Hub]:
+    """One with a lease of a second."""
+    hub = Hub("postgres", tmp_path / "no file", f"{new_schema(postgres_server)}&lease_s=1")
+    yield hub
+    drop(hub.url)
+
+
+async def ask(hub: Hub, query: str, *parameters: object) -> Any:
+    connection = await connect(hub.url)
+    try:
+        return await connection.fetchval(query, *parameters)
+    finally:
+        await connection.close()
+
+
+async def refused(store: Store, match: str) -> StorageError:
+    with pytest.raises(StorageError, match=match) as caught:
+        await store.acquire(NOW)
+    return caught.value
+
+
+async def take_over(hub: Hub) -> Owner:
+    """Acquire as soon as that is possible."""
+    store = hub.connect()
+    while True:
+        try:
+            return Owner(store, await store.acquire(NOW))
+        except StoreInUseError:
+            await asyncio.sleep(0.02)
+
+
+# The lease
+
+
+@in_loop
+async def test_an_owner_of_which_nothing_is_heard_is_replaced_when_its_lease_is_over(short_hub: Hub) -> None:
+    owner = await own(short_hub)
+    await owner.commit(instances_inserted=[instance()])
+    await refused(short_hub.connect(), r"in use by process \d+ on host .*, whose lease runs for [01]\.\d s more")
+    successor = await take_over(short_hub)
+    assert (successor.fence.incarnation, successor.lsn) == (2, 1)
+    with pytest.raises(OwnershipLostError):
+        await owner.commit(instances_updated=[update()])
+    with pytest.raises(OwnershipLostError):
+        await owner.store.renew(owner.fence)
+    with pytest.raises(OwnershipLostError):
+        await owner.store.release(owner.fence)
+    await successor.commit(instances_updated=[update()])
+
+
+@pytest.mark.parametrize("how", ["commit", "renew"])
+@in_loop
+async def test_an_owner_prolongs_its_lease(pg_hub: Hub, how: str) -> None:
+    owner = await own(pg_hub)
+    await pg_hub.lose_lock()
+    if how == "commit":
+        await owner.commit(instances_inserted=[instance()])
+    else:
+        await owner.store.renew(owner.fence)
+    assert 10 < await ask(pg_hub, "SELECT extract(epoch FROM lease_until - clock_timestamp()) FROM node") <= 15
+    await refused(pg_hub.connect(), "in use by process")
+
+
+@in_loop
+async def test_an_owner_whose_lease_is_over_goes_on_if_nobody_came(pg_hub: Hub) -> None:
+    owner = await own(pg_hub)
+    await pg_hub.lose_lock()
+    await owner.commit(instances_inserted=[instance()])
+    assert owner.lsn == 1
+
+
+@in_loop
+async def test_closing_lets_another_one_in_at_once_which_counts_the_deliveries(pg_hub: Hub) -> None:
+    owner = await own(pg_hub)
+    await owner.commit(instances_inserted=[instance()], activities_inserted=[activity()])
+    await owner.store.close()
+    successor = await own(pg_hub)
+    assert [row.deliveries for row in (await successor.load_one()).activities] == [1]
+
+
+@in_loop
+async def test_closing_a_store_that_was_replaced_does_not_end_the_lease_of_its_successor(pg_hub: Hub) -> None:
+    owner = await own(pg_hub)
+    await pg_hub.lose_lock()
+    await own(pg_hub)
+    await owner.store.close()
+    await refused(pg_hub.connect(), "in use")
+
+
+@in_loop
+async def test_an_owner_that_never_heard_that_it_is_one_lets_the_next_in_when_it_closes(pg_hub: Hub) -> None:
+    async with wire(pg_hub.url) as cut:
+        deaf = open_store(cut.url)
+        cut.loses = "its answer"
+        assert "not known" in str(await refused(deaf, "not known"))
+        assert await ask(pg_hub, "SELECT incarnation FROM node") == 1
+        await deaf.close()
+    assert (await own(pg_hub)).fence.incarnation == 2
+
+
+@in_loop
+async def test_of_many_that_acquire_at_once_a_hub_that_is_not_there_yet_one_has_it(pg_hub: Hub) -> None:
+    stores = [pg_hub.connect() for _ in range(8)]
+    outcomes = await asyncio.gather(*(store.acquire(NOW) for store in stores), return_exceptions=True)
+    assert [type(each) for each in outcomes if isinstance(each, BaseException)] == [StoreInUseError] * 7
+    assert await ask(pg_hub, "SELECT incarnation FROM node") == 1
+    assert await ask(pg_hub, "SELECT count(*) FROM hub") == 1
+
+
+# Schemas that cannot be used
+
+
+@in_loop
+async def test_reading_before_a_host_came_says_that_there_is_no_hub(pg_hub: Hub) -> None:
+    with pytest.raises(StorageError, match=r"no task hub at .* yet: it is created when a host first starts on it"):
+        await pg_hub.connect().read_instance("i")
+    assert await ask(pg_hub, "SELECT count(*) FROM pg_namespace WHERE nspname = $1", schema_of(pg_hub.url)) == 0
+
+
+@in_loop
+async def test_the_schema_of_another_application_is_refused(pg_hub: Hub) -> None:
+    schema = schema_of(pg_hub.url)
+    await execute(pg_hub.url, f"CREATE SCHEMA {schema}; CREATE TABLE {schema}.hub (name text)")
+    await refused(pg_hub.connect(), r"belongs to something else; name another one with \?schema=")
+    assert await ask(pg_hub, "SELECT count(*) FROM pg_tables WHERE schemaname = $1", schema) == 1
+
+
+@in_loop
+async def test_a_newer_version_is_refused_to_hosts_and_readers(pg_hub: Hub) -> None:
+    await (await own(pg_hub)).store.close()
+    await execute(pg_hub.url, f"UPDATE hub SET schema_version = {SCHEMA_VERSION + 1}")
+    await refused(pg_hub.connect(), "used by a newer one. Upgrade Holdfast")
+    with pytest.raises(StorageError, match=r"used by a newer one\. Upgrade Holdfast"):
+        await pg_hub.connect().read_instance("i")
+
+
+@pytest.mark.parametrize(("table", "match"), [("hub", "the hub's own row"), ("node", "its owner's row")])
+@in_loop
+async def test_a_hub_that_has_lost_its_own_rows_is_refused(pg_hub: Hub, table: str, match: str) -> None:
+    await (await own(pg_hub)).store.close()
+    await execute(pg_hub.url, f"DELETE FROM {table}")
+    await refused(pg_hub.connect(), f"has lost {match}; restore it from a backup")
+
+
+@in_loop
+async def test_who_may_not_create_schemas_can_be_given_one(pg_hub: Hub) -> None:
+    role = f"guest_{schema_of(pg_hub.url)}"
+    await execute(pg_hub.url, f"CREATE ROLE {role} LOGIN")
+    as_guest = Hub("postgres", pg_hub.path, pg_hub.url.replace("postgres:@", f"{role}@"))
+    assert as_guest.url != pg_hub.url
+    try:
+        await refused(as_guest.connect(), "must be allowed to create a schema in the database, or own the one")
+        await execute(pg_hub.url, f"CREATE SCHEMA {schema_of(pg_hub.url)} AUTHORIZATION {role}")
+        owner = await own(as_guest)
+        await owner.commit(instances_inserted=[instance()])
+    finally:
+        await as_guest.close()
+        await execute(pg_hub.url, f"DROP OWNED BY {role} CASCADE; DROP ROLE {role}")
+
+
+@in_loop
+async def test_a_database_that_does_not_keep_unicode_is_refused(pg_hub: Hub) -> None:
+    name = f"latin_{schema_of(pg_hub.url)}"
+    await execute(pg_hub.url, f"CREATE DATABASE {name} ENCODING 'LATIN1' LOCALE 'C' TEMPLATE template0")
+    store = open_store(pg_hub.url.replace("/postgres?", f"/{name}?"))
+    await refused(store, "keeps texts as LATIN1; create one with ENCODING 'UTF8'")
+    await store.close()
+    await execute(pg_hub.url, f"DROP DATABASE {name}")
+
+
+@in_loop
+async def test_values_that_cannot_be_stored_refuse_their_group_alone(pg_hub: Hub) -> None:
+    owner = await own(pg_hub)
+    for bad in (instance(updated_at=2**63), instance(name="\ud800"), instance(name="\0"), instance(output="x\0")):
+        with pytest.raises(CommitFailedError, match="Nothing was committed") as caught:
+            await owner.commit(instances_inserted=[bad])
+        assert not caught.value.outcome_unknown
+    with pytest.raises(StorageError):
+        await owner.store.read_instance("\ud800")
+    await owner.commit(instances_inserted=[instance()])
+
+
+# Ways to the server that lead nowhere
+
+
+SECRET: Final = "s3cret"
+
+
+@pytest.mark.parametrize(
+    ("url", "match"),
+    [
+        (f"postgresql://me:{SECRET}@127.0.0.1:1/db", "Is the server running, and may this host reach it"),
+        (f"postgresql://me:{SECRET}@/db?host=/nowhere", "Is the server running"),
+        (f"postgresql://me@/db?host=/nowhere&password={SECRET}", "Is the server running"),
+        (f"postgresql://me:{SECRET}@/db?host=/nowhere&sslmode=bad", "sslmode"),
+    ],
+)
+@in_loop
+async def test_a_server_that_is_not_there_is_reported_without_the_password(url: str, match: str) -> None:
+    store = open_store(url)
+    for method in (lambda: store.acquire(NOW), lambda: store.read_instance("i")):
+        with pytest.raises(StorageError, match=match) as caught:
+            await method()
+        assert SECRET not in str(caught.value)
+    await store.close()
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        f"postgresql://me:x/{SECRET}@host/db",
+        f"postgresql://me:1/{SECRET}@host/db",
+        f"postgresql://me:1?{SECRET}@host/db",
+        f"postgresql://me:1#{SECRET}@host/db",
+        f"postgresql://me:[{SECRET}@host/db",
+        f"postgresql://me:x@host:{SECRET}/db",
+        f"postgresql://me:{SECRET}@host:999999/db",
+    ],
+)
+def test_a_url_with_a_password_that_is_not_encoded_is_refused_without_showing_it(url: str) -> None:
+    with pytest.raises(ConfigurationError, match="must be percent-encoded") as caught:
+        open_store(url)
+    assert SECRET not in str(caught.value)
+    assert caught.value.__cause__ is None
+
+
+@pytest.mark.parametrize("lease", ["0", "0.9", "3601", "-1", "nan", "inf", "1e3", "", "x"])
+def test_a_lease_that_cannot_be_is_refused(lease: str) -> None:
+    with pytest.raises(ConfigurationError, match="from 1 to 3600 seconds"):
+        open_store(f"postgresql://host/db?lease_s={lease}")
+
+
+@in_loop
+async def test_a_database_that_is_not_there_is_reported(pg_hub: Hub) -> None:
+    store = open_store(pg_hub.url.replace("/postgres?", "/nowhere?"))
+    await refused(store, "Create the database first")
+    await store.close()
+
+
+@in_loop
+async def test_a_wrong_password_is_reported_without_it(pg_hub: Hub) -> None:
+    role = f"locked_{schema_of(pg_hub.url)}"
+    await execute(pg_hub.url, f"CREATE ROLE {role} LOGIN SUPERUSER PASSWORD 'right@/?#:[]%'")
+    rules = Path(await ask(pg_hub, "SHOW hba_file"))
+    rules_before = rules.read_text()  # noqa: ASYNC240 - nothing else runs in this loop
+    rules.write_text(f"local all {role} scram-sha-256\n{rules_before}")  # noqa: ASYNC240
+    try:
+        await execute(pg_hub.url, "SELECT pg_reload_conf()")
+
+        def url(password: str) -> str:
+            return pg_hub.url.replace("postgres:@", f"{role}:{password}@")
+
+        async def is_locked() -> bool:
+            store = open_store(url("wrong"))
+            try:
+                await store.acquire(NOW)
+                await execute(pg_hub.url, "UPDATE node SET released = true")
+            except StorageError:
+                return True
+            finally:
+                await store.close()
+            return False
+
+        await until(is_locked)
+        store = open_store(url(SECRET))
+        error = await refused(store, "password authentication failed.*Check the user and the password of the URL")
+        assert SECRET not in str(error)
+        await store.close()
+        store = open_store(url("right%40%2F%3F%23%3A%5B%5D%25"))
+        await store.acquire(NOW)
+        await store.close()
+    finally:
+        rules.write_text(rules_before)  # noqa: ASYNC240
+        await execute(pg_hub.url, f"SELECT pg_reload_conf(); DROP OWNED BY {role} CASCADE; DROP ROLE {role}")
+
+
+# Durability
+
+
+@pytest.mark.parametrize(("default", "held"), [("off", "on"), ("local", "local"), ("remote_apply", "remote_apply")])
+@in_loop
+async def test_a_default_that_is_not_durable_does_not_hold_for_commits(pg_hub: Hub, default: str, held: str) -> None:
+    role = f"relaxed_{schema_of(pg_hub.url)}"
+    await execute(pg_hub.url, f"CREATE ROLE {role} LOGIN SUPERUSER")
+    await execute(pg_hub.url, f"ALTER ROLE {role} SET synchronous_commit = {default}")
+    relaxed = Hub("postgres", pg_hub.path, pg_hub.url.replace("postgres:@", f"{role}@"))
+    try:
+        owner = await own(relaxed)
+        await execute(
+            pg_hub.url,
+            """
+            CREATE TABLE seen (setting text);
+            CREATE FUNCTION see() RETURNS trigger LANGUAGE plpgsql AS
+                $$ BEGIN INSERT INTO seen VALUES (current_setting('synchronous_commit')); RETURN NULL; END $$;
+            CREATE CONSTRAINT TRIGGER see AFTER UPDATE ON node DEFERRABLE INITIALLY DEFERRED
+                FOR EACH ROW EXECUTE FUNCTION see();
+            """,
+        )
+        await owner.commit(instances_inserted=[instance()])
+        await owner.store.renew(owner.fence)
+        assert await ask(pg_hub, "SELECT array_agg(setting) FROM seen") == [held, held]
+    finally:
+        await relaxed.close()
+        await execute(pg_hub.url, f"DROP OWNED BY {role} CASCADE; DROP ROLE {role}")
+
+
+# Connections that break
+
+
+@in_loop
+async def test_a_connection_that_was_cut_between_commits_is_opened_again(pg_hub: Hub) -> None:
+    owner = await own(pg_hub)
+    await owner.commit(instances_inserted=[instance()])
+    await owner.load_one()
+    keeper = await connect(pg_hub.url)
+    await keeper.execute("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE pid <> pg_backend_pid()")
+    pool: connections.Connections = owner.store._connections  # pyright: ignore
+    while not all(each.is_closed() for each in (pool._writer, *pool._readers) if each):  # pyright: ignore
+        await asyncio.sleep(0)
+    assert (await owner.load_one()).row == instance()
+    await owner.commit(instances_updated=[update()])
+    await keeper.close()
+
+
+@in_loop
+async def test_a_connection_that_is_cut_within_a_transaction_has_applied_nothing(pg_hub: Hub) -> None:
+    owner = await own(pg_hub)
+    async with gate(pg_hub.url, "INSERT ON history") as held:
+        await held.shut()
+        committing = asyncio.ensure_future(owner.commit(history_inserted=[history()]))
+        await held.terminate(await held.arrival())
+        with pytest.raises(CommitFailedError, match=r"Nothing was committed.*terminating connection") as caught:
+            await committing
+        assert not caught.value.outcome_unknown
+        await held.open()
+        await owner.commit(history_inserted=[history()])
+    assert await owner.store.load_history("i", "i-e") == ["[]"]
+
+
+@in_loop
+async def test_of_a_connection_that_is_cut_at_the_commit_the_outcome_is_not_known(pg_hub: Hub) -> None:
+    owner = await own(pg_hub)
+    async with gate(pg_hub.url, "INSERT ON history", deferred=True) as held:
+        await held.shut()
+        committing = asyncio.ensure_future(owner.commit(history_inserted=[history()]))
+        pid = await held.arrival()
+        assert await held.keeper.fetchval("SELECT query FROM pg_stat_activity WHERE pid = $1", pid) == "COMMIT"
+        await held.terminate(pid)
+        with pytest.raises(CommitFailedError, match="not known whether the commit was applied") as caught:
+            await committing
+        assert caught.value.outcome_unknown
+        await held.open()
+        await owner.commit(history_inserted=[history()])
+    assert await owner.store.load_history("i", "i-e") == ["[]"]
+
+
+@in_loop
+async def test_a_commit_whose_answer_got_lost_is_found_when_acquired_again(pg_hub: Hub) -> None:
+    async with wire(pg_hub.url) as cut:
+        store = open_store(cut.url)
+        owner = Owner(store, await store.acquire(NOW))
+        cut.loses = "its answer"
+        with pytest.raises(CommitFailedError) as caught:
+            await owner.commit(instances_inserted=[instance()])
+        assert caught.value.outcome_unknown
+        with pytest.raises(CommitFailedError, match="follows lsn 0, but the store is at 1") as again:
+            await owner.commit(instances_inserted=[instance()])
+        assert not again.value.outcome_unknown
+        owner = Owner(store, await store.acquire(NOW, after_crash=False))
+        assert (owner.lsn, (await owner.load_one()).row) == (1, instance())
+        await store.close()
+
+
+@pytest.mark.parametrize(("state", "unknown"), [("40001", False), ("23505", False), ("40003", True), ("58000", True)])
+@in_loop
+async def test_an_error_at_a_commit_is_certain_or_not(pg_hub: Hub, state: str, unknown: bool) -> None:
+    owner = await own(pg_hub)
+    await execute(
+        pg_hub.url,
+        f"""
+        CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS
+            $$ BEGIN RAISE EXCEPTION 'planted' USING ERRCODE = '{state}'; END $$;
+        CREATE CONSTRAINT TRIGGER refuse AFTER INSERT ON history DEFERRABLE INITIALLY DEFERRED
+            FOR EACH ROW EXECUTE FUNCTION refuse();
+        """,
+    )
+    with pytest.raises(CommitFailedError, match="planted") as caught:
+        await owner.commit(history_inserted=[history()])
+    assert caught.value.outcome_unknown == unknown
+    await owner.commit(instances_inserted=[instance()])
+
+
+@in_loop
+async def test_a_commit_for_which_there_is_no_server_has_failed_for_certain(pg_hub: Hub) -> None:
+    async with wire(pg_hub.url) as way:
+        store = open_store(way.url)
+        owner = Owner(store, await store.acquire(NOW))
+        pool: connections.Connections = store._connections  # pyright: ignore
+        pool._writer.terminate()  # pyright: ignore
+    with pytest.raises(CommitFailedError, match=r"Nothing was committed.*Is the server running") as caught:
+        await owner.commit(instances_inserted=[instance()])
+    assert not caught.value.outcome_unknown
+    await store.close()
+
+
+@in_loop
+async def test_a_store_that_is_closed_leaves_no_connection_behind(pg_hub: Hub) -> None:
+    owner = await own(pg_hub)
+    await owner.commit(instances_inserted=[instance()])
+    keeper = await connect(pg_hub.url)
+    await keeper.execute("BEGIN; LOCK TABLE instance")
+    reading = [asyncio.ensure_future(owner.store.read_instance("i")) for _ in range(6)]
+    query = "SELECT count(*) FROM pg_locks WHERE relation = 'instance'::regclass AND NOT granted"
+    await until(lambda: keeper.fetchval(query))
+    await owner.store.close()
+    await keeper.execute("COMMIT")
+    outcomes = await asyncio.gather(*reading, return_exceptions=True)
+    assert [each for each in outcomes if not isinstance(each, StorageError)].count(instance()) >= 1
+    others = "SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'client backend' AND pid <> pg_backend_pid()"
+    await until(lambda: keeper.fetchval(f"SELECT ({others}) = 0"))
+    await keeper.close()
+
+
+@in_loop
+async def test_a_commit_that_was_given_up_leaves_a_connection_that_works(pg_hub: Hub) -> None:
+    owner = await own(pg_hub)
+    async with gate(pg_hub.url, "INSERT ON history") as held:
+        await held.shut()
+        committing = asyncio.ensure_future(owner.commit(history_inserted=[history()]))
+        await held.arrival()
+        committing.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await committing
+        await held.open()
+        await owner.commit(history_inserted=[history()])
+    assert owner.lsn == 1
+
+
+# Two hosts at once
+
+
+@pytest.mark.parametrize("end", ["applied", "cut"])
+@in_loop
+async def test_a_takeover_waits_for_the_commit_in_flight(pg_hub: Hub, end: str) -> None:
+    owner = await own(pg_hub)
+    await pg_hub.lose_lock()
+    async with gate(pg_hub.url, "INSERT ON history", deferred=True) as held:
+        await held.shut()
+        committing = asyncio.ensure_future(owner.commit(history_inserted=[history()]))
+        pid = await held.arrival()
+        store = pg_hub.connect()
+        taking = asyncio.ensure_future(store.acquire(NOW))
+        await held.blocked_by(pid)
+        if end == "applied":
+            await held.open()
+            await committing
+            with pytest.raises(StoreInUseError):  # for it has just been heard of
+                await taking
+            await pg_hub.lose_lock()
+            assert (await store.acquire(NOW)).lsn == 1
+        else:
+            await held.terminate(pid)
+            with pytest.raises(CommitFailedError, match="not known"):
+                await committing
+            assert (await taking).lsn == 0
+            await held.open()
+    with pytest.raises(OwnershipLostError):
+        await owner.commit(history_inserted=[history("i-e", 1)])
+    assert await store.load_history("i", "i-e") == (["[]"] if end == "applied" else [])
+
+
+@in_loop
+async def test_a_commit_that_waits_for_a_takeover_is_refused(pg_hub: Hub) -> None:
+    owner = await own(pg_hub)
+    await pg_hub.lose_lock()
+    async with gate(pg_hub.url, "UPDATE ON partition") as held:
+        await held.shut()
+        store = pg_hub.connect()
+        taking = asyncio.ensure_future(store.acquire(NOW))
+        pid = await held.arrival()
+        committing = asyncio.ensure_future(owner.commit(history_inserted=[history()]))
+        await held.blocked_by(pid)
+        await held.open()
+        assert (await taking).lsn == 0
+        with pytest.raises(OwnershipLostError):
+            await committing
+    assert await store.load_history("i", "i-e") == []
+
+
+@in_loop
+async def test_an_owner_that_falls_silent_within_a_transaction_keeps_nobody_out(short_hub: Hub) -> None:
+    """As one does whose machine lost its power, or which was paused: the server does not know, and holds its locks."""
+    async with wire(short_hub.url) as way:
+        store = open_store(way.url)
+        owner = Owner(store, await store.acquire(NOW))
+        way.loses = "COMMIT"
+        committing = asyncio.ensure_future(owner.commit(instances_inserted=[instance()]))
+        await until(lambda: ask(short_hub, "SELECT count(*) FROM pg_stat_activity WHERE state = 'idle in transaction'"))
+        successor = await take_over(short_hub)
+        assert successor.lsn == 0
+        with pytest.raises(CommitFailedError):
+            await committing
+        with pytest.raises(OwnershipLostError):
+            await owner.commit(instances_inserted=[instance()])
+        await store.close()
+    await successor.commit(instances_inserted=[instance()])
+
+
+# The schema and the statements
+
+
+DUMP: Final = """
+SELECT format('column %s.%s %s%s%s%s', table_name, column_name, data_type,
+    CASE WHEN collation_name IS NOT NULL THEN ' COLLATE ' || collation_name END,
+    CASE WHEN is_nullable = 'NO' THEN ' NOT NULL' END,
+    CASE WHEN generation_expression IS NOT NULL
+        THEN ' = ' || regexp_replace(generation_expression, '\\s+', ' ', 'g') END),
+    1 AS kind, table_name, ordinal_position::int
+FROM information_schema.columns WHERE table_schema = $1
+UNION ALL
+SELECT format('index %s', replace(indexdef, $1 || '.', '')), 2, tablename, 0 FROM pg_indexes WHERE schemaname = $1
+UNION ALL
+SELECT format('check %s.%s %s', relname, conname, pg_get_constraintdef(pg_constraint.oid)), 3, relname, 0
+FROM pg_constraint JOIN pg_class ON pg_class.oid = conrelid
+WHERE connamespace = $1::regnamespace AND contype NOT IN ('p', 'n')
+UNION ALL
+SELECT format('settings %s %s', relname, array_to_string(reloptions, ', ')), 4, relname, 0
+FROM pg_class WHERE relnamespace = $1::regnamespace AND reloptions IS NOT NULL
+UNION ALL
+SELECT format('function %s(%s) %s %s %s', proname, pg_get_function_arguments(oid), provolatile, proparallel,
+    regexp_replace(trim(prosrc), '\\s+', ' ', 'g')), 5, proname, 0
+FROM pg_proc WHERE pronamespace = $1::regnamespace
+ORDER BY 2, 3, 4, 1
+"""
+
+
+@in_loop
+async def test_the_schema_is_what_the_committed_dump_says(pg_hub: Hub) -> None:
+    """After a new migration, replace schema_postgres.sql by the dump that this test shows."""
+    await own(pg_hub)
+    connection = await connect(pg_hub.url)
+    schema = schema_of(pg_hub.url)
+    dump = "".join(f"{row[0]}\n".replace(schema, "SCHEMA") for row in await connection.fetch(DUMP, schema))
+    await connection.close()
+    assert dump == HERE.joinpath("schema_postgres.sql").read_text("utf-8")
+
+
+@in_loop
+async def test_updates_of_a_running_instance_leave_the_indexes_alone(pg_hub: Hub) -> None:
+    owner = await own(pg_hub)
+    await owner.commit(instances_inserted=[instance()])
+    for revision in range(1, 201):
+        await owner.commit(
+            instances_updated=[update("i", revision, updated_at=NOW + revision, state=f'"{revision}"', deliveries=1)]
+        )
+    await owner.store.close()  # what a connection counted is known when it ends
+    keeper = await connect(pg_hub.url)
+    for table, updates in (("instance", 200), ("node", 201)):
+        counts = (
+            "SELECT n_tup_upd, n_tup_hot_upd FROM pg_stat_all_tables "
+            f"WHERE schemaname = current_schema() AND relname = '{table}' AND n_tup_upd >= {updates}"
+        )
+        await until(lambda: keeper.fetchrow(counts))  # noqa: B023 - awaited here
+        row = await keeper.fetchrow(counts)
+        assert row is not None
+        assert row["n_tup_hot_upd"] >= row["n_tup_upd"] - 2, table
+    await keeper.close()
+
+
+FILL: Final = """
+INSERT INTO instance (partition, instance_id, execution_id, revision, name, status, created_at, updated_at, episodes,
+    history_events, deliveries, events_buffered)
+  SELECT 0, 'i' || n, 'e' || n, 1, 'greet', CASE n % 2 WHEN 0 THEN 'Running' ELSE 'Completed' END, n, n, 1, 1, 0, 0
+  FROM generate_series(1, 10000) AS n;
+INSERT INTO history SELECT 0, 'e' || n, 0, '[]' FROM generate_series(1, 10000) AS n;
+INSERT INTO inbox SELECT 0, n, 'i' || n, NULL, '{}' FROM generate_series(1, 10000) AS n;
+INSERT INTO activity SELECT 0, 'e' || n, 0, 'i' || n, 'say', NULL, NULL, 1, 0, n, n FROM generate_series(1, 10000) AS n;
+INSERT INTO timer SELECT 0, 'e' || n, 1, 'i' || n, n, NULL FROM generate_series(1, 10000) AS n;
+INSERT INTO child SELECT 0, 'e' || n, 2, 'i' || n, 'c' || n FROM generate_series(1, 10000) AS n;
+INSERT INTO operation_key SELECT 0, 'i' || n, 'k', n, NULL FROM generate_series(1, 10000) AS n;
+"""
+VALUES: Final = {
+    "int4[]": "'{0,0}'",
+    "int8[]": "'{1,2}'",
+    "text[]": "'{i5,i7}'",
+    "int4": "0",
+    "int8": "5",
+    "text": "'5'",
+    "float8": "15",
+    "bool": "false",
+}
+MAY_SCAN: Final = {"count_instances", "find_instances", "count_activity_deliveries", "count_instance_deliveries"}
+"""What goes through everything: questions of people, and what the owner does once, after a crash."""
+
+
+def scans(plan: Any) -> Iterator[str]:
+    if plan["Node Type"] == "Seq Scan":
+        yield plan["Relation Name"]
+    for part in plan.get("Plans", ()):
+        yield from scans(part)
+
+
+@in_loop
+async def test_nothing_goes_through_a_whole_table_but_what_has_to(pg_hub: Hub) -> None:
+    await own(pg_hub)
+    connection = await connect(pg_hub.url)
+    found: set[tuple[str, str]] = set()
+    try:
+        await connection.execute(f"{FILL}; ANALYZE")
+        for name, sql in QUERIES.items():
+            types = [each.name for each in (await connection.prepare(sql)).get_parameters()]
+            await connection.execute(f"PREPARE {name} AS {sql}")
+            values = f"({', '.join(VALUES[each] for each in types)})" if types else ""
+            for mode in ("force_custom_plan", "force_generic_plan"):
+                await connection.execute(f"SET plan_cache_mode = {mode}")
+                plan = await connection.fetchval(f"EXPLAIN (FORMAT JSON) EXECUTE {name}{values}")
+                found |= {(name, table) for table in scans(msgspec.json.decode(plan)[0]["Plan"])}
+    finally:
+        await connection.close()
+    small = {"hub", "node", "partition"}
+    assert {each for each in found if each[0] not in MAY_SCAN and each[1] not in small} == set()
+
+
+def test_every_statement_has_a_purpose_and_a_user() -> None:
+    folder = Path(queries.__file__).parent
+    sources = "".join(file.read_text("utf-8") for file in folder.glob("*.py"))
+    for name, sql in QUERIES.items():
+        assert sql.startswith("-- "), name
+        assert f'"{name}"' in sources, name
+        assert not re.search(r"\{\w+\}", sql), name
+
+
+@in_loop
+async def test_refusals_name_the_table_and_the_counts(pg_hub: Hub) -> None:
+    owner = await own(pg_hub)
+    with pytest.raises(CommitFailedError, match="2 rows of table inbox, but 0"):
+        await owner.commit(messages_removed=[1, 2])
+    await owner.commit(activities_inserted=[activity()], messages_inserted=[message()])
+    with pytest.raises(CommitFailedError, match="table activity"):
+        await owner.commit(activities_inserted=[activity()])
