@@ -47,6 +47,7 @@ def test_memory() -> None:
         ("memory://name", "has no name"),
         ("postgresql://host/db?shcema=x", "Did you mean 'schema'"),
         ("postgresql://host/db?schema=Bad-Name", "cannot be the schema"),
+        ("postgresql://host/db?pooler=session", "must be one of none, transaction"),
         ("postgresql://host/db?partitions=0", "from 1 to 4096 partitions"),
         ("sqllite:///hub.db", "did you mean 'sqlite://'"),
         ("mem://", "did you mean 'memory://'"),

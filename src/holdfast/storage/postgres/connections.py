@@ -17,6 +17,7 @@ Connection: TypeAlias = "asyncpg.Connection[asyncpg.Record]"
 
 _READERS_MAX: Final = 4
 _CONNECT_S: Final = 10.0
+_STATEMENTS_PREPARED_MAX: Final = 100
 _STATEMENT_S: Final = 60.0
 _CERTAINLY_ROLLED_BACK: Final = ("23", "40001", "40002", "40P01")
 """Errors at a COMMIT after which nothing was applied: integrity and serialization. 40003 says that it is not known."""
@@ -138,7 +139,12 @@ class Connections:
 
     async def _connect(self) -> Connection:
         try:
-            return await asyncpg.connect(self._location.dsn, timeout=_CONNECT_S, command_timeout=_STATEMENT_S + 5)
+            return await asyncpg.connect(
+                self._location.dsn,
+                timeout=_CONNECT_S,
+                command_timeout=_STATEMENT_S + 5,
+                statement_cache_size=0 if self._location.is_pooled else _STATEMENTS_PREPARED_MAX,
+            )
         except (*FAILURES, ValueError) as error:
             raise StorageError(self.explain(error)) from error
 

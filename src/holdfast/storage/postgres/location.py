@@ -21,7 +21,8 @@ _HOSTS: Final = re.compile(rf"{_HOST}(?:,{_HOST})*\Z")
 _NUMBER: Final = re.compile(r"\d{1,6}(?:\.\d{1,3})?\Z", re.ASCII)
 _PARTITIONS_MAX: Final = 4096
 _LEASE_S: Final = (1.0, 3600.0)
-_OURS: Final = ("schema", "partitions", "lease_s")
+_OURS: Final = ("schema", "partitions", "lease_s", "pooler")
+_POOLERS: Final = ("none", "transaction")
 _THEIRS: Final = ("host", "port", "user", "password", "dbname", "sslmode", "sslrootcert", "sslcert", "sslkey")
 
 
@@ -33,10 +34,12 @@ class Location(msgspec.Struct, frozen=True):
     partitions: int
     text: str
     lease_s: float = LEASE_S
+    is_pooled: bool = False
+    """Whether each transaction may get another connection to the server, so that none may prepare statements."""
 
 
 def parse_location(url: str) -> Location:
-    """Return what a `postgresql://` URL says; `?schema=`, `?partitions=` and `?lease_s=` are ours, the others theirs.
+    """Return what a `postgresql://` URL says; `?schema=`, `?partitions=`, `?lease_s=` and `?pooler=` are ours.
 
     Raises:
         ConfigurationError: for a parameter that is unknown, or a value that cannot be.
@@ -58,10 +61,13 @@ def parse_location(url: str) -> Location:
     lease = given.pop("lease_s", str(LEASE_S))
     if not (_NUMBER.match(lease) and _LEASE_S[0] <= float(lease) <= _LEASE_S[1]):
         raise ConfigurationError(f"A lease takes from {_LEASE_S[0]:.0f} to {_LEASE_S[1]:.0f} seconds, not {lease!r}.")
+    pooler = given.pop("pooler", "none")
+    if pooler not in _POOLERS:
+        raise ConfigurationError(f"pooler={pooler!r} must be one of {', '.join(_POOLERS)}.")
     hosts = parts.netloc.rpartition("@")[2] or given.get("host", "")
     text = f"postgresql://{hosts}{parts.path}?schema={schema}"
     dsn = urlunsplit(("postgresql", parts.netloc, parts.path, urlencode(given), ""))
-    return Location(dsn, schema, int(partitions), text, float(lease))
+    return Location(dsn, schema, int(partitions), text, float(lease), pooler == "transaction")
 
 
 def _split(url: str) -> SplitResult:
