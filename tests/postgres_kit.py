@@ -5,7 +5,10 @@ from __future__ import annotations
 import asyncio
 import itertools
 import os
+import pwd
+import shutil
 import signal
+import subprocess
 import tempfile
 import time
 import warnings
@@ -62,6 +65,43 @@ def private_server() -> Iterator[Server]:
             yield server
         finally:
             server.crash()
+
+
+def installed() -> str | None:
+    """Return where the programs of the machine's own PostgreSQL are, if it has one."""
+    found = shutil.which("initdb")
+    return str(Path(found).resolve().parent) if found else None
+
+
+@contextmanager
+def installed_server(programs: str) -> Iterator[str]:
+    """Run the machine's own PostgreSQL on a socket in a directory of its own; return its URL."""
+    # It refuses to run as root.
+    user = next(each for each in ("postgres", "nobody") if is_user(each)) if os.geteuid() == 0 else None
+
+    def run(*command: str) -> None:
+        done = subprocess.run(command, user=user, cwd="/", capture_output=True, text=True, check=False)
+        if done.returncode:
+            raise AssertionError(done.stdout + done.stderr)
+
+    with tempfile.TemporaryDirectory(prefix="holdfast-pg", ignore_cleanup_errors=True) as directory:
+        if user is not None:
+            shutil.chown(directory, user)
+        run(f"{programs}/initdb", "-D", f"{directory}/data", "-U", "postgres", "-A", "trust", "-E", "UTF8")
+        options = f"-k {directory} -c listen_addresses=''"
+        run(f"{programs}/pg_ctl", "-w", "-D", f"{directory}/data", "-l", f"{directory}/log", "-o", options, "start")
+        try:
+            yield f"postgresql://postgres:@/postgres?host={directory}"
+        finally:
+            run(f"{programs}/pg_ctl", "-D", f"{directory}/data", "-m", "immediate", "stop")
+
+
+def is_user(name: str) -> bool:
+    try:
+        pwd.getpwnam(name)
+    except KeyError:
+        return False
+    return True
 
 
 def new_schema(server_url: str, partitions: int = 1) -> str:

@@ -1,5 +1,7 @@
 """The process that gets killed: a host under load, which says on its standard output what was acknowledged.
 
+It waits for the store, and goes on when that fails for a while; it ends when another host has the store.
+
 `crash_app.py STORE LOG load ROUND` works until it is killed; `crash_app.py STORE LOG finish` waits for everything
 that was ever started, prints what there is, and stops.
 """
@@ -11,6 +13,8 @@ import itertools
 import json
 import os
 import sys
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 
@@ -24,9 +28,11 @@ from holdfast import (
     Limits,
     LockLostError,
     OrchestrationContext,
+    StorageError,
     activity_context,
     when_all,
 )
+from holdfast.errors import OverloadedError, OwnershipLostError, StoreInUseError
 from holdfast.model.history import TaskScheduled
 
 app = App()
@@ -136,46 +142,62 @@ def say(*words: object) -> None:
     print(*words, flush=True)
 
 
+@asynccontextmanager
+async def unless_the_store_fails() -> AsyncGenerator[None]:
+    """Go on with something else then, after a while: whether what was asked for is stored is not known."""
+    try:
+        yield
+    except OwnershipLostError:
+        raise
+    except (StorageError, OverloadedError):
+        await asyncio.sleep(0.02)
+
+
 async def load(client: Client, round_name: str) -> None:
     async def start_orchestrations(worker: int) -> None:
         for number in itertools.count():
             orchestrator, value = WORK[(worker + number) % len(WORK)]
             instance_id = f"{orchestrator.name}-{round_name}-{worker}-{number}"
             say("try", instance_id)
-            await client.start_new(orchestrator.name, value, instance_id=instance_id)
-            say("ack", instance_id)
+            async with unless_the_store_fails():
+                await client.start_new(orchestrator.name, value, instance_id=instance_id)
+                say("ack", instance_id)
 
     async def raise_events() -> None:
         for number in itertools.count():
             instance_id = f"race-{round_name}-{number}"
             say("try", instance_id)
-            await client.start_new(race, 5, instance_id=instance_id)
-            await asyncio.sleep(0.004)
-            await client.raise_event(instance_id, "go", "now")
-            say("ack", instance_id)
+            async with unless_the_store_fails():
+                await client.start_new(race, 5, instance_id=instance_id)
+                await asyncio.sleep(0.004)
+                await client.raise_event(instance_id, "go", "now")
+                say("ack", instance_id)
 
     async def pay() -> None:
         for number in itertools.count(1):
             instance_id = f"payment-{round_name}-{number}"
             say("try", instance_id)
-            await client.start_new(payment, number, instance_id=instance_id)
-            say("ack", instance_id)
+            async with unless_the_store_fails():
+                await client.start_new(payment, number, instance_id=instance_id)
+                say("ack", instance_id)
             await asyncio.sleep(0.005)
 
     async def lock_and_end() -> None:
         for number in itertools.count(1):
             instance_id = f"doomed-{round_name}-{number}"
             say("try", instance_id)
-            await client.start_new(doomed, number, instance_id=instance_id)
-            await asyncio.sleep(0.003 * (number % 5))
-            await client.terminate(instance_id)
-            say("ack", instance_id)
+            async with unless_the_store_fails():
+                await client.start_new(doomed, number, instance_id=instance_id)
+                await asyncio.sleep(0.003 * (number % 5))
+                await client.terminate(instance_id)
+                say("ack", instance_id)
 
     async def signal() -> None:
         while True:
             say("try", "signal")
-            await client.signal_entity(EntityId(Tally, "signals"), Tally.add, 1)
-            say("ack", "signal")
+            async with unless_the_store_fails():
+                await client.signal_entity(EntityId(Tally, "signals"), Tally.add, 1)
+                say("ack", "signal")
 
     await asyncio.gather(
         *(start_orchestrations(worker) for worker in range(4)), raise_events(), pay(), lock_and_end(), signal()
@@ -240,13 +262,22 @@ async def finish(host: Host) -> None:
 
 async def main() -> None:
     # Kills come so fast here that the innocent would be suspected of them.
-    config = HostConfig(limits=Limits(deliveries_max=1_000_000))
-    async with app.host(sys.argv[1], config=config) as host:
-        say("ready")
-        if sys.argv[3] == "load":
-            await load(host.client, sys.argv[4])
-        else:
-            await finish(host)
+    config = HostConfig(limits=Limits(deliveries_max=1_000_000), renew_s=0.3)
+    is_ready = False
+    while True:
+        try:
+            async with app.host(sys.argv[1], config=config) as host:
+                is_ready = True
+                say("ready")
+                if sys.argv[3] == "load":
+                    await load(host.client, sys.argv[4])
+                else:
+                    await finish(host)
+                return
+        except StoreInUseError:
+            if is_ready:
+                raise
+            await asyncio.sleep(0.05)
 
 
 if __name__ == "__main__":

@@ -25,15 +25,24 @@ EXPECTED = {"chain": 4, "fan": 21, "family": [0, 1, 2], "transfer": 1, "race": "
 
 
 def host(store: Path, log: Path, *arguments: str, errors: Path | None = None) -> subprocess.Popen[str]:
-    command = [sys.executable, str(APP), f"sqlite:///{store}", str(log), *arguments]
+    process = begin_host(f"sqlite:///{store}", log, *arguments, errors=errors)
+    is_ready(process)
+    return process
+
+
+def begin_host(url: str, log: Path, *arguments: str, errors: Path | None = None) -> subprocess.Popen[str]:
+    command = [sys.executable, str(APP), url, str(log), *arguments]
     with nullcontext() if errors is None else errors.open("w") as stderr:
-        process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=stderr, text=True)
+        return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=stderr, text=True)
+
+
+def is_ready(process: subprocess.Popen[str]) -> None:
+    """Wait until a host has its store."""
     assert process.stdout is not None
     if process.stdout.readline() != "ready\n":
         process.kill()
         rest_of(process)
         raise AssertionError("the host did not start")
-    return process
 
 
 def rest_of(process: subprocess.Popen[str]) -> str:
@@ -69,6 +78,12 @@ def check_cold(store: Path) -> None:
 
 
 def check(store: Path, log: Path, said: Iterable[list[str]]) -> None:
+    check_said(f"sqlite:///{store}", log, said)
+    check_cold(store)
+
+
+def check_said(url: str, log: Path, said: Iterable[list[str]]) -> None:
+    """Let a last host finish everything, and compare what it finds with what the others said."""
     tried, acknowledged = set[str](), set[str]()
     signals = {"try": 0, "ack": 0}
     for word, subject in said:
@@ -77,7 +92,8 @@ def check(store: Path, log: Path, said: Iterable[list[str]]) -> None:
         else:
             (acknowledged if word == "ack" else tried).add(subject)
     assert len(acknowledged) > 20, "the load was too small to test anything"
-    process = host(store, log, "finish")
+    process = begin_host(url, log, "finish")
+    is_ready(process)
     assert process.stdin is not None
     process.stdin.write(json.dumps([(each, each in acknowledged) for each in sorted(tried)]) + "\n")
     process.stdin.flush()
@@ -97,7 +113,6 @@ def check(store: Path, log: Path, said: Iterable[list[str]]) -> None:
     assert (found["totals"]["source"], found["totals"]["target"]) == (-transfers, transfers)
     assert {key: found["totals"][key] - paid[key] for key in paid} == dict.fromkeys(paid, 0)
     assert found["locked"] == []
-    check_cold(store)
     started = {tuple(json.loads(line)) for line in log.read_text().splitlines()}
     scheduled = {tuple(each) for each in found["scheduled"]}
     assert started <= scheduled, "activities ran that nobody had durably asked for"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import partial
 from itertools import takewhile
 from pathlib import Path
@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from crash_kit import CONFIG, CarefulClient, check_cold, check_finished, make_crash_app, store_url, workload
 from engine_kit import World
+from postgres_rows import rows_in_postgres
 from store_check import Rows, rows_in_file, rows_in_memory
 
 from holdfast import Client
@@ -23,6 +24,7 @@ from holdfast.errors import CommitFailedError, StorageError
 from holdfast.storage.memory import MemoryData, MemoryStore
 from holdfast.storage.open_store import open_store
 from holdfast.storage.port import Store
+from postgres_kit import drop, new_schema
 
 HOWS = ("refused", "unanswered", "dies before", "dies after")
 METHODS = {
@@ -156,10 +158,20 @@ def through_file(folder: Path, plan: Plan) -> bool:
     return lives(lambda: open_store(store_url(path)), lambda: rows_in_file(path), plan)
 
 
-def each_call(how: str, through: Callable[[Plan], bool], commit_stride: int = 1) -> int:
+def through_postgres(server_url: str, plan: Plan) -> bool:
+    url = new_schema(server_url, partitions=4)
+    try:
+        return lives(lambda: open_store(url), lambda: rows_in_postgres(url), plan)
+    finally:
+        drop(url)
+
+
+def each_call(
+    how: str, through: Callable[[Plan], bool], commit_stride: int = 1, methods: Iterable[str] = METHODS
+) -> int:
     """Let one call after the other go wrong, until the workload finishes without reaching it; return how many."""
     total = 0
-    for method, calls_min in METHODS.items():
+    for method, calls_min in ((each, METHODS[each]) for each in methods):
         stride = commit_stride if method == "commit" else max(1, commit_stride // 6)
         first = 1 + HOWS.index(how) % stride if calls_min > stride else 1
         calls = itertools.count(first, stride) if calls_min > 1 or commit_stride == 1 else [1]
@@ -179,6 +191,24 @@ def test_calls_of_the_memory_store_go_wrong(how: str, survived: Callable[[str, i
 @pytest.mark.parametrize("how", HOWS)
 def test_calls_of_the_sqlite_store_go_wrong(how: str, tmp_path: Path, survived: Callable[[str, int], None]) -> None:
     survived("storage calls that went wrong", each_call(how, partial(through_file, tmp_path), commit_stride=60))
+
+
+@pytest.mark.parametrize("how", ["unanswered", "dies after"])
+def test_calls_of_the_postgres_store_go_wrong(
+    how: str, postgres_server: str, survived: Callable[[str, int], None]
+) -> None:
+    """Only those after which it is not known what is stored. The engine cannot tell one store from another."""
+    through = partial(through_postgres, postgres_server)
+    survived("storage calls that went wrong", each_call(how, through, 60, ("acquire", "commit")))
+
+
+@pytest.mark.soak
+@pytest.mark.timeout(3600)
+@pytest.mark.parametrize("how", HOWS)
+def test_each_call_of_the_postgres_store_goes_wrong(
+    how: str, postgres_server: str, survived: Callable[[str, int], None]
+) -> None:
+    survived("storage calls that went wrong", each_call(how, partial(through_postgres, postgres_server)))
 
 
 @pytest.mark.soak

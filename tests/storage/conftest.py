@@ -9,12 +9,25 @@ from pathlib import Path
 import pytest
 from storage_builders import Hub
 
-from postgres_kit import drop, new_schema
+from postgres_kit import drop, installed, installed_server, new_schema
+
+SERVERS = {"postgres": "postgres_server", "installed postgres": "installed_postgres_server"}
+KINDS = ["memory", "sqlite", "postgres"]
 
 
-@pytest.fixture(params=["memory", "sqlite", "postgres"])
+@pytest.fixture(scope="session")
+def installed_postgres_server() -> Iterator[str]:
+    """The URL of a server of the version that the machine has, which is another than that of the tests."""
+    programs = installed()
+    assert programs is not None
+    with installed_server(programs) as url:
+        yield url
+
+
+@pytest.fixture(params=[*KINDS, *([pytest.param("installed postgres", marks=pytest.mark.soak)] if installed() else [])])
 def hub(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Hub]:
-    url = new_schema(request.getfixturevalue("postgres_server")) if request.param == "postgres" else ""
+    server = SERVERS.get(request.param)
+    url = new_schema(request.getfixturevalue(server)) if server else ""
     hub = Hub(request.param, tmp_path / "hub.db", url)
     yield hub
     asyncio.run(hub.close())

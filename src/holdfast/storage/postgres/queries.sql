@@ -19,8 +19,9 @@ INSERT INTO partition SELECT number, 'main', 0 FROM generate_series(0, $1::int -
 
 -- name: read_node
 -- Whether the last owner released, who it was, and for how many seconds its lease still runs. Whoever wants to take the
--- hub waits here for a commit that is in flight.
-SELECT released, owner, owner_token, extract(epoch FROM lease_until - clock_timestamp())::float8
+-- hub waits here for a commit that is in flight. Before version 17, times that are infinite cannot be subtracted.
+SELECT released, owner, owner_token,
+    extract(epoch FROM lease_until)::float8 - extract(epoch FROM clock_timestamp())::float8
 FROM node WHERE node_id = 'main' FOR UPDATE;
 
 -- name: take_node

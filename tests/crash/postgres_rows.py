@@ -1,0 +1,61 @@
+"""What lies in a task hub on PostgreSQL, read past Holdfast, and what must hold of it while nobody runs on it."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+from doctor_rows import findings
+from store_check import Rows, complaints
+
+from holdfast.storage.port import (
+    ActivityRow,
+    ChildRow,
+    HistoryRow,
+    InboxRow,
+    InstanceRow,
+    OperationKeyRow,
+    TimerRow,
+)
+from postgres_kit import connect, execute
+
+
+def rows_in_postgres(url: str) -> Rows:
+    """Read everything. A schema in which no host has come up yet holds nothing."""
+    return asyncio.run(_read(url))
+
+
+async def _read(url: str) -> Rows:
+    connection = await connect(url)
+    try:
+        is_there = await connection.fetchval("SELECT to_regclass('node') IS NOT NULL")
+
+        async def read(kind: Any, table: str) -> list[Any]:
+            columns = ", ".join(kind.__struct_fields__)
+            return [kind(**row) for row in await connection.fetch(f"SELECT {columns} FROM {table}")] if is_there else []
+
+        async with connection.transaction(isolation="repeatable_read"):
+            return Rows(
+                lsn=await connection.fetchval("SELECT lsn FROM node") if is_there else 0,
+                instances=await read(InstanceRow, "instance"),
+                history=await read(HistoryRow, "history"),
+                messages=await read(InboxRow, "inbox"),
+                activities=await read(ActivityRow, "activity"),
+                timers=await read(TimerRow, "timer"),
+                children=await read(ChildRow, "child"),
+                operation_keys=await read(OperationKeyRow, "operation_key"),
+            )
+    finally:
+        await connection.close()
+
+
+def check_cold_postgres(url: str) -> None:
+    """Check what those that were killed left behind."""
+    rows = rows_in_postgres(url)
+    assert complaints(rows, ("race", "doomed")) == []
+    assert findings(rows) == []
+
+
+def end_lease(url: str) -> None:
+    """Spare the next host the wait for one that is certainly dead."""
+    asyncio.run(execute(url, "UPDATE node SET lease_until = '-infinity'"))
