@@ -28,7 +28,7 @@ from holdfast.client.client import Client
 from holdfast.engine.clock import from_microseconds
 from holdfast.engine.entity_requests import entity_state
 from holdfast.engine.exports import read_history
-from holdfast.engine.rows import decode_state
+from holdfast.engine.readable import readable_state
 from holdfast.errors import InstanceNotFoundError
 from holdfast.hub.instance import RUN_TIMEOUT, SCHEDULED_START
 from holdfast.model.history import HistoryEvent
@@ -77,7 +77,7 @@ class _FromStore:
 
     async def state(self, instance_id: str) -> OrchestrationState | None:
         row = await self._store.read_instance(instance_id)
-        return None if row is None else decode_state(row)
+        return None if row is None else readable_state(row)
 
     async def history(self, instance_id: str) -> Sequence[HistoryEvent]:
         found = await read_history(self._store, instance_id)
