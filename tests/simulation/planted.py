@@ -119,9 +119,10 @@ BUGS: tuple[PlantedBug, ...] = (
         "an unknown commit is tried again blindly",
         (
             "engine.journal:Journal._commit_group",
-            "await asyncio.shield(",
-            "try: await self._store.commit(self._ownership.fence, coalesce(self.durable_lsn, group))\n"
-            "        except CommitFailedError: await asyncio.shield(",
+            "await asyncio.shield(commit)",
+            "try: await asyncio.shield(commit)\n"
+            "        except CommitFailedError:\n"
+            "            await self._store.commit(self._ownership.fence, coalesce(self.durable_lsn, group))",
         ),
         _NO_COUNTS,
         ("storage.memory:MemoryStore.commit", "if data.lsn != writes.lsn_before:", "if False:"),

@@ -115,9 +115,11 @@ class Journal:
             group.append(encoded)
             outputs.extend(released)
         self._in_flight_lsn = group[-1].lsn
+        # Shielded: cancelling this loop must not leave a commit half done.
+        commit = asyncio.ensure_future(self._store.commit(self._ownership.fence, coalesce(self.durable_lsn, group)))
+        commit.add_done_callback(_heard)
         try:
-            # Shielded: cancelling this loop must not leave a commit behind that nobody waits for.
-            await asyncio.shield(self._store.commit(self._ownership.fence, coalesce(self.durable_lsn, group)))
+            await asyncio.shield(commit)
         except Exception:
             self.failed_group = [encoded.instance_id for encoded in group]
             raise
@@ -144,3 +146,9 @@ def _lost(error: StorageError, was_in_flight: bool) -> StorageError:
     if isinstance(error, CommitFailedError):
         return CommitFailedError(str(error), outcome_unknown=error.outcome_unknown and was_in_flight)
     return type(error)(*error.args)
+
+
+def _heard(commit: asyncio.Future[None]) -> None:
+    """Take note of an error also when this loop was cancelled meanwhile: what is not durable is given up anyway."""
+    if not commit.cancelled():
+        commit.exception()
