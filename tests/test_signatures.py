@@ -97,7 +97,7 @@ REFUSED: list[tuple[Callable[[App], Any], str]] = [
     (lambda app: app.entity(TwoInputs), "2 parameters|3 parameters"),
     (lambda app: app.entity(NoEntity), "derive from"),  # type: ignore[type-var]  # that is the point
     (lambda app: app.route("no-slash"), "slash"),
-    (lambda app: app.host("postgres://x"), "not available"),
+    (lambda app: app.host("postgres://x/y?shema=z"), "Did you mean 'schema'"),
     (lambda app: RetryPolicy(max_attempts=0), "max_attempts"),
     (lambda app: RetryPolicy(backoff_coefficient=0.5), "backoff"),
     (lambda app: HostConfig(threads_max=0), "threads_max"),

@@ -56,6 +56,7 @@ def test_the_path_is_below_that_of_the_management_api() -> None:
 # Requests
 
 texts = st.text(st.characters(exclude_categories=["Cs"]), max_size=10)
+tag_texts = texts.filter(lambda text: "\0" not in text)
 instants = st.datetimes(timezones=st.just(UTC))
 delays = st.timedeltas()
 
@@ -67,7 +68,7 @@ delays = st.timedeltas()
         instance_id=texts,
         input=st.none() | st.just('{"a":1}'),
         version=st.none() | st.just("1.0"),
-        tags=st.dictionaries(texts.filter(bool), texts, max_size=3),
+        tags=st.dictionaries(tag_texts.filter(bool), tag_texts, max_size=3),
         start_at=st.none() | instants,
         run_timeout=st.none() | delays.filter(lambda delay: delay > timedelta(0)),
         id_policy=st.builds(

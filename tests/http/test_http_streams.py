@@ -70,8 +70,10 @@ def test_a_page_reads_no_more_than_it_shows_and_whether_there_is_more(monkeypatc
     reads: list[tuple[int, int]] = []
     load = MemoryStore.load_history
 
-    async def watched(store: MemoryStore, execution_id: str, first: int = 0, limit: int | None = None) -> list[str]:
-        texts = await load(store, execution_id, first, limit)
+    async def watched(
+        store: MemoryStore, instance_id: str, execution_id: str, first: int = 0, limit: int | None = None
+    ) -> list[str]:
+        texts = await load(store, instance_id, execution_id, first, limit)
         reads.append((first, len(texts)))
         return texts
 
