@@ -21,7 +21,7 @@ def open_store(url: str) -> Store:
     `sqlite:///relative.db` and `sqlite:////absolute/path.db` name a file. `postgresql://user@host/database` names the
     schema `holdfast` of a database, or `?schema=another`; it needs the extra `holdfast[postgres]`. A hub that is made
     there gets `?partitions=64`, for good. `?lease_s=15` says how long a host of which nothing is heard is waited for
-    before another takes its place: at least three times the setting `renew_s`. `memory://` keeps everything in memory
+    before another takes its place: at least twice the setting `renew_s`. `memory://` keeps everything in memory
     and loses all of it when the process ends: it is for tests.
 
     Raises:
