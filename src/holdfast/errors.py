@@ -29,6 +29,7 @@
     ├── VersionMismatchError             an instance needs another version of the code than this host has
     ├── CompensationFailedError          a compensation of a saga failed: has `.failures`
     ├── OverloadedError                  a bound is reached; nothing was stored; try again later
+    │   └── InstanceElsewhereError       another host of the fleet has the instance now
     ├── DurableHttpError                 an HTTP request could not be made or answered
     │   ├── DurableHttpTimeoutError (TimeoutError)
     │   └── ForbiddenAddressError        the policy forbids this address; nothing was sent to it
@@ -242,6 +243,17 @@ class CancelledError(BaseException):
 
 class OverloadedError(HoldfastError):
     """A bound is reached; nothing was stored. Try again later."""
+
+
+class InstanceElsewhereError(OverloadedError):
+    """Another host of the fleet has the instance, or gets it just now; nothing was stored. Try again soon."""
+
+    def __init__(self, instance_id: str) -> None:
+        super().__init__(
+            f"Instance {instance_id!r} is not with this host, but with another one of the fleet; nothing was stored. "
+            "Try again soon."
+        )
+        self.instance_id = instance_id
 
 
 class DurableHttpError(HoldfastError):

@@ -79,7 +79,7 @@ class Walk:
 
     def __init__(self, seed: int) -> None:
         self.dice = random.Random(seed)
-        self.hub = Hub(0, "n", Limits(episode_messages_max=2, entity_keys_max=3))
+        self.hub = Hub(0, "n", 1, Limits(episode_messages_max=2, entity_keys_max=3))
         self.instances: dict[str, Instance] = {}
         self.encoded: list[EncodedTransition] = []
         self.histories: dict[str, list[tuple[HistoryEvent, ...]]] = {}

@@ -49,7 +49,7 @@ Held = tuple[str, str]
 class World:
     def __init__(self, dice: Random) -> None:
         self.dice = dice
-        self.hub = Hub(0, "n", Limits(episode_messages_max=2))
+        self.hub = Hub(0, "n", 1, Limits(episode_messages_max=2))
         self.instances: dict[str, Instance] = {}
         self.channels: dict[tuple[str, str], deque[Message]] = defaultdict(deque)
         self.queues = {entity: Queue() for entity in ENTITIES}

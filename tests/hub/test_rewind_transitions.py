@@ -55,7 +55,7 @@ from holdfast.model.work_items import Episode
 
 T0 = datetime(2026, 11, 22, tzinfo=UTC)
 NOW = T0 + timedelta(hours=1)
-NEW = "0000000000008-n"
+NEW = "0000000000008-n.1"
 """The execution that the first transition of these hubs begins."""
 LATER = NOW + timedelta(days=1)
 BROKEN = FailureDetails("builtins.ConnectionError", "broken")
@@ -149,7 +149,7 @@ def instance_of(
 
 
 def hub() -> Hub:
-    return Hub(7, "n", Limits())
+    return Hub(7, "n", 1, Limits())
 
 
 def rewind(history: list[tuple[HistoryEvent, ...]]) -> tuple[Instance, Transition]:

@@ -14,6 +14,13 @@ CREATE TABLE activity (
 ) STRICT;
 CREATE UNIQUE INDEX activity_by_execution ON activity (partition, execution_id, sequence);
 CREATE INDEX activity_by_time ON activity (visible_at, execution_id, sequence);
+CREATE TABLE arrival (
+    partition INTEGER NOT NULL,
+    instance_id TEXT NOT NULL,
+    execution_id TEXT,
+    event TEXT NOT NULL,
+    arrival_id INTEGER PRIMARY KEY AUTOINCREMENT
+) STRICT;
 CREATE TABLE child (
     partition INTEGER NOT NULL,
     execution_id TEXT NOT NULL,
@@ -92,6 +99,7 @@ CREATE TABLE partition (
     node_id TEXT NOT NULL,
     epoch INTEGER NOT NULL
 ) STRICT;
+CREATE TABLE sqlite_sequence(name,seq);
 CREATE TABLE timer (
     partition INTEGER NOT NULL,
     execution_id TEXT NOT NULL,

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from holdfast.engine.answers import Answers
 from holdfast.engine.residents import Resident
-from holdfast.errors import StorageError
+from holdfast.errors import HoldfastError
 from holdfast.model.messages import Message
 from holdfast.model.work_items import ActivityWorkItem, Outcome
 
@@ -36,7 +36,7 @@ class ActivityReports:
             else:
                 self._answers.discard(key)
 
-        def refused(_: StorageError) -> None:
+        def refused(_: HoldfastError) -> None:
             self._refused.append((work_item, outcome))
 
         node.guarded(work_item.instance_id, lambda: node.loader.with_resident(work_item.instance_id, finish, refused))

@@ -9,6 +9,7 @@ from holdfast.engine.rows import EncodedTransition
 from holdfast.model.messages import DurableKey
 from holdfast.storage.port import (
     ActivityRow,
+    ArrivalRow,
     ChildRow,
     HistoryRow,
     InboxRow,
@@ -114,11 +115,15 @@ def coalesce(lsn_before: int, transitions: Sequence[EncodedTransition]) -> Write
     children: _Rows[DurableKey, ChildRow] = _Rows()
     operation_keys: _Rows[tuple[str, str], OperationKeyRow] = _Rows()
     updated: dict[DurableKey, ActivityRow] = {}
+    elsewhere: list[ArrivalRow] = []
+    arrived: list[tuple[int, int]] = []
     for each in transitions:
         instances.add(each)
         histories.add(each)
         for message in each.sent:
             messages.made[message.message_id] = message
+        elsewhere.extend(each.sent_elsewhere)
+        arrived.extend(each.arrivals_removed)
         _add(activities, each.activities_scheduled)
         for activity in each.activities_updated:
             (activities.made if activity.key in activities.made else updated)[activity.key] = activity
@@ -146,6 +151,8 @@ def coalesce(lsn_before: int, transitions: Sequence[EncodedTransition]) -> Write
         executions_removed=histories.removed,
         messages_inserted=messages.inserted(),
         messages_removed=messages.removed,
+        arrivals_inserted=elsewhere,
+        arrivals_removed=arrived,
         activities_inserted=activities.inserted(),
         activities_updated=list(updated.values()),
         activities_removed=[(partition, *key) for partition, key in activities.removed],

@@ -47,6 +47,8 @@ class HostConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     """Timers due later than this are not kept in memory."""
     standby_s: float | None = None
     """How long a host that starts waits for a store that another one owns. None: not at all."""
+    poll_s: float = 2.0
+    """How often the host looks for what was sent from outside, if nobody tells it."""
     renew_s: float = 5.0
     """How often the host makes sure that it still owns its store."""
     clock_check_s: float = 1.0

@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable
 class Confirmations:
     """Asks one question for all who came before it was asked."""
 
-    def __init__(self, ask: Callable[[], Awaitable[None]]) -> None:
+    def __init__(self, ask: Callable[[], Awaitable[object]]) -> None:
         self._ask = ask
         self._next: asyncio.Future[None] | None = None
         self._job: asyncio.Task[None] | None = None

@@ -15,6 +15,7 @@ from holdfast.client.origins import random_id
 from holdfast.durable_http.caller import TokenSource
 from holdfast.engine.activity_runner import ActivityRunner
 from holdfast.engine.answers import Answers
+from holdfast.engine.arrivals import first_arrivals
 from holdfast.engine.builtins import Builtins
 from holdfast.engine.clock import Clock, SystemClock, to_microseconds
 from holdfast.engine.config import HostConfig
@@ -218,6 +219,7 @@ class Engine:
     async def _begin(self, *, after_crash: bool | None) -> None:
         ownership = await self.store.acquire(to_microseconds(self.clock.now()), after_crash=after_crash)
         check_renewal(self.config, ownership)
+        arrived = await first_arrivals(self.store)
         group_max = 1 if self._culprits.is_isolating else self.config.group_transitions_max
         node = Node(
             self.store,
@@ -230,10 +232,13 @@ class Engine:
             msgspec.structs.replace(self.config, group_transitions_max=group_max),
             self._culprits.left_alone(),
             lambda error, instance_id: self._node_failed(node, error, instance_id),
+            self._sent_elsewhere,
         )
         self._node, self._first_lsn = node, ownership.lsn
+        node.arrivals.take_in(arrived)
         self._start_job(node, node.journal.run)
         self._start_job(node, lambda: recover(node, self.store, self._runner))
+        self._start_job(node, node.arrivals.run)
         self._start_job(node, lambda: keep_filled(node, self.store, self._runner))
         self._start_job(node, lambda: keep_ownership(node, self.store, ownership.lease_s))
         rules = retention_rules(self.config, self.registry.orchestrator_versions)
@@ -251,6 +256,9 @@ class Engine:
         self._park_guilty(node)
         if self._culprits.is_isolating:
             asyncio.get_running_loop().call_later(_ISOLATION_S, self._judge, node)
+
+    def _sent_elsewhere(self, partitions: set[int]) -> None:
+        """Note that messages lie in the store for other nodes."""
 
     def _park_guilty(self, node: Node) -> None:
         for instance_id, error in self._culprits.take_guilty().items():

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable
 
 from holdfast.engine.coalesce import coalesce
 from holdfast.engine.config import HostConfig
+from holdfast.engine.partitions import OwnPartitions
 from holdfast.engine.rows import EncodedTransition, encode_transition
 from holdfast.errors import CommitFailedError, HoldfastError, StorageError
 from holdfast.hub.transition import Output, Transition
@@ -28,7 +29,16 @@ class Journal:
         config: HostConfig,
         release: Callable[[list[Output]], None],
         changed: Callable[[Iterable[str]], None],
+        sent_elsewhere: Callable[[set[int]], None],
+        partitions: OwnPartitions,
     ) -> None:
+        """Store nothing yet.
+
+        Args:
+            release: gets the outputs of transitions that are durable now.
+            changed: gets the ids of instances whose transitions are.
+            sent_elsewhere: gets the partitions of other nodes to which messages are durable now.
+        """
         self.durable_lsn = ownership.lsn
         self.group_max = config.group_transitions_max
         """How many transitions one commit may have."""
@@ -40,6 +50,8 @@ class Journal:
         self._config = config
         self._release = release
         self._changed = changed
+        self._sent_elsewhere = sent_elsewhere
+        self._partitions = partitions
         self._waiting: deque[tuple[EncodedTransition, list[Output]]] = deque()
         self._waiting_bytes = 0
         self._tail_lsn = ownership.lsn
@@ -65,7 +77,7 @@ class Journal:
         if transition.lsn != self._tail_lsn + 1:
             raise AssertionError("transitions enter the journal in the order of their numbers")
         try:
-            encoded = encode_transition(transition, self._ownership.partition_count)
+            encoded = encode_transition(transition, self._partitions.count, self._partitions.some)
         except HoldfastError as error:
             # It has a number already, and its instance has changed: this is no refusal, but the end of the node.
             raise RuntimeError(f"Instance {transition.instance_id!r} has what cannot be stored: {error}") from error
@@ -116,7 +128,8 @@ class Journal:
             outputs.extend(released)
         self._in_flight_lsn = group[-1].lsn
         # Shielded: cancelling this loop must not leave a commit half done.
-        commit = asyncio.ensure_future(self._store.commit(self._ownership.fence, coalesce(self.durable_lsn, group)))
+        writes = coalesce(self.durable_lsn, group)
+        commit = asyncio.ensure_future(self._store.commit(self._ownership.fence, writes))
         commit.add_done_callback(_heard)
         try:
             await asyncio.shield(commit)
@@ -131,6 +144,8 @@ class Journal:
                 future.set_result(None)
         self._release(outputs)
         self._changed(encoded.instance_id for encoded in group)
+        if writes.arrivals_inserted:
+            self._sent_elsewhere({row.partition for row in writes.arrivals_inserted})
 
     def fail(self, error: StorageError) -> None:
         """Give up what is not durable, and tell whoever waits for it."""

@@ -15,7 +15,6 @@ from holdfast.errors import (
     InstanceNotFoundError,
     InstanceNotRunningError,
     QueryFailedError,
-    StorageError,
     UpdateRejectedError,
 )
 from holdfast.model.history import UpdateRequested
@@ -126,7 +125,7 @@ async def _resident(node: Node, instance_id: str) -> Resident:
         if not found.done():
             found.set_result(resident)
 
-    def refused(error: StorageError) -> None:
+    def refused(error: HoldfastError) -> None:
         if not found.done():
             found.set_exception(error)
 

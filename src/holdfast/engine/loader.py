@@ -11,7 +11,7 @@ from typing import TypeAlias
 
 from holdfast.engine.journal import Journal
 from holdfast.engine.residents import Resident, Residents
-from holdfast.errors import CommitFailedError, CorruptRecordError, StorageError
+from holdfast.errors import CommitFailedError, CorruptRecordError, HoldfastError, InstanceElsewhereError, StorageError
 from holdfast.storage.port import Store, StoredInstance
 
 logger = logging.getLogger("holdfast.engine")
@@ -19,7 +19,7 @@ logger = logging.getLogger("holdfast.engine")
 _INSTANCES_PER_READ = 500
 
 Arrived: TypeAlias = Callable[[Resident | None], None]
-Refused: TypeAlias = Callable[[StorageError], None]
+Refused: TypeAlias = Callable[[HoldfastError], None]
 
 
 class Loader:
@@ -37,12 +37,14 @@ class Loader:
         left_alone: set[str],
         loaded: Callable[[StoredInstance], None],
         failed: Callable[[Exception, str | None], None],
+        owns: Callable[[str], bool],
     ) -> None:
         self._store = store
         self._residents = residents
         self._left_alone = left_alone
         self._loaded = loaded
         self._failed = failed
+        self._owns = owns
         self._wanted: dict[str, list[tuple[Arrived, Refused | None, int | None]]] = {}
         self._journal = journal
         self._gone: dict[str, int] = {}
@@ -109,7 +111,8 @@ class Loader:
         """Call back with an instance, at once if it is in memory; with None if it does not exist.
 
         Args:
-            refused: called instead if it cannot be read, or if the node is given up before.
+            refused: called instead if it cannot be read, if the node is given up before, or if the instance is
+                another node's (InstanceElsewhereError).
             message_id: the message that is to be delivered; if it is found stored, `arrived` is not called for it.
             is_new: the id cannot exist yet, so that the store need not be asked.
         """
@@ -118,6 +121,10 @@ class Loader:
         is_known = resident is not None or is_new or is_gone
         if instance_id not in self._wanted and is_known:
             arrived(resident)
+            return
+        if not self._owns(instance_id):
+            if refused is not None:
+                refused(InstanceElsewhereError(instance_id))
             return
         self._wanted.setdefault(instance_id, []).append((arrived, refused, message_id))
         self._schedule()

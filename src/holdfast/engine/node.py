@@ -15,6 +15,7 @@ from holdfast.engine.activity_reports import ActivityReports
 from holdfast.engine.activity_runner import ActivityRunner
 from holdfast.engine.activity_starts import ActivityStarts
 from holdfast.engine.answers import Answers
+from holdfast.engine.arrivals import Arrivals
 from holdfast.engine.batches import Batches
 from holdfast.engine.clock import Clock
 from holdfast.engine.config import HostConfig
@@ -23,6 +24,7 @@ from holdfast.engine.dropped import Dropped
 from holdfast.engine.journal import Journal
 from holdfast.engine.loader import Loader
 from holdfast.engine.outputs import Outputs
+from holdfast.engine.partitions import OwnPartitions
 from holdfast.engine.residents import Resident, Residents
 from holdfast.engine.rewinding import ChildRewinds
 from holdfast.engine.rows import decode_instance, decode_messages, decode_work
@@ -76,20 +78,27 @@ class Node:
         config: HostConfig,
         left_alone: set[str],
         failed: Callable[[Exception, str | None], None],
+        sent_elsewhere: Callable[[set[int]], None],
     ) -> None:
         self.fence = fence = ownership.fence
         self.context = contextvars.copy_context()
         """For what clients make the node do: nothing of theirs is to be seen by the code that runs because of it."""
         self.clock = clock
         self.config = config
-        self.hub = Hub(ownership.lsn, f"{fence.node_id}.{fence.incarnation:x}", config.limits, config.default_version)
-        self.journal = Journal(store, ownership, config, self._release, waiters.changed)
+        self.hub = Hub(ownership.lsn, fence.node_id, fence.incarnation, config.limits, config.default_version)
+        self.partitions = OwnPartitions(ownership)
+        self.journal = Journal(
+            store, ownership, config, self._release, waiters.changed, sent_elsewhere, self.partitions
+        )
         self.residents = Residents(config.cache_bytes_max)
         self.timers: DueTimes[DurableTimer | ScheduledActivity] = DueTimes(
             clock, config.timer_horizon_s, config.clock_check_s, self._due
         )
         self.left_alone = left_alone
-        self.loader = Loader(store, self.journal, self.residents, left_alone, self._loaded, self.fail)
+        self.loader = Loader(
+            store, self.journal, self.residents, left_alone, self._loaded, self.fail, self.partitions.have
+        )
+        self.arrivals = Arrivals(self, store)
         self.suspects = Suspects(self)
         self.starts = ActivityStarts(clock, self.timers, self.suspects, runner, answers, config.activity_queue_max)
         self.reports = ActivityReports(self, answers)
@@ -167,7 +176,9 @@ class Node:
             self._is_pumping = False
 
     def route(self, message: Message) -> None:
-        """Deliver a message to its instance, once that is in memory."""
+        """Deliver a message to its instance, once that is in memory; on another node it arrives by the store."""
+        if not self.partitions.have(message.instance_id):
+            return
         self.loader.with_resident(
             message.instance_id,
             lambda resident: self.deliver(resident, message),

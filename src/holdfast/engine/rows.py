@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from datetime import timedelta
 from typing import Final, TypeVar
 
@@ -39,11 +39,12 @@ from holdfast.model.history import (
     ParentInstance,
 )
 from holdfast.model.ids import partition_of
-from holdfast.model.messages import DurableKey, Message
+from holdfast.model.messages import Arrival, DurableKey, Message
 from holdfast.model.retry import RetryRule
 from holdfast.model.status import OrchestrationState, OrchestrationStatus
 from holdfast.storage.port import (
     ActivityRow,
+    ArrivalRow,
     ChildRow,
     EntityRow,
     HistoryRow,
@@ -88,7 +89,9 @@ class EncodedTransition(msgspec.Struct, frozen=True):
     history: HistoryRow | None
     executions_removed: Sequence[tuple[int, str, int]]
     sent: Sequence[InboxRow]
+    sent_elsewhere: Sequence[ArrivalRow]
     consumed: Sequence[int]
+    arrivals_removed: Sequence[tuple[int, int]]
     activities_scheduled: Sequence[ActivityRow]
     activities_updated: Sequence[ActivityRow]
     activities_removed: Sequence[DurableKey]
@@ -102,8 +105,14 @@ class EncodedTransition(msgspec.Struct, frozen=True):
     operation_keys_removed: Sequence[tuple[str, str]]
 
 
-def encode_transition(transition: Transition, partition_count: int) -> EncodedTransition:
-    """Return the rows of a transition, as its instance is now."""
+def encode_transition(
+    transition: Transition, partition_count: int, owned: Container[int] | None = None
+) -> EncodedTransition:
+    """Return the rows of a transition, as its instance is now.
+
+    Args:
+        owned: the partitions whose messages are delivered here; what is sent to others arrives there. None for all.
+    """
     partition = partition_of(transition.instance_id, partition_count)
     instance = transition.instance
     history = None
@@ -114,8 +123,12 @@ def encode_transition(transition: Transition, partition_count: int) -> EncodedTr
     if instance is not None:
         size += len(instance.state or "") + len(instance.output or "") + len(instance.custom_status or "")
     sent = [_inbox_row(message, partition_count) for message in transition.sent] if transition.sent else _NOTHING
+    elsewhere: Sequence[ArrivalRow] = _NOTHING
     for row in sent:
         size += len(row.event)
+    if sent and owned is not None:
+        elsewhere = [_arrival_row(row) for row in sent if row.partition not in owned]
+        sent = [row for row in sent if row.partition in owned]
     keys = transition.key_changes
     removed, purged = transition.executions_removed, transition.instances_removed
     scheduled, updated, timers = (
@@ -136,7 +149,11 @@ def encode_transition(transition: Transition, partition_count: int) -> EncodedTr
         if removed
         else _NOTHING,
         sent,
+        elsewhere,
         transition.consumed,
+        [(partition_of(to, partition_count), arrival_id) for to, arrival_id in transition.arrivals_removed]
+        if transition.arrivals_removed
+        else _NOTHING,
         [_activity_row(activity, partition) for activity in scheduled] if scheduled else _NOTHING,
         [_activity_row(activity, partition) for activity in updated] if updated else _NOTHING,
         transition.activities_removed,
@@ -205,6 +222,10 @@ def _inbox_row(message: Message, partition_count: int) -> InboxRow:
         message.execution_id,
         encode_message(message.event),
     )
+
+
+def _arrival_row(row: InboxRow) -> ArrivalRow:
+    return ArrivalRow(row.partition, row.instance_id, row.execution_id, row.event)
 
 
 def _activity_row(activity: ScheduledActivity, partition: int) -> ActivityRow:
@@ -325,6 +346,11 @@ def decode_messages(stored: StoredInstance) -> tuple[list[Message], list[Corrupt
         except CorruptRecordError as error:
             errors.append(CorruptRecordError(f"Message {row.message_id} cannot be read: {error}"))
     return messages, errors
+
+
+def decode_arrival(row: ArrivalRow) -> Arrival:
+    """Return what has come from outside; raise CorruptRecordError if it cannot be read."""
+    return Arrival(row.arrival_id, row.instance_id, decode_message(row.event), row.execution_id)
 
 
 def check_status(row: InstanceRow | EntityRow) -> OrchestrationStatus:

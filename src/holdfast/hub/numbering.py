@@ -1,4 +1,4 @@
-"""The numbers of transitions, from which the ids of executions are made."""
+"""The numbers of transitions and messages, and the ids of executions that are made from them."""
 
 from __future__ import annotations
 
@@ -6,18 +6,23 @@ from datetime import datetime
 
 from holdfast.hub.transition import Transition
 
+_MESSAGES_PER_INCARNATION = 1 << 37
+"""At 20,000 a second, enough for 79 days; then the node fails, and begins again. There may be 67 million of them."""
+
 
 class Numbering:
     """All transitions of a node, in one total order."""
 
-    def __init__(self, lsn: int, node: str, default_version: str | None) -> None:
+    def __init__(self, lsn: int, node: str, incarnation: int, default_version: str | None) -> None:
         self.lsn = lsn
-        self._node = node
+        self._node = f"{node}.{incarnation:x}"
+        first = incarnation * _MESSAGES_PER_INCARNATION
+        self._message_ids = iter(range(first, first + _MESSAGES_PER_INCARNATION))
         self._default_version = default_version
 
     def _begin(self, instance_id: str, now: datetime) -> Transition:
         self.lsn += 1
-        return Transition(self.lsn, instance_id, now)
+        return Transition(self.lsn, instance_id, now, self._message_ids)
 
     def _execution_id(self, lsn: int) -> str:
         """Ids rise with time, so that the history of what runs at the same time is stored close together."""

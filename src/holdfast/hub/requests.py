@@ -37,8 +37,10 @@ class Admission(enum.Enum):
 class Requests(Rewinds):
     """Part of the hub: see `Hub`."""
 
-    def __init__(self, lsn: int, node: str, limits: Limits, default_version: str | None = None) -> None:
-        super().__init__(lsn, node, default_version)
+    def __init__(
+        self, lsn: int, node: str, incarnation: int, limits: Limits, default_version: str | None = None
+    ) -> None:
+        super().__init__(lsn, node, incarnation, default_version)
         self.limits = limits
 
     def admit(self, existing: Instance | None, request: StartRequest) -> Admission:

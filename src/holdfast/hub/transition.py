@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from datetime import datetime
 from typing import TypeAlias
 
@@ -12,8 +12,6 @@ from holdfast.hub.instance import DurableTimer, Instance, OpenChild, OperationKe
 from holdfast.model.history import HistoryEvent, MessageEvent, OperationAnswer, UpdateCompleted
 from holdfast.model.messages import DurableKey, Message
 from holdfast.model.status import OrchestrationState
-
-_MESSAGES_PER_TRANSITION = 1 << 20
 
 
 class StartActivity(msgspec.Struct, frozen=True):
@@ -113,6 +111,7 @@ class Transition:
         "activities_removed",
         "activities_scheduled",
         "activities_updated",
+        "arrivals_removed",
         "children_created",
         "children_removed",
         "consumed",
@@ -125,6 +124,7 @@ class Transition:
         "is_new_execution",
         "key_changes",
         "lsn",
+        "message_ids",
         "now",
         "outputs",
         "revision_before",
@@ -133,8 +133,10 @@ class Transition:
         "timers_removed",
     )
 
-    def __init__(self, lsn: int, instance_id: str, now: datetime) -> None:
+    def __init__(self, lsn: int, instance_id: str, now: datetime, message_ids: Iterator[int]) -> None:
         self.lsn = lsn
+        self.message_ids = message_ids
+        """The ids that the node has not given yet."""
         self.instance_id = instance_id
         self.now = now
         self.instance: Instance | None = None
@@ -151,6 +153,8 @@ class Transition:
         """Executions whose histories go, after their instances, with their numbers of episodes."""
         self.sent: list[Message] = []
         self.consumed: list[int] = []
+        self.arrivals_removed: Sequence[tuple[str, int]] = ()
+        """What came from outside this node and is taken in: (instance id, arrival id)."""
         self.activities_scheduled: list[ScheduledActivity] = []
         self.activities_updated: list[ScheduledActivity] = []
         self.activities_removed: list[DurableKey] = []
@@ -177,8 +181,7 @@ class Transition:
 
     def send(self, instance_id: str, event: MessageEvent, execution_id: str | None = None) -> Message:
         """Send a message; ids rise in the order of sending, over all transitions of the node."""
-        message_id = self.lsn * _MESSAGES_PER_TRANSITION + len(self.sent)
-        message = Message(instance_id, event, execution_id=execution_id, message_id=message_id)
+        message = Message(instance_id, event, execution_id=execution_id, message_id=next(self.message_ids))
         self.sent.append(message)
         return message
 

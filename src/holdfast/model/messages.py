@@ -26,3 +26,12 @@ class Message(msgspec.Struct, frozen=True):
     message_id: int | None = None
     activity: DurableKey | None = None
     timer: DurableKey | None = None
+
+
+class Arrival(msgspec.Struct, frozen=True):
+    """A message that somebody outside the node sent, and that is durable until the node has taken it in."""
+
+    arrival_id: int
+    instance_id: str
+    event: MessageEvent
+    execution_id: str | None = None

@@ -20,7 +20,7 @@ def check_partitions(fence: Fence, writes: WriteSet) -> None:
 
 
 def partitions_of(writes: WriteSet) -> set[int]:
-    """Return the partitions that a group touches."""
+    """Return the partitions that a group touches, but for those to which it only sends."""
     rows = chain(
         writes.instances_inserted,
         (update.row for update in writes.instances_updated),
@@ -36,6 +36,7 @@ def partitions_of(writes: WriteSet) -> set[int]:
         writes.instances_removed,
         writes.executions_removed,
         writes.messages_removed,
+        writes.arrivals_removed,
         writes.activities_removed,
         writes.timers_removed,
         writes.children_removed,

@@ -15,6 +15,7 @@ from holdfast.model.status import OrchestrationStatus
 from holdfast.storage.groups import check_partitions
 from holdfast.storage.port import (
     ActivityRow,
+    ArrivalRow,
     ChildRow,
     EndedInstance,
     EntityRow,
@@ -49,6 +50,8 @@ class MemoryData:
         self.instances: dict[str, InstanceRow] = {}
         self.history: dict[str, dict[int, str]] = {}
         self.messages: dict[int, InboxRow] = {}
+        self.arrivals: dict[int, ArrivalRow] = {}
+        self.arrival_id = 0
         self.activities: dict[DurableKey, ActivityRow] = {}
         self.timers: dict[DurableKey, TimerRow] = {}
         self.children: dict[DurableKey, ChildRow] = {}
@@ -91,8 +94,9 @@ class MemoryStore:
             if row.status != OrchestrationStatus.SUSPENDED and row.deliveries < suspect_deliveries:
                 data.instances[instance_id] = msgspec.structs.replace(row, deliveries=row.deliveries + 1)
 
-    async def renew(self, fence: Fence) -> None:
+    async def renew(self, fence: Fence) -> bool:
         self._check_fence(self._open_data(), fence)
+        return False
 
     async def release(self, fence: Fence) -> None:
         data = self._open_data()
@@ -140,6 +144,7 @@ class MemoryStore:
                 raise CommitFailedError(f"The group removes {count} rows of table history, but {found} are there.")
         _expect_present("inbox", data.messages, [message_id for _, message_id in writes.messages_removed])
         _expect_absent("inbox", data.messages, [row.message_id for row in writes.messages_inserted])
+        _expect_present("arrival", data.arrivals, [arrival_id for _, arrival_id in writes.arrivals_removed])
         changed = [*_keys(writes.activities_removed), *(row.key for row in writes.activities_updated)]
         _expect_present("activity", data.activities, changed)
         _expect_absent("activity", data.activities, [row.key for row in writes.activities_inserted])
@@ -159,6 +164,8 @@ class MemoryStore:
             data.history.pop(execution_id, None)
         for _, message_id in writes.messages_removed:
             del data.messages[message_id]
+        for _, arrival_id in writes.arrivals_removed:
+            del data.arrivals[arrival_id]
         for key in _keys(writes.activities_removed):
             del data.activities[key]
         for key in _keys(writes.timers_removed):
@@ -174,6 +181,9 @@ class MemoryStore:
         for row in writes.history_inserted:
             data.history.setdefault(row.execution_id, {})[row.episode] = row.events
         data.messages.update((row.message_id, row) for row in writes.messages_inserted)
+        for row in writes.arrivals_inserted:
+            data.arrival_id += 1
+            data.arrivals[data.arrival_id] = msgspec.structs.replace(row, arrival_id=data.arrival_id)
         data.activities.update((row.key, row) for row in chain(writes.activities_updated, writes.activities_inserted))
         data.timers.update((row.key, row) for row in writes.timers_inserted)
         data.children.update((row.key, row) for row in writes.children_inserted)
@@ -277,6 +287,10 @@ class MemoryStore:
             messages=sum(message.instance_id == row.instance_id for message in self._data.messages.values()),
             timers=sum(timer.execution_id == row.execution_id for timer in self._data.timers.values()),
         )
+
+    async def arrivals(self, after: int, limit: int) -> list[ArrivalRow]:
+        rows = self._open_data().arrivals
+        return [rows[arrival_id] for arrival_id in sorted(rows) if arrival_id > after][:limit]
 
     async def instances_with_messages(self, after: str, limit: int) -> list[str]:
         return sorted({row.instance_id for row in self._open_data().messages.values() if row.instance_id > after})[

@@ -61,6 +61,20 @@ class InboxRow(msgspec.Struct, frozen=True):
     event: str
 
 
+class ArrivalRow(msgspec.Struct, frozen=True):
+    """A message from outside the node that owns its receiver, which has not taken it in yet.
+
+    Whoever sends it inserts it, in a transaction of its own. Ids are given by the store, and rise in the order of
+    insertion; what one sender sends in transactions one after the other can be read in that order.
+    """
+
+    partition: int
+    instance_id: str
+    execution_id: str | None
+    event: str
+    arrival_id: int = 0
+
+
 class ActivityRow(msgspec.Struct, frozen=True):
     """An activity that was asked for and whose completion is not consumed yet."""
 
@@ -230,6 +244,10 @@ class WriteSet(msgspec.Struct, frozen=True, kw_only=True):
     messages_inserted: list[InboxRow]
     messages_removed: list[tuple[int, int]]
     """(partition, message_id)."""
+    arrivals_inserted: list[ArrivalRow]
+    """Without their ids. They may be of partitions that the writer does not own: that is what they are for."""
+    arrivals_removed: list[tuple[int, int]]
+    """(partition, arrival_id)."""
     activities_inserted: list[ActivityRow]
     activities_updated: list[ActivityRow]
     """Only `attempt`, `deliveries`, `visible_at` and `progress` change."""
@@ -274,18 +292,23 @@ class Store(Protocol):
     async def acquire(self, now: int, *, after_crash: bool | None = None, suspect_deliveries: int = 3) -> Ownership:
         """Take ownership of the hub, as a new incarnation with new epochs, in one transaction.
 
+        A hub that can be shared gives each owner its share of the partitions, of those that nobody owns; an owner that
+        acquires again keeps what it has, up to its share. Incarnations and watermarks are never less than before.
+
         If the previous owner did not release (or `after_crash` says so), the deliveries of everything that may have
         been running are counted in the same transaction, before any of it can run again: of activities visible at
         `now`, and of instances not suspended with a message in the inbox or a timer due at `now`. What has
         `suspect_deliveries` already is left to the engine, which runs such work alone and counts it itself.
 
         Raises:
-            StoreInUseError: if another living process owns it.
+            StoreInUseError: if others own it that live, all of it.
         """
         ...
 
-    async def renew(self, fence: Fence) -> None:
+    async def renew(self, fence: Fence) -> bool:
         """Return if the ownership still holds; an owner asks now and then, since it may have nothing to commit.
+
+        What is returned is whether partitions should move, to this owner or from it: by `acquire`, when it can.
 
         Raises:
             OwnershipLostError: if it does not.
@@ -370,8 +393,15 @@ class Store(Protocol):
         """Return entities that are locked, with ids greater than `after`, ascending by id, without state."""
         ...
 
+    async def arrivals(self, after: int, limit: int) -> list[ArrivalRow]:
+        """Return what has arrived in the partitions that this store owns, with ids greater than `after`, ascending."""
+        ...
+
     async def instances_with_messages(self, after: str, limit: int) -> list[str]:
-        """Return ids, greater than `after` and ascending, of instances with inbox rows."""
+        """Return ids, greater than `after` and ascending, of instances with inbox rows.
+
+        This and what follows is about the partitions that this store owns.
+        """
         ...
 
     async def activities_visible(self, until: int, limit: int, after: PageKey | None = None) -> list[ActivityRow]:

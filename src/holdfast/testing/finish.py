@@ -80,6 +80,7 @@ def check_stored(ledger: Ledger, stored: Mapping[str, Mapping[Any, object]]) -> 
         "instance": {key: _without_deliveries(row) for key, row in ledger.instances.items()},
         "history": {key: episodes for key, episodes in ledger.history.items() if episodes},
         "inbox": ledger.messages,
+        "arrival": ledger.arrivals,
         "activity": {key: _without_deliveries(row) for key, row in ledger.activities.items()},
         "timer": ledger.timers,
         "child": ledger.children,

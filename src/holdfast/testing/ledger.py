@@ -16,6 +16,7 @@ from holdfast.model.history import ExecutionRewound, HistoryEvent, TaskScheduled
 from holdfast.model.status import OrchestrationStatus
 from holdfast.storage.port import (
     ActivityRow,
+    ArrivalRow,
     ChildRow,
     Fence,
     InboxRow,
@@ -45,6 +46,8 @@ class Ledger:
         self.history: dict[str, list[str]] = {}
         self.folds: dict[str, ExecutionFold] = {}
         self.messages: dict[int, InboxRow] = {}
+        self.arrivals: dict[int, ArrivalRow] = {}
+        """By id; the store gives ids without gaps."""
         self.activities: dict[tuple[str, int], ActivityRow] = {}
         self.timers: dict[tuple[str, int], TimerRow] = {}
         self.children: dict[tuple[str, int], ChildRow] = {}
@@ -60,6 +63,7 @@ class Ledger:
         self.commits = 0
         self.rows_changed = 0
         self._message_ids: set[int] = set()
+        self._arrived = 0
         self._timer_keys: set[tuple[str, int]] = set()
         self._executions_gone: set[str] = set()
         self._keys_ever: set[tuple[str, str]] = set()
@@ -119,6 +123,8 @@ class Ledger:
     def _take_out(self, writes: WriteSet) -> None:
         for _, message_id in writes.messages_removed:
             self._remove("message", self.messages, message_id)
+        for _, arrival_id in writes.arrivals_removed:
+            self._remove("arrival", self.arrivals, arrival_id)
         for key in writes.activities_removed:
             self._remove("activity", self.activities, key[1:])
         for key in writes.timers_removed:
@@ -137,6 +143,10 @@ class Ledger:
         for row in writes.messages_inserted:
             self._once("message", self._message_ids, row.message_id)
             self.messages[row.message_id] = row
+            self.texts.append(row.event)
+        for row in writes.arrivals_inserted:
+            self._arrived += 1
+            self.arrivals[self._arrived] = msgspec.structs.replace(row, arrival_id=self._arrived)
             self.texts.append(row.event)
         for row in writes.activities_inserted:
             if row.key in self.attempts:

@@ -112,6 +112,7 @@ class Simulation(Controls):
             config or HostConfig(drain_s=0.2),
             clock_check_s=(idle_s or 1.0) if self.faults.clock_steps else _NEVER_S,
             renew_s=(idle_s or 5.0) if hosts > 1 else _NEVER_S,
+            poll_s=_NEVER_S,
         )
         self._database = Database(self.loop, self.trouble, self.ledger, file)
         self._database.crashes = self._crash_at

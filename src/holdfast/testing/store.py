@@ -13,6 +13,7 @@ from holdfast.errors import CommitFailedError, StorageError
 from holdfast.storage.memory import MemoryData, MemoryStore
 from holdfast.storage.port import (
     ActivityRow,
+    ArrivalRow,
     ChildRow,
     EndedInstance,
     EntityRow,
@@ -72,6 +73,7 @@ class Database:
                 "instance": dict(data.instances),
                 "history": {key: [text for _, text in sorted(rows.items())] for key, rows in data.history.items()},
                 "inbox": dict(data.messages),
+                "arrival": dict(data.arrivals),
                 "activity": dict(data.activities),
                 "timer": dict(data.timers),
                 "child": dict(data.children),
@@ -116,8 +118,8 @@ class SimulatedStore:
 
         return await self._call("acquire", acquire)
 
-    async def renew(self, fence: Fence) -> None:
-        await self._call("renew", lambda: self._inner.renew(fence))
+    async def renew(self, fence: Fence) -> bool:
+        return await self._call("renew", lambda: self._inner.renew(fence))
 
     async def release(self, fence: Fence) -> None:
         await self._call("release", lambda: self._inner.release(fence))
@@ -193,6 +195,9 @@ class SimulatedStore:
 
     async def entities_locked(self, after: str, limit: int) -> list[EntityRow]:
         return await self._call("entities_locked", lambda: self._inner.entities_locked(after, limit))
+
+    async def arrivals(self, after: int, limit: int) -> list[ArrivalRow]:
+        return await self._call("arrivals", lambda: self._inner.arrivals(after, limit))
 
     async def instances_with_messages(self, after: str, limit: int) -> list[str]:
         return await self._call("instances_with_messages", lambda: self._inner.instances_with_messages(after, limit))
@@ -276,10 +281,12 @@ def _rows_of_file(path: Path) -> dict[str, dict[Any, Any]]:
         for execution_id, _, events in sorted(select("history", ("execution_id", "episode", "events"))):
             history.setdefault(execution_id, []).append(events)
         messages = [InboxRow(*row) for row in select("inbox", InboxRow.__struct_fields__)]
+        arrivals = [ArrivalRow(*row) for row in select("arrival", ArrivalRow.__struct_fields__)]
         return {
             "instance": {row.instance_id: row for row in instances},
             "history": history,
             "inbox": {row.message_id: row for row in messages},
+            "arrival": {row.arrival_id: row for row in arrivals},
             **{
                 table: {row.key: row for row in (kind(*each) for each in select(table, kind.__struct_fields__))}
                 for table, kind in _KEYED.items()

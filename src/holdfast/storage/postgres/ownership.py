@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
+from collections.abc import Collection, Mapping, Sequence
 from typing import Final
 
 import asyncpg
@@ -38,7 +39,7 @@ class HubRow(msgspec.Struct, frozen=True):
 
 
 class Claim(msgspec.Struct, frozen=True, kw_only=True):
-    """What a store asks for when it takes a hub. `token` tells it from every other store."""
+    """What a store asks for when it takes partitions. `token` tells it from every other store."""
 
     token: str
     lease_s: float
@@ -46,6 +47,20 @@ class Claim(msgspec.Struct, frozen=True, kw_only=True):
     now: int
     after_crash: bool | None
     suspect_deliveries: int
+
+
+class _Place(msgspec.Struct, frozen=True):
+    """What is stored of a host, or was of the last one that had this place."""
+
+    node_id: str
+    released: bool
+    owner: str
+    token: str
+    left_s: float
+
+    @property
+    def is_living(self) -> bool:
+        return not self.released and self.left_s > 0
 
 
 async def prepare(connection: Connection, location: Location) -> None:
@@ -65,7 +80,6 @@ async def prepare(connection: Connection, location: Location) -> None:
         await connection.execute(migration(PACKAGE, number))
     if version == 0:
         await connection.execute(QUERIES["create_hub"], SCHEMA_VERSION, location.partitions)
-        await connection.execute(QUERIES["create_node"])
         await connection.execute(QUERIES["create_partitions"], location.partitions)
 
 
@@ -97,45 +111,116 @@ async def read_hub(connection: Connection, location: Location) -> HubRow:
     return hub
 
 
-async def take(connection: Connection, location: Location, claim: Claim) -> Ownership:
-    """Take the hub, in the open transaction, as a new incarnation with new epochs.
+async def take(connection: Connection, location: Location, claim: Claim) -> Ownership | StoreInUseError:
+    """Take a fair share of the partitions, in the open transaction: what nobody owns who lives, never from the living.
+
+    A host that owns more than its share gives up the rest. If there is nothing to have, the host has a place all the
+    same, and the others give it a share when they hear of it; until then the error says who they are.
 
     Raises:
-        StoreInUseError: if the lease of another owner is not over.
-        OwnershipLostError: if another one has had it since this store owned it: what happened there is not known here.
+        StoreInUseError: if another host is just taking partitions.
     """
     await connection.execute(_WAIT_BRIEFLY)
     try:
-        node = await connection.fetchrow(QUERIES["read_node"])
+        await connection.fetchval(QUERIES["lock_hub"])
+        places = [_Place(*row) for row in await connection.fetch(QUERIES["read_nodes"])]
+        crashed, freed = await _bury(connection, places, claim.token)
+        mine = await _find_place(connection, places, claim.token, freed)
     except asyncpg.LockNotAvailableError as error:
         raise StoreInUseError(f"{location.text} is in use: somebody is just changing it, or taking it.") from error
-    if node is None:
-        raise StorageError(f"{location.text} has lost its owner's row; restore it from a backup.")
-    released, owner, token, left_s = node
-    if not released and token != claim.token and left_s > 0:
-        raise StoreInUseError(
-            f"{location.text} is in use by {owner}, whose lease runs for {left_s:.1f} s more unless it renews it. Stop "
-            "that one first, or let this one wait for it: the setting standby_s."
-        )
-    if claim.was_owner and token != claim.token:
-        raise OwnershipLostError(f"{location.text} was taken over by {owner} meanwhile.")
-    taken = await connection.fetchrow(QUERIES["take_node"], describe_owner(), claim.token, claim.lease_s)
-    assert taken is not None, "its row was just read, and is locked"
-    node_id, incarnation, lsn = taken
-    epochs = {row["partition"]: row["epoch"] for row in await connection.fetch(QUERIES["take_partitions"], node_id)}
-    if claim.after_crash if claim.after_crash is not None else not released:
-        bounds = (claim.now, claim.suspect_deliveries)
-        await connection.execute(_WAIT_LONG)
-        await connection.execute(QUERIES["count_activity_deliveries"], *bounds, timeout=_COUNTING_S)
-        await connection.execute(QUERIES["count_instance_deliveries"], *bounds, timeout=_COUNTING_S)
-    if (await read_hub(connection, location)).partition_count != len(epochs):
+    others = [each for each in places if each.is_living and each.node_id != mine]
+    owners = {row["partition"]: row["node_id"] for row in await connection.fetch(QUERIES["read_partitions"])}
+    hub = await read_hub(connection, location)
+    if hub.partition_count != len(owners):
         raise StorageError(f"{location.text} has lost rows of its partitions; restore them from a backup.")
-    await connection.execute(QUERIES["renew_lease"], node_id, incarnation, claim.lease_s)  # it runs from now on
-    return Ownership(Fence(node_id, incarnation, epochs), lsn, len(epochs), claim.lease_s)
+    kept, taken = share(owners, mine, len(others) + 1)
+    incarnation = await connection.fetchval(QUERIES["next_incarnation"]) if kept or taken else 0
+    lsn = await connection.fetchval(
+        QUERIES["take_node"], mine, incarnation, describe_owner(), claim.token, claim.lease_s
+    )
+    await connection.execute(QUERIES["leave_partitions"], [each for each in owners if owners[each] == mine])
+    rows = await connection.fetch(QUERIES["take_partitions"], mine, [*kept, *taken])
+    counted = _that_may_have_crashed(claim, kept, taken, crashed)
+    if counted:
+        await _count_deliveries(connection, claim, counted)
+        await connection.execute(QUERIES["renew_lease"], mine, incarnation, claim.lease_s)  # it runs from now on
+    if not rows:
+        return _in_use(location, others)
+    epochs = {row["partition"]: row["epoch"] for row in rows}
+    return Ownership(Fence(mine, incarnation, epochs), lsn, len(owners), claim.lease_s)
 
 
-async def renew(connection: Connection, fence: Fence, lease_s: float) -> None:
-    """Prolong the lease.
+async def _find_place(connection: Connection, places: Sequence[_Place], token: str, freed: Collection[str]) -> str:
+    """Return the place of this host: the one that it has, or one that is free, or a new one; locked."""
+    own = [each.node_id for each in places if each.token == token and not each.released]
+    free = [each.node_id for each in places if each.released or each.node_id in freed]
+    mine = next(iter(own or free), f"n{len(places)}")
+    if mine == f"n{len(places)}":
+        await connection.execute(QUERIES["create_node"], mine)
+    await connection.execute(QUERIES["lock_node"], mine)
+    return mine
+
+
+async def _bury(connection: Connection, places: Sequence[_Place], token: str) -> tuple[set[int], set[str]]:
+    """Free the places of those whose leases are over; return which partitions they had, and the places."""
+    partitions, nodes = set[int](), set[str]()
+    for place in places:
+        if place.is_living or place.released or place.token == token:
+            continue
+        row = await connection.fetchrow(QUERIES["lock_node"], place.node_id)
+        assert row is not None, "places are never removed"
+        released, left_s = row
+        if not released and left_s <= 0:  # else a commit that was in flight has prolonged it
+            await connection.execute(QUERIES["free_node"], place.node_id)
+            freed = await connection.fetch(QUERIES["free_partitions"], place.node_id)
+            partitions.update(row["partition"] for row in freed)
+            nodes.add(place.node_id)
+    return partitions, nodes
+
+
+def share(owners: Mapping[int, str], mine: str, hosts: int) -> tuple[list[int], list[int]]:
+    """Return which of its partitions a host keeps, and which it takes of those that nobody owns.
+
+    All hosts are to own as many, or one less; and nothing moves that need not.
+    """
+    fair = -(-len(owners) // hosts)
+    kept = [partition for partition in sorted(owners) if owners[partition] == mine][:fair]
+    free = [partition for partition in sorted(owners) if not owners[partition]]
+    return kept, free[: fair - len(kept)]
+
+
+def _that_may_have_crashed(claim: Claim, kept: list[int], taken: list[int], crashed: set[int]) -> set[int]:
+    """Return the partitions in which the deliveries of what may have been running are to be counted.
+
+    What a store says of a crash is about what it owned itself; if it owned nothing, about whatever it takes.
+    """
+    if claim.was_owner:
+        return crashed | (set() if claim.after_crash is False else set(kept))
+    if claim.after_crash is None:
+        return crashed
+    return {*kept, *taken, *crashed} if claim.after_crash else set()
+
+
+async def _count_deliveries(connection: Connection, claim: Claim, partitions: set[int]) -> None:
+    bounds = (claim.now, claim.suspect_deliveries, sorted(partitions))
+    await connection.execute(_WAIT_LONG)
+    await connection.execute(QUERIES["count_activity_deliveries"], *bounds, timeout=_COUNTING_S)
+    await connection.execute(QUERIES["count_instance_deliveries"], *bounds, timeout=_COUNTING_S)
+
+
+def _in_use(location: Location, others: Sequence[_Place]) -> StoreInUseError:
+    if not others:
+        return StoreInUseError(f"{location.text} is in use: its partitions are just changing hands.")
+    first, more = others[0], f" and {len(others) - 1} more" if len(others) > 1 else ""
+    return StoreInUseError(
+        f"{location.text} is in use by {first.owner}{more}, whose lease runs for {first.left_s:.1f} s more unless it "
+        "renews it. This host gets a share when the others hear of it, or are gone: it waits for that as long as the "
+        "setting standby_s says."
+    )
+
+
+async def renew(connection: Connection, fence: Fence, lease_s: float) -> bool:
+    """Prolong the lease; return whether partitions should move, to or from this host.
 
     Raises:
         OwnershipLostError: if the fence does not hold any more.
@@ -143,6 +228,11 @@ async def renew(connection: Connection, fence: Fence, lease_s: float) -> None:
     if await connection.execute(QUERIES["renew_lease"], fence.node_id, fence.incarnation, lease_s) != "UPDATE 1":
         raise OwnershipLostError("Another host took the task hub over, or it was released.")
     await check_fence(connection, fence)
+    standing = await connection.fetchrow(QUERIES["standing"], fence.node_id)
+    assert standing is not None, "it has no FROM"
+    living, free, own, count = standing
+    fair = -(-count // living)
+    return own > fair or (own < fair and free > 0)
 
 
 async def leave(connection: Connection, fence: Fence) -> None:
@@ -153,6 +243,7 @@ async def leave(connection: Connection, fence: Fence) -> None:
     """
     if await connection.execute(QUERIES["release_node"], fence.node_id, fence.incarnation) != "UPDATE 1":
         raise OwnershipLostError("Another host took the task hub over, or it was released already.")
+    await connection.execute(QUERIES["free_partitions"], fence.node_id)
 
 
 def describe_owner() -> str:

@@ -7,54 +7,94 @@ SELECT schema_version, partition_count FROM hub;
 
 -- name: create_hub
 -- The one row of the hub, when its schema is new.
-INSERT INTO hub VALUES (1, gen_random_uuid()::text, $1, $2, (extract(epoch FROM clock_timestamp()) * 1000000)::bigint);
-
--- name: create_node
--- The one owner, as if another one before the first had released it.
-INSERT INTO node VALUES ('main', 0, 0, true, '', '', 'epoch');
+INSERT INTO hub VALUES (1, gen_random_uuid()::text, $1, $2, (extract(epoch FROM clock_timestamp()) * 1000000)::bigint,
+    0);
 
 -- name: create_partitions
 -- All partitions, which nobody owns.
-INSERT INTO partition SELECT number, 'main', 0 FROM generate_series(0, $1::int - 1) AS number;
+INSERT INTO partition SELECT number, '', 0 FROM generate_series(0, $1::int - 1) AS number;
 
--- name: read_node
--- Whether the last owner released, who it was, and for how many seconds its lease still runs. Whoever wants to take the
--- hub waits here for a commit that is in flight. Before version 17, times that are infinite cannot be subtracted.
-SELECT released, owner, owner_token,
-    extract(epoch FROM lease_until)::float8 - extract(epoch FROM clock_timestamp())::float8
-FROM node WHERE node_id = 'main' FOR UPDATE;
+-- name: lock_hub
+-- Hosts take partitions one after the other.
+SELECT incarnation FROM hub FOR UPDATE;
+
+-- name: read_nodes
+-- All places, with the seconds that their leases still run. Before version 17, times that are infinite cannot be
+-- subtracted.
+SELECT node_id, released, owner, owner_token,
+    extract(epoch FROM lease_until)::float8 - extract(epoch FROM clock_timestamp())::float8 AS left_s
+FROM node ORDER BY node_id;
+
+-- name: lock_node
+-- One place, once a commit of its host that is in flight has ended; it may have prolonged the lease.
+SELECT released, extract(epoch FROM lease_until)::float8 - extract(epoch FROM clock_timestamp())::float8
+FROM node WHERE node_id = $1 FOR UPDATE;
+
+-- name: create_node
+-- A place of which nobody has had any.
+INSERT INTO node VALUES ($1, 0, 0, true, '', '', 'epoch');
+
+-- name: free_node
+-- Its host is taken for dead: no commit of it succeeds any more.
+UPDATE node SET released = true, owner_token = '' WHERE node_id = $1;
+
+-- name: free_partitions
+-- What a host had that is gone.
+UPDATE partition SET node_id = '' WHERE node_id = $1 RETURNING partition;
+
+-- name: read_partitions
+-- Who owns which partition.
+SELECT partition, node_id FROM partition ORDER BY partition;
+
+-- name: next_incarnation
+-- The number of the next ownership of anything.
+UPDATE hub SET incarnation = incarnation + 1 RETURNING incarnation;
 
 -- name: take_node
--- A new incarnation: from now on no commit of an earlier one succeeds.
-UPDATE node SET incarnation = incarnation + 1, released = false, owner = $1, owner_token = $2,
-    lease_until = clock_timestamp() + $3::float8 * interval '1 second'
-WHERE node_id = 'main' RETURNING node_id, incarnation, lsn;
+-- A host has a place; what it owns is told by its partitions. Its numbers go on from the highest that there are.
+UPDATE node SET incarnation = $2, released = false, owner = $3, owner_token = $4,
+    lsn = (SELECT max(lsn) FROM node),
+    lease_until = clock_timestamp() + $5::float8 * interval '1 second'
+WHERE node_id = $1 RETURNING lsn;
+
+-- name: leave_partitions
+-- A host gives up some of what it owns.
+UPDATE partition SET node_id = '' WHERE partition = ANY ($1::int[]);
 
 -- name: take_partitions
--- New epochs for the partitions of the owner.
-UPDATE partition SET node_id = $1, epoch = epoch + 1 RETURNING partition, epoch;
+-- New epochs for all that a host owns from now on.
+UPDATE partition SET node_id = $1, epoch = epoch + 1 WHERE partition = ANY ($2::int[]) RETURNING partition, epoch;
+
+-- name: standing
+-- How many hosts live, how many partitions nobody owns who does, how many this one has, and how many there are.
+SELECT (SELECT count(*) FROM node WHERE NOT released AND lease_until > clock_timestamp()),
+    (SELECT count(*) FROM partition LEFT JOIN node USING (node_id)
+     WHERE node.node_id IS NULL OR node.released OR node.lease_until <= clock_timestamp()),
+    (SELECT count(*) FROM partition WHERE node_id = $1), (SELECT count(*) FROM partition);
 
 -- name: count_activity_deliveries
--- Activities that may have been running when the owner died, except suspects.
-UPDATE activity SET deliveries = deliveries + 1 WHERE visible_at <= $1 AND deliveries < $2;
+-- Activities that may have been running when their host died, except suspects.
+UPDATE activity SET deliveries = deliveries + 1
+WHERE visible_at <= $1 AND deliveries < $2 AND partition = ANY ($3::int[]);
 
 -- name: count_instance_deliveries
--- Instances that may have been running when the owner died, except suspects.
+-- Instances that may have been running when their host died, except suspects.
 UPDATE instance SET deliveries = deliveries + 1
 WHERE instance_id IN (SELECT instance_id FROM inbox UNION SELECT instance_id FROM timer WHERE due_at <= $1)
-  AND status <> 'Suspended' AND deliveries < $2;
+  AND status <> 'Suspended' AND deliveries < $2 AND partition = ANY ($3::int[]);
 
 -- name: release_node
--- The owner has left in good order.
+-- The host has left in good order.
 UPDATE node SET released = true WHERE node_id = $1 AND incarnation = $2 AND NOT released;
 
 -- name: expire_lease
--- The owner writes no more, but has not left in good order.
-UPDATE node SET lease_until = clock_timestamp() WHERE node_id = 'main' AND owner_token = $1 AND NOT released;
+-- The host writes no more, but has not left in good order.
+UPDATE node SET lease_until = clock_timestamp() WHERE owner_token = $1 AND NOT released;
 
 -- name: advance_watermark
--- The fence of a commit: one row changes, or the writer is not the owner, or the group does not follow. Whoever takes
--- partitions raises the incarnation of their owner too, since only this row is looked at anew after waiting for it.
+-- The fence of a commit: one row changes, or the writer is not the owner, or the group does not follow. Partitions move
+-- in a transaction of their owner, or after its place was freed: since only the row of the place is looked at anew after
+-- waiting for it.
 UPDATE node SET lsn = $1, lease_until = clock_timestamp() + $5::float8 * interval '1 second'
 WHERE node_id = $2 AND incarnation = $3 AND lsn = $4 AND NOT released
   AND cardinality($6::int[]) = (
@@ -91,6 +131,11 @@ SELECT count(*) FROM counted JOIN unnest($2::text[], $3::bigint[]) AS said (exec
 -- Messages that were consumed.
 DELETE FROM inbox USING unnest($1::int[], $2::bigint[]) AS gone (partition, message_id)
 WHERE inbox.partition = gone.partition AND inbox.message_id = gone.message_id;
+
+-- name: remove_arrivals
+-- What was taken in.
+DELETE FROM arrival USING unnest($1::int[], $2::bigint[]) AS gone (partition, arrival_id)
+WHERE arrival.partition = gone.partition AND arrival.arrival_id = gone.arrival_id;
 
 -- name: remove_activities
 -- Activities whose completion was consumed, or which were abandoned.
@@ -168,6 +213,11 @@ INSERT INTO history SELECT * FROM unnest($1::int[], $2::text[], $3::bigint[], $4
 -- name: insert_messages
 -- Messages that wait.
 INSERT INTO inbox SELECT * FROM unnest($1::int[], $2::bigint[], $3::text[], $4::text[], $5::text[]);
+
+-- name: insert_arrivals
+-- Messages for instances of other nodes, perhaps.
+INSERT INTO arrival (partition, instance_id, execution_id, event)
+SELECT * FROM unnest($1::int[], $2::text[], $3::text[], $4::text[]);
 
 -- name: insert_activities
 -- Activities that were asked for.
@@ -278,19 +328,27 @@ FROM instance
 WHERE instance_id >= '@' AND instance_id < '@' || chr(1114111) AND instance_id > $1 AND lock IS NOT NULL
 ORDER BY instance_id LIMIT $2;
 
+-- name: arrivals
+-- A page of what has arrived in some partitions, or in all.
+SELECT * FROM arrival WHERE {owned} AND arrival_id > $2 ORDER BY arrival_id LIMIT $3;
+
 -- name: instances_with_messages
 -- A page of the ids of instances with messages.
-SELECT DISTINCT instance_id FROM inbox WHERE instance_id > $1 ORDER BY instance_id LIMIT $2;
+SELECT DISTINCT instance_id FROM inbox WHERE {owned} AND instance_id > $2 ORDER BY instance_id LIMIT $3;
 
 -- name: activities_visible
 -- A page of the activities that may run.
-SELECT * FROM activity WHERE visible_at <= $1 AND (visible_at, execution_id, sequence) > ($2, $3, $4)
-ORDER BY visible_at, execution_id, sequence LIMIT $5;
+SELECT * FROM activity WHERE {owned} AND visible_at <= $2 AND (visible_at, execution_id, sequence) > ($3, $4, $5)
+ORDER BY visible_at, execution_id, sequence LIMIT $6;
 
 -- name: timers_due
 -- A page of the timers that are due.
-SELECT * FROM timer WHERE due_at <= $1 AND (due_at, execution_id, sequence) > ($2, $3, $4)
-ORDER BY due_at, execution_id, sequence LIMIT $5;
+SELECT * FROM timer WHERE {owned} AND due_at <= $2 AND (due_at, execution_id, sequence) > ($3, $4, $5)
+ORDER BY due_at, execution_id, sequence LIMIT $6;
+
+-- part: owned
+-- Whether a row is in one of some partitions; of all, if that is NULL.
+($1::int[] IS NULL OR partition = ANY ($1));
 
 -- part: row
 -- The columns of an instance.

@@ -9,11 +9,12 @@ from typing import Final, TypeVar
 import asyncpg
 import msgspec
 
-from holdfast.errors import StorageError
+from holdfast.errors import StorageError, StoreInUseError
 from holdfast.model.ids import partition_of
 from holdfast.storage.groups import check_disjoint, check_partitions
 from holdfast.storage.port import (
     ActivityRow,
+    ArrivalRow,
     ChildRow,
     EndedInstance,
     EntityRow,
@@ -53,6 +54,8 @@ class PostgresStore:
         self._connections = Connections(location)
         self._token = uuid.uuid4().hex
         self._partition_count: int | None = None
+        self._owned: list[int] | None = None
+        """The partitions of which reads for the engine tell; None for all."""
         self._may_own = self._is_owner = False
         self._closed = False
 
@@ -67,18 +70,22 @@ class PostgresStore:
             suspect_deliveries=suspect_deliveries,
         )
 
-        async def acquire(connection: Connection) -> Ownership:
+        async def acquire(connection: Connection) -> Ownership | StoreInUseError:
             await prepare(connection, self._location)
             return await take(connection, self._location, claim)
 
         self._may_own = True  # also if nobody hears of it: then the hub is free when this store is closed
         ownership = await self._connections.write(acquire)
+        if isinstance(ownership, StoreInUseError):
+            raise ownership
         self._partition_count, self._is_owner = ownership.partition_count, True
+        owned = ownership.fence.epochs
+        self._owned = None if len(owned) == ownership.partition_count else sorted(owned)
         return ownership
 
-    async def renew(self, fence: Fence) -> None:
+    async def renew(self, fence: Fence) -> bool:
         self._check_open()
-        await self._connections.write(lambda connection: renew(connection, fence, self._location.lease_s))
+        return await self._connections.write(lambda connection: renew(connection, fence, self._location.lease_s))
 
     async def release(self, fence: Fence) -> None:
         self._check_open()
@@ -157,15 +164,19 @@ class PostgresStore:
     async def entities_locked(self, after: str, limit: int) -> list[EntityRow]:
         return [_entity_row(row) for row in await self._select("entities_locked", after, limit)]
 
+    async def arrivals(self, after: int, limit: int) -> list[ArrivalRow]:
+        return [ArrivalRow(*row) for row in await self._select("arrivals", self._owned, after, limit)]
+
     async def instances_with_messages(self, after: str, limit: int) -> list[str]:
-        return [row[0] for row in await self._select("instances_with_messages", after, limit)]
+        return [row[0] for row in await self._select("instances_with_messages", self._owned, after, limit)]
 
     async def activities_visible(self, until: int, limit: int, after: PageKey | None = None) -> list[ActivityRow]:
-        rows = await self._select("activities_visible", until, *(after or _FIRST_PAGE), limit)
+        rows = await self._select("activities_visible", self._owned, until, *(after or _FIRST_PAGE), limit)
         return [ActivityRow(*row) for row in rows]
 
     async def timers_due(self, until: int, limit: int, after: PageKey | None = None) -> list[TimerRow]:
-        return [TimerRow(*row) for row in await self._select("timers_due", until, *(after or _FIRST_PAGE), limit)]
+        rows = await self._select("timers_due", self._owned, until, *(after or _FIRST_PAGE), limit)
+        return [TimerRow(*row) for row in rows]
 
     async def _select(self, query: str, *parameters: object) -> list[asyncpg.Record]:
         return await self._read(lambda connection, _: connection.fetch(QUERIES[query], *parameters))

@@ -35,6 +35,7 @@ async def apply(connection: Connection, fence: Fence, writes: WriteSet, lease_s:
     await _advance(connection, fence, writes, lease_s)
     await _remove_histories(connection, writes.executions_removed)
     await _change(connection, "inbox", "remove_messages", writes.messages_removed)
+    await _change(connection, "arrival", "remove_arrivals", writes.arrivals_removed)
     await _change(connection, "activity", "remove_activities", writes.activities_removed)
     await _change(connection, "timer", "remove_timers", writes.timers_removed)
     await _change(connection, "child", "remove_children", writes.children_removed)
@@ -50,6 +51,9 @@ async def apply(connection: Connection, fence: Fence, writes: WriteSet, lease_s:
     await _insert(connection, "instance", "insert_instances", writes.instances_inserted)
     await _insert(connection, "history", "insert_history", writes.history_inserted)
     await _insert(connection, "inbox", "insert_messages", writes.messages_inserted)
+    if writes.arrivals_inserted:
+        arrivals = [(row.partition, row.instance_id, row.execution_id, row.event) for row in writes.arrivals_inserted]
+        await connection.execute(QUERIES["insert_arrivals"], *_columns(arrivals))
     await _insert(connection, "activity", "insert_activities", writes.activities_inserted)
     await _insert(connection, "timer", "insert_timers", writes.timers_inserted)
     await _insert(connection, "child", "insert_children", writes.children_inserted)

@@ -64,6 +64,10 @@ DELETE FROM history WHERE partition = ? AND execution_id = ?;
 -- A message that was consumed.
 DELETE FROM inbox WHERE partition = ? AND message_id = ?;
 
+-- name: remove_arrival
+-- What was taken in.
+DELETE FROM arrival WHERE partition = ? AND arrival_id = ?;
+
 -- name: remove_activity
 -- An activity whose completion was consumed, or which was abandoned.
 DELETE FROM activity WHERE partition = ? AND execution_id = ? AND sequence = ?;
@@ -113,6 +117,10 @@ INSERT INTO history VALUES (?, ?, ?, ?);
 -- name: insert_message
 -- A message that waits.
 INSERT INTO inbox VALUES (?, ?, ?, ?, ?);
+
+-- name: insert_arrival
+-- A message for somebody whom the writer may not know.
+INSERT INTO arrival (partition, instance_id, execution_id, event) VALUES (?, ?, ?, ?);
 
 -- name: insert_activity
 -- An activity that was asked for.
@@ -237,6 +245,10 @@ FROM instance
 WHERE partition = 0 AND instance_id >= max('@', ?1) AND instance_id < '@' || char(0x10FFFF)
   AND instance_id <> ?1 AND lock IS NOT NULL
 ORDER BY instance_id LIMIT ?2;
+
+-- name: arrivals
+-- A page of what has arrived.
+SELECT * FROM arrival WHERE arrival_id > ? ORDER BY arrival_id LIMIT ?;
 
 -- name: instances_with_messages
 -- A page of the ids of instances with messages.

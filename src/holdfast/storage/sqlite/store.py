@@ -14,6 +14,7 @@ import msgspec
 from holdfast.errors import CommitFailedError, OwnershipLostError, StorageError
 from holdfast.storage.port import (
     ActivityRow,
+    ArrivalRow,
     ChildRow,
     EndedInstance,
     EntityRow,
@@ -60,8 +61,9 @@ class SqliteStore:
     async def acquire(self, now: int, *, after_crash: bool | None = None, suspect_deliveries: int = 3) -> Ownership:
         return await self._on_writer(lambda: self._acquire(now, after_crash, suspect_deliveries))
 
-    async def renew(self, fence: Fence) -> None:
+    async def renew(self, fence: Fence) -> bool:
         await self._on_reader(lambda connection: check_fence(connection, fence))
+        return False
 
     async def release(self, fence: Fence) -> None:
         await self._on_writer(lambda: self._release(fence))
@@ -140,6 +142,9 @@ class SqliteStore:
 
     async def entities_locked(self, after: str, limit: int) -> list[EntityRow]:
         return [_entity_row(row) for row in await self._select("entities_locked", after, limit)]
+
+    async def arrivals(self, after: int, limit: int) -> list[ArrivalRow]:
+        return [ArrivalRow(*row) for row in await self._select("arrivals", after, limit)]
 
     async def instances_with_messages(self, after: str, limit: int) -> list[str]:
         return [row[0] for row in await self._select("instances_with_messages", after, limit)]

@@ -11,7 +11,7 @@ from msgspec.structs import astuple
 
 from holdfast.errors import CommitFailedError, OwnershipLostError
 from holdfast.storage.groups import check_disjoint, check_partitions
-from holdfast.storage.port import Fence, WriteSet
+from holdfast.storage.port import ArrivalRow, Fence, WriteSet
 from holdfast.storage.sqlite.queries import QUERIES
 
 # The parameters of the update statements, in their order.
@@ -40,6 +40,7 @@ def apply(connection: sqlite3.Connection, fence: Fence, writes: WriteSet) -> Non
         removed = connection.execute(QUERIES["remove_history"], (partition, execution_id)).rowcount
         _expect("removes", count, "history", removed)
     _change(connection, "inbox", "remove_message", writes.messages_removed)
+    _change(connection, "arrival", "remove_arrival", writes.arrivals_removed)
     _change(connection, "activity", "remove_activity", writes.activities_removed)
     _change(connection, "timer", "remove_timer", writes.timers_removed)
     _change(connection, "child", "remove_child", writes.children_removed)
@@ -62,6 +63,7 @@ def apply(connection: sqlite3.Connection, fence: Fence, writes: WriteSet) -> Non
     _insert(connection, "instance", "insert_instance", writes.instances_inserted)
     _insert(connection, "history", "insert_history", writes.history_inserted)
     _insert(connection, "inbox", "insert_message", writes.messages_inserted)
+    _insert_arrivals(connection, writes.arrivals_inserted)
     _insert(connection, "activity", "insert_activity", writes.activities_inserted)
     _insert(connection, "timer", "insert_timer", writes.timers_inserted)
     _insert(connection, "child", "insert_child", writes.children_inserted)
@@ -105,6 +107,12 @@ def _insert(connection: sqlite3.Connection, table: str, query: str, rows: Sequen
         raise CommitFailedError(
             f"The group inserts a row of table {table} which is there already ({error})."
         ) from error
+
+
+def _insert_arrivals(connection: sqlite3.Connection, rows: Sequence[ArrivalRow]) -> None:
+    if rows:
+        columns = [(row.partition, row.instance_id, row.execution_id, row.event) for row in rows]
+        connection.executemany(QUERIES["insert_arrival"], columns)
 
 
 def _expect(verb: str, wanted: int, table: str, found: int) -> None:

@@ -7,11 +7,13 @@ CREATE TABLE hub (
     hub_id TEXT NOT NULL,
     schema_version INTEGER NOT NULL,
     partition_count INTEGER NOT NULL,
-    created_at BIGINT NOT NULL
+    created_at BIGINT NOT NULL,
+    incarnation BIGINT NOT NULL
 );
 
--- `lsn` is the watermark: every commit moves it, and fails if it or the incarnation is not what the writer believes. A
--- row that its owner has not released belongs to it until its lease is over, by the clock of the database.
+-- A place for a host of the fleet. `lsn` is its watermark: every commit moves it, and fails if it or the incarnation is
+-- not what the writer believes. A place that is not released is its host's until the lease is over, by the clock of the
+-- database. Incarnations are numbered by the hub; a host that owns no partition yet has 0.
 CREATE TABLE node (
     node_id TEXT PRIMARY KEY,
     incarnation BIGINT NOT NULL,
@@ -22,6 +24,7 @@ CREATE TABLE node (
     lease_until TIMESTAMPTZ NOT NULL
 ) WITH (fillfactor = 50, autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 1000);
 
+-- `node_id` is '' for one that nobody owns.
 CREATE TABLE partition (
     partition INTEGER PRIMARY KEY,
     node_id TEXT NOT NULL,
@@ -80,6 +83,16 @@ CREATE TABLE inbox (
     PRIMARY KEY (partition, message_id)
 ) WITH (autovacuum_vacuum_scale_factor = 0.01, autovacuum_vacuum_threshold = 1000);
 CREATE INDEX inbox_by_instance ON inbox (instance_id);
+
+-- What other nodes, and transactions that are no host's, have sent, and the owner of the partition has not taken in yet.
+CREATE TABLE arrival (
+    partition INTEGER NOT NULL,
+    instance_id TEXT COLLATE "C" NOT NULL,
+    execution_id TEXT COLLATE "C",
+    event TEXT NOT NULL,
+    arrival_id BIGINT GENERATED ALWAYS AS IDENTITY,
+    PRIMARY KEY (partition, arrival_id)
+) WITH (autovacuum_vacuum_scale_factor = 0.01, autovacuum_vacuum_threshold = 1000);
 
 -- A row of one of the next three tables always belongs to the current execution of its instance.
 CREATE TABLE activity (

@@ -79,6 +79,15 @@ CREATE TABLE inbox (
 ) STRICT;
 CREATE INDEX inbox_by_instance ON inbox (instance_id);
 
+-- What transactions other than the host's have sent, and the host has not taken in yet. Ids are never given twice.
+CREATE TABLE arrival (
+    partition INTEGER NOT NULL,
+    instance_id TEXT NOT NULL,
+    execution_id TEXT,
+    event TEXT NOT NULL,
+    arrival_id INTEGER PRIMARY KEY AUTOINCREMENT
+) STRICT;
+
 -- Activities and timers are found by instance through its execution id, which saves an index on each. A row of either
 -- table always belongs to the current execution of its instance. Activities are not keyed by execution either: as fast
 -- for small inputs, 1.5 times as fast for inputs of 1.5 KB.

@@ -1,0 +1,93 @@
+"""What comes to the instances of a node from outside of it: from other nodes, and from transactions of users.
+
+It lies in the store until a transition of this node takes it in. From then on it is as if it had been sent here.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Final
+
+from holdfast.engine.rows import decode_arrival
+from holdfast.errors import CorruptRecordError
+from holdfast.model.messages import Arrival
+from holdfast.storage.port import ArrivalRow, Store
+
+if TYPE_CHECKING:
+    from holdfast.engine.node import Node
+
+logger = logging.getLogger("holdfast.engine")
+
+_ROWS_PER_READ: Final = 1_000
+_FIRST_ROWS_MAX: Final = 10_000
+_LOOK_FOR_ROOM_S: Final = 0.05
+
+
+async def first_arrivals(store: Store) -> list[ArrivalRow]:
+    """Return what lies there when a node begins.
+
+    It takes this in before anything else: what an instance has sent from another node comes before what it sends from
+    here, so that messages of one sender keep their order.
+    """
+    rows: list[ArrivalRow] = []
+    while len(rows) < _FIRST_ROWS_MAX:
+        page = await store.arrivals(rows[-1].arrival_id if rows else 0, _ROWS_PER_READ)
+        rows += page
+        if len(page) < _ROWS_PER_READ:
+            break
+    return rows
+
+
+class Arrivals:
+    """Looks for what has arrived, when it is told to, and now and then."""
+
+    def __init__(self, node: Node, store: Store) -> None:
+        self._node = node
+        self._store = store
+        self._taken: set[int] = set()
+        """What is taken in, and may still be found in the store."""
+        self._wanted = asyncio.Event()
+
+    def look(self) -> None:
+        """Look soon: somebody says that something has arrived."""
+        self._wanted.set()
+
+    async def run(self) -> None:
+        """Take in what arrives, for ever."""
+        while True:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(self._node.config.poll_s):
+                    await self._wanted.wait()
+            self._wanted.clear()
+            await self._look()
+
+    async def _look(self) -> None:
+        after, found = 0, set[int]()
+        while True:
+            while self._node.journal.is_full:  # noqa: ASYNC110 - nothing tells that it has room again
+                await asyncio.sleep(_LOOK_FOR_ROOM_S)
+            rows = await self._store.arrivals(after, _ROWS_PER_READ)
+            found.update(row.arrival_id for row in rows)
+            self.take_in(rows)
+            if len(rows) < _ROWS_PER_READ:
+                break
+            after = rows[-1].arrival_id
+        self._taken &= found  # what a look from end to end did not find is gone for good
+
+    def take_in(self, rows: Sequence[ArrivalRow]) -> None:
+        """Take in, in one transition, what was not taken in before."""
+        node = self._node
+        arrivals = [arrival for row in rows if row.arrival_id not in self._taken for arrival in self._read(row)]
+        self._taken.update(row.arrival_id for row in rows)
+        if arrivals:
+            node.guarded(arrivals[0].instance_id, lambda: node.append(node.hub.receive(arrivals, node.clock.now())))
+
+    def _read(self, row: ArrivalRow) -> list[Arrival]:
+        try:
+            return [decode_arrival(row)]
+        except CorruptRecordError as error:  # it stays where it is, for somebody to look at
+            logger.error("What has arrived for %r cannot be read: %s", row.instance_id, error)  # noqa: TRY400
+            return []
