@@ -27,7 +27,7 @@ from holdfast.errors import (
 )
 from holdfast.storage.open_store import open_store
 from holdfast.storage.port import Store
-from holdfast.storage.postgres import connections, queries
+from holdfast.storage.postgres import connections, ownership, queries
 from holdfast.storage.postgres.ownership import SCHEMA_VERSION
 from holdfast.storage.postgres.queries import QUERIES
 from postgres_kit import connect, drop, execute, new_schema, schema_of
@@ -619,6 +619,55 @@ async def test_a_commit_that_was_given_up_leaves_a_connection_that_works(pg_hub:
         await held.open()
         await owner.commit(history_inserted=[history()])
     assert owner.lsn == 1
+
+
+# What takes long
+
+
+SLOWLY: Final = "PERFORM pg_sleep(1.5)"
+
+
+@pytest.fixture
+def hurried(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Statements are to take a second at most."""
+    monkeypatch.setattr(connections, "_STATEMENT_S", 1.0)
+    monkeypatch.setattr(connections, "DRIVER_S", 0.0)
+
+
+@pytest.mark.usefixtures("hurried")
+@in_loop
+async def test_a_migration_may_take_longer_than_other_statements(pg_hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
+    scripts = ownership.migration
+
+    def slow(package: str, number: int) -> str:
+        return f"{scripts(package, number)}; DO 'BEGIN {SLOWLY}; END'"
+
+    monkeypatch.setattr(ownership, "migration", slow)
+    owner = await own(pg_hub)
+    await owner.commit(instances_inserted=[instance()])
+    with pytest.raises(StorageError, match=r"(?i)timeout"):
+        await pool_of(owner.store).read(sleep_long)
+
+
+@pytest.mark.usefixtures("hurried")
+@pytest.mark.parametrize("episodes", [20_000, 20_001])
+@in_loop
+async def test_a_commit_that_removes_a_very_long_history_may_take_longer(pg_hub: Hub, episodes: int) -> None:
+    owner = await own(pg_hub)
+    await execute(
+        pg_hub.url,
+        f"""
+        INSERT INTO history SELECT 0, 'i-e', n, '[]' FROM generate_series(0, {episodes - 1}) AS n;
+        CREATE FUNCTION slowly() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN {SLOWLY}; RETURN NULL; END';
+        CREATE TRIGGER slowly AFTER DELETE ON history FOR EACH STATEMENT EXECUTE FUNCTION slowly();
+        """,
+    )
+    if episodes > 20_000:
+        await owner.commit(executions_removed=[("i-e", episodes)])
+        assert await ask(pg_hub, "SELECT count(*) FROM history") == 0
+    else:
+        with pytest.raises(CommitFailedError, match=r"(?i)timeout"):
+            await owner.commit(executions_removed=[("i-e", episodes)])
 
 
 # Two hosts at once

@@ -19,6 +19,8 @@ _READERS_MAX: Final = 4
 _CONNECT_S: Final = 10.0
 _STATEMENTS_PREPARED_MAX: Final = 100
 _STATEMENT_S: Final = 60.0
+DRIVER_S: Final = 5.0
+"""So much longer waits the driver, so that it is the server that says what happened."""
 _UNDO_S: Final = 5.0
 """For a ROLLBACK, and for stopping the statement before it; a server that does not answer may not even be there."""
 _GONE: Final = ("08", "57P")
@@ -46,8 +48,8 @@ class Connections:
         self._undoing: set[asyncio.Task[None]] = set()
         self._is_closed = False
         settings = (
-            f'SET LOCAL search_path = "{location.schema}", pg_temp; SET LOCAL statement_timeout = {_STATEMENT_S:.0f}000'
-            "; SET LOCAL idle_in_transaction_session_timeout ="
+            f'SET LOCAL search_path = "{location.schema}", pg_temp; '
+            f"SET LOCAL statement_timeout = {round(_STATEMENT_S * 1000)}; SET LOCAL idle_in_transaction_session_timeout ="
         )
         # An installation that relaxes durability for its other users must not do so for this one.
         durable = (
@@ -203,7 +205,7 @@ class Connections:
             return await asyncpg.connect(
                 self._location.dsn,
                 timeout=_CONNECT_S,
-                command_timeout=_STATEMENT_S + 5,
+                command_timeout=_STATEMENT_S + DRIVER_S,
                 statement_cache_size=0 if self._location.is_pooled else _STATEMENTS_PREPARED_MAX,
             )
         except (*FAILURES, ValueError) as error:
