@@ -26,10 +26,11 @@ from holdfast import (
     OrchestrationContext,
     OrchestrationStatus,
 )
+from holdfast.engine import purging
 from holdfast.errors import CommitFailedError
 from holdfast.storage.memory import MemoryData, MemoryStore
 from holdfast.storage.open_store import open_store
-from holdfast.storage.port import InstanceConditions, Store
+from holdfast.storage.port import Fence, InstanceConditions, Store, WriteSet
 from holdfast.testing import Simulation
 
 app = App()
@@ -51,6 +52,12 @@ counter = EntityId(Count, "c")
 @app.activity
 def double(number: int) -> int:
     return 2 * number
+
+
+@app.orchestrator
+async def long(ctx: OrchestrationContext, steps: int) -> None:
+    for _ in range(steps):
+        await ctx.call_activity(double, 1)
 
 
 @app.orchestrator
@@ -349,6 +356,42 @@ def test_a_purge_whose_commit_fails_is_whole_or_was_not(how: str) -> None:
             assert not data.history
 
     asyncio.run(main())
+
+
+class Counting(MemoryStore):
+    """A store that notes how many episodes each commit removes."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.removed: list[int] = []
+
+    async def commit(self, fence: Fence, writes: WriteSet) -> None:
+        await super().commit(fence, writes)
+        if writes.executions_removed:
+            self.removed.append(sum(episodes for _, _, episodes in writes.executions_removed))
+
+
+def test_a_page_of_long_histories_is_cut(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(purging, "_EPISODES_PER_COMMIT", 10)
+    store = Counting()
+
+    @on
+    async def check(run: Run) -> None:
+        lengths = [1, 4, 12, 12, 2, 2, 1, 9, 3]
+        for number, length in enumerate(lengths):
+            handle = await run.client.start_new("long", length, instance_id=f"i{number}")
+            await handle.wait_for_completion(timeout=SOON)
+        after: str | None = ""
+        purged: list[int] = []
+        while after is not None:
+            page = await purging.purge_instances(lambda: run.engine.node, store, InstanceConditions(), after, 100)
+            purged.append(page.purged)
+            after = page.next_after
+        assert purged == [2, 1, 1, 3, 1, 1]
+        assert store.removed == [2 + 5, 13, 13, 3 + 3 + 2, 10, 4]
+        assert not await store.instances("", 10)
+
+    check(store)
 
 
 def test_a_position_that_no_page_has_given_is_refused() -> None:

@@ -83,6 +83,73 @@ def test_a_host_that_cannot_renew_its_lease_takes_its_hands_off_before_another_o
     asyncio.run(scenario())
 
 
+class Silent(Unreachable):
+    """One that cannot be asked at all while `is_cut`: whoever does hears nothing."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.asked = self.given_up = 0
+
+    async def renew(self, fence: Fence) -> None:
+        if not self.is_cut:
+            return await super().renew(fence)
+        self.asked += 1
+        try:
+            await asyncio.get_running_loop().create_future()
+        finally:
+            self.given_up += 1
+
+
+def test_a_host_whose_question_is_never_answered_takes_its_hands_off_too(caplog: pytest.LogCaptureFixture) -> None:
+    async def scenario() -> None:
+        store = Silent()
+        async with running(make_app(World()), store, HostConfig(drain_s=0.2, renew_s=0.05)) as run:
+            handle = await run.client.start_new("events", 1)
+            node = run.engine.node
+            store.is_cut = True
+            await until(lambda: node.is_abandoned)
+            await until(lambda: store.given_up == 1)
+            assert store.asked == 1
+            store.is_cut = False
+            await until(lambda: run.engine.is_ready)
+            await handle.raise_event("e", 1)
+            assert await handle.wait_for_completion(timeout=SOON) == [1]
+
+    asyncio.run(scenario())
+    assert "has not answered" in caplog.text
+
+
+class Late(MemoryStore):
+    """A store without a lease whose first answer comes when it may."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.may_answer = asyncio.Event()
+        self.asked = self.answered = 0
+
+    async def renew(self, fence: Fence) -> None:
+        self.asked += 1
+        await self.may_answer.wait()
+        await super().renew(fence)
+        self.answered += 1
+
+
+def test_where_there_is_no_lease_an_answer_may_take_long() -> None:
+    async def scenario() -> None:
+        store = Late()
+        async with running(make_app(World()), store, HostConfig(renew_s=0.001)) as run:
+            node = run.engine.node
+            await until(lambda: store.asked > 0)
+            for _ in range(20):
+                await asyncio.sleep(0.001)
+            assert (store.asked, node.is_abandoned) == (1, False)
+            store.may_answer.set()
+            await until(lambda: store.answered > 1)
+            assert run.engine.node is node
+
+    asyncio.run(scenario())
+
+
 def test_a_lease_that_is_over_before_it_is_renewed_is_refused() -> None:
     async def scenario() -> None:
         with pytest.raises(ConfigurationError, match="Set renew_s to a third"):

@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import re
+import signal
+import time
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final
 
+import asyncpg
 import msgspec
 import pytest
 from postgres_faults import gate, until, wire
@@ -22,7 +27,7 @@ from holdfast.errors import (
 )
 from holdfast.storage.open_store import open_store
 from holdfast.storage.port import Store
-from holdfast.storage.postgres import connections, queries
+from holdfast.storage.postgres import connections, ownership, queries
 from holdfast.storage.postgres.ownership import SCHEMA_VERSION
 from holdfast.storage.postgres.queries import QUERIES
 from postgres_kit import connect, drop, execute, new_schema, schema_of
@@ -57,6 +62,18 @@ async def refused(store: Store, match: str) -> StorageError:
     with pytest.raises(StorageError, match=match) as caught:
         await store.acquire(NOW)
     return caught.value
+
+
+def pool_of(store: Store) -> connections.Connections:
+    return store._connections  # pyright: ignore
+
+
+async def sleep_long(connection: connections.Connection) -> None:
+    await connection.execute("SELECT pg_sleep(50)")
+
+
+def forget(*_: object) -> None:
+    """Do nothing."""
 
 
 async def take_over(hub: Hub) -> Owner:
@@ -354,11 +371,139 @@ async def test_a_connection_that_was_cut_between_commits_is_opened_again(pg_hub:
     await owner.load_one()
     keeper = await connect(pg_hub.url)
     await keeper.execute("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE pid <> pg_backend_pid()")
-    pool: connections.Connections = owner.store._connections  # pyright: ignore
+    pool = pool_of(owner.store)
     while not all(each.is_closed() for each in (pool._writer, *pool._readers) if each):  # pyright: ignore
         await asyncio.sleep(0)
     assert (await owner.load_one()).row == instance()
     await owner.commit(instances_updated=[update()])
+    await keeper.close()
+
+
+def end_at_once(pids: list[int]) -> None:
+    """End processes of the server, and give the loop no chance to hear of it."""
+    for pid in pids:
+        os.kill(pid, signal.SIGTERM)
+    for pid in pids:
+        with suppress(ProcessLookupError):
+            for _ in range(3_000):
+                os.kill(pid, 0)
+                time.sleep(0.01)
+
+
+@in_loop
+async def test_a_connection_of_which_nobody_knows_yet_that_it_broke_is_opened_again(pg_hub: Hub) -> None:
+    """As after a restart of the server, or behind a network that forgets connections on which nothing is said."""
+    owner = await own(pg_hub)
+    await owner.commit(instances_inserted=[instance()])
+    await asyncio.gather(owner.load_one(), owner.load_one())
+    pool = pool_of(owner.store)
+    kept = [each for each in (pool._writer, *pool._readers) if each]  # pyright: ignore
+    assert len(kept) == 3
+    end_at_once([each.get_server_pid() for each in kept])
+    assert not any(each.is_closed() for each in kept)
+    assert (await owner.load_one()).row == instance()
+    await owner.commit(instances_updated=[update()])
+    assert owner.lsn == 2
+
+
+@pytest.mark.parametrize("kind", ["read", "commit"])
+@in_loop
+async def test_a_transaction_that_cannot_begin_twice_is_not_begun_again(pg_hub: Hub, kind: str) -> None:
+    owner = await own(pg_hub)
+    await owner.commit(instances_inserted=[instance()])
+    await owner.load_one()
+    pool = pool_of(owner.store)
+    opened: list[connections.Connection] = []
+
+    async def broken() -> connections.Connection:
+        opened.append(await connect(pg_hub.url))
+        end_at_once([opened[-1].get_server_pid()])
+        return opened[-1]
+
+    end_at_once([each.get_server_pid() for each in (pool._writer, *pool._readers) if each])  # pyright: ignore
+    pool._connect = broken  # pyright: ignore
+    with pytest.raises(StorageError) as caught:
+        await (owner.load_one() if kind == "read" else owner.commit(instances_updated=[update()]))
+    if isinstance(caught.value, CommitFailedError):
+        assert not caught.value.outcome_unknown
+    assert [each.is_closed() for each in opened] == [True]
+    del pool._connect  # pyright: ignore
+    assert (await owner.load_one()).row == instance()
+
+
+ASLEEP: Final = "SELECT count(*) FROM pg_stat_activity WHERE query LIKE 'SELECT pg_sleep%' AND state = 'active'"
+
+
+@in_loop
+async def test_a_read_that_was_given_up_stops_on_the_server_and_leaves_a_connection_that_works(pg_hub: Hub) -> None:
+    owner = await own(pg_hub)
+    await owner.commit(instances_inserted=[instance()])
+    await owner.load_one()
+    pool = pool_of(owner.store)
+    [connection] = pool._readers  # pyright: ignore
+    pid = connection.get_server_pid()
+    keeper = await connect(pg_hub.url)
+    for _ in range(6):  # more often than there are places
+        reading = asyncio.ensure_future(pool.read(sleep_long))
+        await until(lambda: keeper.fetchval(f"{ASLEEP} AND pid = $1", pid))
+        reading.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await reading
+        await until(lambda: keeper.fetchval("SELECT state = 'idle' FROM pg_stat_activity WHERE pid = $1", pid))
+        while not pool._readers:  # pyright: ignore
+            await asyncio.sleep(0)
+        assert pool._readers == [connection]  # pyright: ignore
+    assert (await owner.load_one()).row == instance()
+    await keeper.close()
+
+
+@in_loop
+async def test_a_read_that_failed_leaves_a_connection_that_works(pg_hub: Hub) -> None:
+    owner = await own(pg_hub)
+    pool = pool_of(owner.store)
+    for _ in range(6):
+        with pytest.raises(StorageError, match="division by zero"):
+            await pool.read(lambda each: each.execute("SELECT 1 / 0"))
+    assert (await owner.store.load(["i"])) == []
+    while pool._undoing:  # pyright: ignore
+        await asyncio.sleep(0)
+    assert len(pool._readers) <= 2  # pyright: ignore
+
+
+@in_loop
+async def test_closing_waits_for_reads_that_were_given_up_and_leaves_no_connection(pg_hub: Hub) -> None:
+    owner = await own(pg_hub)
+    pool = pool_of(owner.store)
+    keeper = await connect(pg_hub.url)
+    reading = [asyncio.ensure_future(pool.read(sleep_long)) for _ in range(6)]
+    await until(lambda: keeper.fetchval(f"SELECT ({ASLEEP}) = 4"))
+    for each in reading:
+        each.cancel()
+    await asyncio.gather(*reading, return_exceptions=True)
+    await owner.store.close()
+    assert not pool._undoing  # pyright: ignore
+    others = "SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'client backend' AND pid <> pg_backend_pid()"
+    await until(lambda: keeper.fetchval(f"SELECT ({others}) = 0"))
+    await keeper.close()
+
+
+@in_loop
+async def test_a_read_that_cannot_be_undone_gives_its_place_back(pg_hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(connections, "_UNDO_S", 0.01)
+    monkeypatch.setattr(asyncpg.Connection, "_cancel_current_command", forget)  # it gets lost on the way
+    owner = await own(pg_hub)
+    await owner.commit(instances_inserted=[instance()])
+    pool = pool_of(owner.store)
+
+    keeper = await connect(pg_hub.url)
+    for done in range(6):
+        reading = asyncio.ensure_future(pool.read(sleep_long))
+        await until(lambda: keeper.fetchval(f"SELECT ({ASLEEP}) = {done + 1}"))  # noqa: B023 - awaited here
+        reading.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await reading
+    assert (await owner.load_one()).row == instance()
+    await keeper.execute("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE query LIKE 'SELECT pg_sleep%'")
     await keeper.close()
 
 
@@ -435,7 +580,7 @@ async def test_a_commit_for_which_there_is_no_server_has_failed_for_certain(pg_h
     async with wire(pg_hub.url) as way:
         store = open_store(way.url)
         owner = Owner(store, await store.acquire(NOW))
-        pool: connections.Connections = store._connections  # pyright: ignore
+        pool = pool_of(store)
         pool._writer.terminate()  # pyright: ignore
     with pytest.raises(CommitFailedError, match=r"Nothing was committed.*Is the server running") as caught:
         await owner.commit(instances_inserted=[instance()])
@@ -474,6 +619,55 @@ async def test_a_commit_that_was_given_up_leaves_a_connection_that_works(pg_hub:
         await held.open()
         await owner.commit(history_inserted=[history()])
     assert owner.lsn == 1
+
+
+# What takes long
+
+
+SLOWLY: Final = "PERFORM pg_sleep(1.5)"
+
+
+@pytest.fixture
+def hurried(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Statements are to take a second at most."""
+    monkeypatch.setattr(connections, "_STATEMENT_S", 1.0)
+    monkeypatch.setattr(connections, "DRIVER_S", 0.0)
+
+
+@pytest.mark.usefixtures("hurried")
+@in_loop
+async def test_a_migration_may_take_longer_than_other_statements(pg_hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
+    scripts = ownership.migration
+
+    def slow(package: str, number: int) -> str:
+        return f"{scripts(package, number)}; DO 'BEGIN {SLOWLY}; END'"
+
+    monkeypatch.setattr(ownership, "migration", slow)
+    owner = await own(pg_hub)
+    await owner.commit(instances_inserted=[instance()])
+    with pytest.raises(StorageError, match=r"(?i)timeout"):
+        await pool_of(owner.store).read(sleep_long)
+
+
+@pytest.mark.usefixtures("hurried")
+@pytest.mark.parametrize("episodes", [20_000, 20_001])
+@in_loop
+async def test_a_commit_that_removes_a_very_long_history_may_take_longer(pg_hub: Hub, episodes: int) -> None:
+    owner = await own(pg_hub)
+    await execute(
+        pg_hub.url,
+        f"""
+        INSERT INTO history SELECT 0, 'i-e', n, '[]' FROM generate_series(0, {episodes - 1}) AS n;
+        CREATE FUNCTION slowly() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN {SLOWLY}; RETURN NULL; END';
+        CREATE TRIGGER slowly AFTER DELETE ON history FOR EACH STATEMENT EXECUTE FUNCTION slowly();
+        """,
+    )
+    if episodes > 20_000:
+        await owner.commit(executions_removed=[("i-e", episodes)])
+        assert await ask(pg_hub, "SELECT count(*) FROM history") == 0
+    else:
+        with pytest.raises(CommitFailedError, match=r"(?i)timeout"):
+            await owner.commit(executions_removed=[("i-e", episodes)])
 
 
 # Two hosts at once

@@ -7,7 +7,9 @@ not there, and neither came nor went while the store was being read, is still as
 from __future__ import annotations
 
 import logging
+from bisect import bisect_right
 from collections.abc import Callable, Collection
+from itertools import accumulate
 from typing import TYPE_CHECKING, Final
 
 from holdfast.engine.changes import change_instance
@@ -32,6 +34,8 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("holdfast.engine")
 
+_EPISODES_PER_COMMIT: Final = 20_000
+"""A commit that removes more lets everybody else wait for long."""
 _FIRST: Final = (-(2**63), "")
 _ENDED: Final = frozenset(status.value for status in OrchestrationStatus if status.is_terminal)
 
@@ -97,16 +101,26 @@ async def _purge_orchestration(
 async def purge_instances(
     admitting: Callable[[], Node], store: Store, wanted: InstanceConditions, after: str, limit: int
 ) -> InstancesPurged:
-    """Remove a page of the orchestrations that have ended, the first to end first."""
+    """Remove a page of the orchestrations that have ended, the first to end first.
+
+    A page has fewer than `limit` of them if their histories are very long, but one at least.
+    """
     node = admitting()
     with node.residents.noting() as noted, node.loader.reading() as seen_lsn:
         found = await store.ended_instances(wanted, _position(after), limit)
-        lsn, purged = _remove(same_node(admitting, node), found, noted, seen_lsn)
+        page = _first(found)
+        lsn, purged = _remove(same_node(admitting, node), page, noted, seen_lsn)
     await node.journal.durable(lsn)
-    is_last = len(found) < limit
+    is_last = len(page) == len(found) < limit
     return InstancesPurged(
-        purged=purged, next_after=None if is_last else f"{found[-1].updated_at}/{found[-1].instance_id}"
+        purged=purged, next_after=None if is_last else f"{page[-1].updated_at}/{page[-1].instance_id}"
     )
+
+
+def _first(found: list[EndedInstance]) -> list[EndedInstance]:
+    """Return as many of them as one commit can remove soon."""
+    totals = list(accumulate(each.episodes for each in found))
+    return found[: max(1, bisect_right(totals, _EPISODES_PER_COMMIT))]
 
 
 def same_node(admitting: Callable[[], Node], node: Node) -> Node:

@@ -20,6 +20,8 @@ _ROWS_PER_READ = 5_000
 _INSTANCES_PER_READ = 500
 _LOOK_FOR_ROOM_S = 0.05
 _CLOCK_SET_S = 5.0
+_LEASE_LEFT = 0.1
+"""The part of a lease that must be left when a host takes its hands off, for a loop that is late."""
 
 
 async def recover(node: Node, store: Store, runner: ActivityRunner) -> None:
@@ -85,26 +87,54 @@ async def keep_ownership(node: Node, store: Store, lease_s: float | None) -> Non
     """Make sure now and then that the store is still ours, also when there is nothing to commit. Never ends.
 
     A store that cannot be read just now tells nothing, and is asked again, until a lease may be over: another host may
-    begin then what this one has in memory.
+    begin then what this one has in memory. The same is so of a store that does not answer at all.
 
     Raises:
         OwnershipLostError: when it is not; whoever waits at this host would wait for ever.
         StorageError: when that cannot be found out before the lease may be over.
     """
     ticking = asyncio.get_running_loop().time
+    every_s, left_s = node.config.renew_s, None if lease_s is None else lease_s * _LEASE_LEFT
     confirmed_at = ticking()
     while True:
-        await asyncio.sleep(node.config.renew_s)
+        await asyncio.sleep(every_s)
         asked_at = ticking()
+        sure_s = None if lease_s is None or left_s is None else confirmed_at + lease_s - left_s - asked_at
         try:
-            await store.renew(node.fence)
+            # One that slept for longer than its lease asks too: perhaps nobody came meanwhile.
+            await _renew(node, store, None if sure_s is None or left_s is None else max(sure_s, left_s))
             confirmed_at = asked_at
         except OwnershipLostError:
             raise
         except StorageError as error:
-            if lease_s is not None and ticking() - confirmed_at > lease_s - node.config.renew_s:
+            if sure_s is not None and ticking() - asked_at + every_s > sure_s:
                 raise
             logger.warning("It could not be found out whether this host still owns its store: %s", error)
+
+
+async def _renew(node: Node, store: Store, limit_s: float | None) -> None:
+    """Ask the store once, and give up after a while. What hangs then may take long even to be cancelled.
+
+    Raises:
+        StorageError: what the store says, or that it says nothing.
+    """
+    job = asyncio.ensure_future(store.renew(node.fence))
+    job.add_done_callback(_heard)
+    try:
+        await asyncio.wait({job}, timeout=limit_s)
+        if not job.done():
+            raise StorageError(
+                f"The store has not answered for {limit_s:.1f} s whether this host still owns it. Is the network there?"
+            )
+    finally:
+        job.cancel()
+    job.result()
+
+
+def _heard(renewal: asyncio.Future[None]) -> None:
+    """Take note of an error for which nobody waits any more."""
+    if not renewal.cancelled():
+        renewal.exception()
 
 
 def _wall_clock_offset_s(node: Node, ticks_s: float) -> float:

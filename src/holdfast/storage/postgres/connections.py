@@ -19,6 +19,12 @@ _READERS_MAX: Final = 4
 _CONNECT_S: Final = 10.0
 _STATEMENTS_PREPARED_MAX: Final = 100
 _STATEMENT_S: Final = 60.0
+DRIVER_S: Final = 5.0
+"""So much longer waits the driver, so that it is the server that says what happened."""
+_UNDO_S: Final = 5.0
+"""For a ROLLBACK, and for stopping the statement before it; a server that does not answer may not even be there."""
+_GONE: Final = ("08", "57P")
+"""Errors of a connection, or of a server that is going down, as a statement learns of them that was sent too late."""
 _CERTAINLY_ROLLED_BACK: Final = ("23", "40001", "40002", "40P01")
 """Errors at a COMMIT after which nothing was applied: integrity and serialization. 40003 says that it is not known."""
 
@@ -39,10 +45,11 @@ class Connections:
         self._writing = asyncio.Lock()
         self._readers: list[Connection] = []
         self._reading = asyncio.Semaphore(_READERS_MAX)
+        self._undoing: set[asyncio.Task[None]] = set()
         self._is_closed = False
         settings = (
-            f'SET LOCAL search_path = "{location.schema}", pg_temp; SET LOCAL statement_timeout = {_STATEMENT_S:.0f}000'
-            "; SET LOCAL idle_in_transaction_session_timeout ="
+            f'SET LOCAL search_path = "{location.schema}", pg_temp; '
+            f"SET LOCAL statement_timeout = {round(_STATEMENT_S * 1000)}; SET LOCAL idle_in_transaction_session_timeout ="
         )
         # An installation that relaxes durability for its other users must not do so for this one.
         durable = (
@@ -63,11 +70,10 @@ class Connections:
         """
         async with self._writing:
             try:
-                connection = await self._open_writer()
+                connection = await self._begin_to_write()
             except StorageError as error:
                 raise CommitFailedError(f"Nothing was committed to {error}") from error
             try:
-                await connection.execute(self._begin_writing)
                 result = await work(connection)
             except FAILURES as error:
                 await self._abandon(connection)
@@ -99,22 +105,49 @@ class Connections:
         Raises:
             StorageError: when it failed.
         """
-        async with self._reading:
-            connection = await self._open_reader()
+        await self._reading.acquire()
+        try:
+            connection = await self._begin_to_read()
+        except BaseException:
+            self._reading.release()
+            raise
+        try:
+            result = await work(connection)
+            await connection.execute("COMMIT")
+        except BaseException as error:
+            self._undo_later(connection)
+            if isinstance(error, FAILURES):
+                raise StorageError(self.explain(error)) from error
+            raise
+        try:
+            await self._keep_reader(connection)
+        finally:
+            self._reading.release()
+        return result
+
+    def _undo_later(self, connection: Connection) -> None:
+        """End a read that failed or was given up, beside whoever gave it up; it keeps its place until it is over.
+
+        The driver asks the server to stop the statement when its caller is cancelled, over another connection. To
+        terminate the connection would take that back, and the statement would run on for nobody.
+        """
+
+        async def undo() -> None:
             try:
-                await connection.execute(self._begin_reading)
-                result = await work(connection)
-                await connection.execute("COMMIT")
-            except BaseException as error:
-                connection.terminate()
-                if isinstance(error, FAILURES):
-                    raise StorageError(self.explain(error)) from error
-                raise
-            if self._is_closed:
-                await _close(connection)
-            else:
-                self._readers.append(connection)
-            return result
+                if await _rolled_back(connection):
+                    await self._keep_reader(connection)
+            finally:
+                self._reading.release()
+
+        job = asyncio.get_running_loop().create_task(undo())
+        self._undoing.add(job)
+        job.add_done_callback(self._undoing.discard)
+
+    async def _keep_reader(self, connection: Connection) -> None:
+        if self._is_closed:
+            await _close(connection)
+        else:
+            self._readers.append(connection)
 
     async def close(self) -> None:
         """Close all that is open; what is in use is closed when it is done."""
@@ -124,25 +157,55 @@ class Connections:
         readers, self._readers = self._readers, []
         for connection in (*readers, *([writer] if writer is not None else [])):
             await _close(connection)
+        await asyncio.gather(*self._undoing, return_exceptions=True)
 
-    async def _open_writer(self) -> Connection:
-        if self._writer is None or self._writer.is_closed():
-            self._writer = await self._connect()
+    async def _begin_to_write(self) -> Connection:
+        kept, self._writer = self._writer, None
+        self._writer = await self._begin(self._begin_writing, kept)
         return self._writer
 
-    async def _open_reader(self) -> Connection:
-        while self._readers:
-            connection = self._readers.pop()
-            if not connection.is_closed():  # as all of them are after the server was started again
-                return connection
-        return await self._connect()
+    async def _begin_to_read(self) -> Connection:
+        kept = self._readers.pop() if self._readers else None
+        return await self._begin(self._begin_reading, kept)
+
+    async def _begin(self, begin: str, kept: Connection | None) -> Connection:
+        """Begin a transaction on a connection that was kept, or on a new one.
+
+        A connection is known to be broken when it is used, after the server was started again or failed over.
+        Nothing was done in it yet, so that another one can take its place.
+
+        Raises:
+            StorageError: if there is none to be had.
+        """
+        if kept is not None and not kept.is_closed():
+            try:
+                await kept.execute(begin)
+            except FAILURES as error:
+                is_gone = kept.is_closed() or (getattr(error, "sqlstate", None) or "").startswith(_GONE)
+                kept.terminate()
+                if not is_gone:
+                    raise StorageError(self.explain(error)) from error
+            except BaseException:
+                kept.terminate()
+                raise
+            else:
+                return kept
+        connection = await self._connect()
+        try:
+            await connection.execute(begin)
+        except BaseException as error:
+            connection.terminate()
+            if isinstance(error, FAILURES):
+                raise StorageError(self.explain(error)) from error
+            raise
+        return connection
 
     async def _connect(self) -> Connection:
         try:
             return await asyncpg.connect(
                 self._location.dsn,
                 timeout=_CONNECT_S,
-                command_timeout=_STATEMENT_S + 5,
+                command_timeout=_STATEMENT_S + DRIVER_S,
                 statement_cache_size=0 if self._location.is_pooled else _STATEMENTS_PREPARED_MAX,
             )
         except (*FAILURES, ValueError) as error:
@@ -150,12 +213,8 @@ class Connections:
 
     async def _abandon(self, connection: Connection) -> None:
         """Undo a transaction; a connection that cannot do even that is given up, which undoes it as well."""
-        try:
-            await connection.execute("ROLLBACK")
-        except BaseException as error:
-            self._discard(connection)
-            if not isinstance(error, FAILURES):
-                raise
+        if not await _rolled_back(connection):
+            self._writer = None
 
     def _discard(self, connection: Connection) -> None:
         connection.terminate()
@@ -169,6 +228,19 @@ class Connections:
             advice = "Is the server running, and may this host reach it?"
         kind = f"{type(error).__name__} {state}".strip()
         return f"{self._location.text}: {error} ({kind}). {advice}".rstrip()
+
+
+async def _rolled_back(connection: Connection) -> bool:
+    """Undo a transaction; return whether the connection can be used again. It is terminated if it cannot."""
+    try:
+        async with asyncio.timeout(_UNDO_S):
+            await connection.execute("ROLLBACK")
+    except FAILURES:
+        connection.terminate()
+    except BaseException:
+        connection.terminate()
+        raise
+    return not connection.is_closed()
 
 
 async def _close(connection: Connection) -> None:

@@ -14,6 +14,7 @@ from holdfast.errors import OwnershipLostError, StorageError, StoreInUseError
 from holdfast.storage.port import Fence, Ownership
 from holdfast.storage.postgres.connections import Connection
 from holdfast.storage.postgres.location import Location
+from holdfast.storage.postgres.patience import execute_patiently
 from holdfast.storage.postgres.queries import PACKAGE, QUERIES
 from holdfast.storage.postgres.writes import check_fence
 from holdfast.storage.statements import migration
@@ -77,7 +78,7 @@ async def prepare(connection: Connection, location: Location) -> None:
     if version == 0 and not await connection.fetchval(_HAS_SCHEMA, location.schema):
         await connection.execute(f'CREATE SCHEMA "{location.schema}"')
     for number in range(version + 1, SCHEMA_VERSION + 1):
-        await connection.execute(migration(PACKAGE, number))
+        await execute_patiently(connection, migration(PACKAGE, number))
     if version == 0:
         await connection.execute(QUERIES["create_hub"], SCHEMA_VERSION, location.partitions)
         await connection.execute(QUERIES["create_partitions"], location.partitions)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterable, Sequence
 from operator import attrgetter
+from typing import Final
 
 import asyncpg
 import msgspec
@@ -14,8 +15,11 @@ from holdfast.errors import CommitFailedError, OwnershipLostError
 from holdfast.storage.groups import partitions_of
 from holdfast.storage.port import Fence, WriteSet
 from holdfast.storage.postgres.connections import Connection
+from holdfast.storage.postgres.patience import fetchval_patiently
 from holdfast.storage.postgres.queries import QUERIES
 
+_EPISODES_SOON_REMOVED: Final = 20_000
+"""More may take longer than a statement usually may."""
 _FIXED = attrgetter("execution_id", "name", "created_at", "input", "parent", "version", "tags", "request_key")
 _IMAGE = attrgetter(
     *("revision", "status", "updated_at", "output", "custom_status", "failure", "parked", "state", "lock"),
@@ -93,9 +97,14 @@ async def _advance(connection: Connection, fence: Fence, writes: WriteSet, lease
 
 
 async def _remove_histories(connection: Connection, removed: Sequence[tuple[int, str, int]]) -> None:
-    if removed:
-        exact = await connection.fetchval(QUERIES["remove_history"], *_columns(removed))
-        _expect("removes the episodes of", len(removed), "history", exact)
+    if not removed:
+        return
+    query, columns = QUERIES["remove_history"], _columns(removed)
+    if sum(episodes for _, _, episodes in removed) <= _EPISODES_SOON_REMOVED:
+        exact = await connection.fetchval(query, *columns)
+    else:
+        exact = await fetchval_patiently(connection, query, *columns)
+    _expect("removes the episodes of", len(removed), "history", exact)
 
 
 async def _change(connection: Connection, table: str, query: str, rows: Sequence[tuple[str | int | None, ...]]) -> None:
@@ -123,6 +132,6 @@ def _count(said: str) -> int:
     return int(said.rpartition(" ")[2])
 
 
-def _expect(verb: str, wanted: int, table: str, found: int) -> None:
+def _expect(verb: str, wanted: int, table: str, found: object) -> None:
     if found != wanted:
         raise CommitFailedError(f"The group {verb} {wanted} rows of table {table}, but {found} are there as it says.")

@@ -1,0 +1,32 @@
+"""Statements that may take very long: changes of whole tables, and removals of very long histories."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+from typing import Final
+
+from holdfast.storage.postgres.connections import DRIVER_S, Connection
+
+_LONG_S: Final = 3600.0
+
+
+async def execute_patiently(connection: Connection, statement: str) -> None:
+    """Run a script that may take up to an hour, in the open transaction."""
+    async with _unhurried(connection):
+        await connection.execute(statement, timeout=_LONG_S + DRIVER_S)
+
+
+async def fetchval_patiently(connection: Connection, query: str, *parameters: object) -> object:
+    """Return the one value that a query gives, which may take up to an hour, in the open transaction."""
+    async with _unhurried(connection):
+        return await connection.fetchval(query, *parameters, timeout=_LONG_S + DRIVER_S)
+
+
+@asynccontextmanager
+async def _unhurried(connection: Connection) -> AsyncGenerator[None]:
+    """Lift the limit of statements for a while. After one that failed no other can follow, nor need it."""
+    before = await connection.fetchval("SELECT current_setting('statement_timeout')")
+    await connection.execute(f"SET LOCAL statement_timeout = {_LONG_S:.0f}000")
+    yield
+    await connection.execute("SELECT set_config('statement_timeout', $1, true)", before)
