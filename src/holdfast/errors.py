@@ -281,7 +281,14 @@ class StorageError(HoldfastError):
 
 
 class StoreInUseError(StorageError):
-    """Another process owns the store."""
+    """Another process owns the store.
+
+    Attributes: `share_is_due` is True when the store can be shared, and its owners are about to give up a part of it.
+    """
+
+    def __init__(self, message: str, *, share_is_due: bool = False) -> None:
+        super().__init__(message)
+        self.share_is_due = share_is_due
 
 
 class OwnershipLostError(StorageError):

@@ -12,7 +12,7 @@ from test_orchestrations import MakeStore
 from holdfast import ConfigurationError, HostConfig, OverloadedError
 from holdfast.engine.confirmations import Confirmations
 from holdfast.errors import StorageError, StoreInUseError
-from holdfast.storage.memory import MemoryStore
+from holdfast.storage.memory import MemoryData, MemoryStore
 from holdfast.storage.port import Fence, Ownership
 
 
@@ -34,16 +34,24 @@ def test_a_standby_goes_on_with_what_the_other_one_has_begun(make_store: MakeSto
     asyncio.run(scenario())
 
 
-@pytest.mark.parametrize("standby_s", [None, 0.01])
-def test_a_host_that_is_no_standby_says_so_that_another_one_is_there(
-    make_store: MakeStore, standby_s: float | None
-) -> None:
+def test_a_host_that_is_no_standby_says_so_that_another_one_is_there(make_store: MakeStore) -> None:
     async def scenario() -> None:
         async with running(make_app(World()), make_store()) as run:
             with pytest.raises(StoreInUseError, match=r"in use|owns"):
-                async with running(make_app(World()), make_store(), HostConfig(standby_s=standby_s)):
+                async with running(make_app(World()), make_store(), HostConfig(standby_s=0.01)):
                     pass
             await run.client.start_new("events", 1)
+
+    asyncio.run(scenario())
+
+
+def test_a_host_does_not_wait_for_a_store_that_cannot_be_shared_unless_it_is_told_to() -> None:
+    async def scenario() -> None:
+        data = MemoryData()
+        async with running(make_app(World()), MemoryStore(data)):
+            with pytest.raises(StoreInUseError, match="owns"):
+                async with running(make_app(World()), MemoryStore(data)):
+                    pass
 
     asyncio.run(scenario())
 

@@ -10,6 +10,11 @@ column activity.deliveries bigint NOT NULL
 column activity.scheduled_at bigint NOT NULL
 column activity.visible_at bigint NOT NULL
 column activity.progress text
+column arrival.partition integer NOT NULL
+column arrival.instance_id text COLLATE C NOT NULL
+column arrival.execution_id text COLLATE C
+column arrival.event text NOT NULL
+column arrival.arrival_id bigint NOT NULL
 column child.partition integer NOT NULL
 column child.execution_id text COLLATE C NOT NULL
 column child.sequence bigint NOT NULL
@@ -24,6 +29,7 @@ column hub.hub_id text NOT NULL
 column hub.schema_version integer NOT NULL
 column hub.partition_count integer NOT NULL
 column hub.created_at bigint NOT NULL
+column hub.incarnation bigint NOT NULL
 column inbox.partition integer NOT NULL
 column inbox.message_id bigint NOT NULL
 column inbox.instance_id text COLLATE C NOT NULL
@@ -77,6 +83,8 @@ column timer.due_at bigint NOT NULL
 column timer.event text
 index CREATE INDEX activity_by_time ON activity USING btree (visible_at, execution_id, sequence)
 index CREATE UNIQUE INDEX activity_pkey ON activity USING btree (partition, execution_id, sequence)
+index CREATE INDEX arrival_by_id ON arrival USING btree (arrival_id)
+index CREATE UNIQUE INDEX arrival_pkey ON arrival USING btree (partition, arrival_id)
 index CREATE UNIQUE INDEX child_pkey ON child USING btree (partition, execution_id, sequence)
 index CREATE UNIQUE INDEX history_pkey ON history USING btree (partition, execution_id, episode)
 index CREATE UNIQUE INDEX hub_pkey ON hub USING btree (id)
@@ -92,6 +100,7 @@ index CREATE INDEX timer_by_time ON timer USING btree (due_at, execution_id, seq
 index CREATE UNIQUE INDEX timer_pkey ON timer USING btree (partition, execution_id, sequence)
 check hub.hub_id_check CHECK ((id = 1))
 settings activity fillfactor=80, autovacuum_vacuum_scale_factor=0.01, autovacuum_vacuum_threshold=1000
+settings arrival autovacuum_vacuum_scale_factor=0.01, autovacuum_vacuum_threshold=1000
 settings child autovacuum_vacuum_scale_factor=0.01, autovacuum_vacuum_threshold=1000
 settings inbox autovacuum_vacuum_scale_factor=0.01, autovacuum_vacuum_threshold=1000
 settings instance fillfactor=70, autovacuum_vacuum_scale_factor=0.02, autovacuum_vacuum_threshold=1000

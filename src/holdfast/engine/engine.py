@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import contextvars
 import logging
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from types import MappingProxyType
 
 import msgspec
@@ -32,6 +32,7 @@ from holdfast.errors import (
     CommitFailedError,
     ConfigurationError,
     HostStoppedError,
+    InstanceElsewhereError,
     InstanceNotFoundError,
     OverloadedError,
     OwnershipLostError,
@@ -54,6 +55,7 @@ _ISOLATION_S = 0.5
 _LEAVE_S = 5.0
 _HOST_STOPPED = qualified_name(HostStoppedError)
 _LOOK_AGAIN_S = 0.001
+_LOOK_FOR_SHARE_S = 0.5
 
 
 class Engine:
@@ -95,6 +97,9 @@ class Engine:
         self._answers = Answers()
         self._culprits = Culprits()
         self._is_stopping = False
+        self._is_shared = False
+        """Whether others own parts of the hub: who loses its own then takes another one."""
+        self._moving: asyncio.Task[None] | None = None
         self._stopped: asyncio.Future[None] | None = None
         self._context = contextvars.copy_context()
 
@@ -175,6 +180,8 @@ class Engine:
         """Let running activities finish within the configured time, store everything, give the store back."""
         if self._is_stopping or self._stopped is None:
             return
+        if self._moving is not None:  # else what it owns would not be left in good order
+            await asyncio.wait({self._moving}, timeout=_LEAVE_S)
         self._is_stopping = True
         await asyncio.gather(
             self._runner.drain(self.config.drain_s),
@@ -219,7 +226,12 @@ class Engine:
     async def _begin(self, *, after_crash: bool | None) -> None:
         ownership = await self.store.acquire(to_microseconds(self.clock.now()), after_crash=after_crash)
         check_renewal(self.config, ownership)
+        self._is_shared = ownership.lease_s is not None
         arrived = await first_arrivals(self.store)
+
+        def failed(error: Exception, instance_id: str | None) -> None:
+            self._node_failed(node, error, instance_id)
+
         group_max = 1 if self._culprits.is_isolating else self.config.group_transitions_max
         node = Node(
             self.store,
@@ -231,7 +243,7 @@ class Engine:
             self.clock,
             msgspec.structs.replace(self.config, group_transitions_max=group_max),
             self._culprits.left_alone(),
-            lambda error, instance_id: self._node_failed(node, error, instance_id),
+            failed,
             self._sent_elsewhere,
         )
         self._node, self._first_lsn = node, ownership.lsn
@@ -240,10 +252,10 @@ class Engine:
         self._start_job(node, lambda: recover(node, self.store, self._runner))
         self._start_job(node, node.arrivals.run)
         self._start_job(node, lambda: keep_filled(node, self.store, self._runner))
-        self._start_job(node, lambda: keep_ownership(node, self.store, ownership.lease_s))
+        self._start_job(node, lambda: keep_ownership(node, self.store, ownership.lease_s, lambda: self._move(node)))
         rules = retention_rules(self.config, self.registry.orchestrator_versions)
         self._start_job(node, lambda: keep_retention(rules, node, self.store))
-        self._start_job(node, self._wake_waiters)
+        self._start_job(node, lambda: self._wake_waiters(node))
         self.waiters.fail_requests(
             CommitFailedError(
                 "The host had to start again before the request was answered. Ask again with the same update_id, or "
@@ -290,10 +302,13 @@ class Engine:
         self._jobs.add(job)
         job.add_done_callback(self._jobs.discard)
 
-    async def _wake_waiters(self) -> None:
+    async def _wake_waiters(self, node: Node) -> None:
         """Tell those whose instance ended or changed in a commit of which we never heard whether it was applied."""
         self.waiters.all_changed()
         for instance_id in self.waiters.instance_ids():
+            if not node.partitions.have(instance_id):
+                self.waiters.fail(instance_id, InstanceElsewhereError(instance_id))
+                continue
             row = await self.store.read_instance(instance_id)
             if row is None and is_entity(instance_id):
                 continue  # the call that somebody waits for is about to bring it into being
@@ -306,10 +321,8 @@ class Engine:
 
     def _node_failed(self, node: Node, error: Exception, instance_id: str | None) -> None:
         """Handle a failure as a crash: forget what is not durable, take the store anew, go on from there."""
-        if node is not self._node and not self._is_stopping:
-            return
         node.journal.fail(_as_storage_error(error))
-        if self._is_stopping:
+        if node is not self._node or self._is_stopping:
             return
         if isinstance(error, StorageError):
             logger.error("%s The host goes on from what is stored, if it still owns the store.", error)
@@ -322,12 +335,35 @@ class Engine:
         progress = node.journal.durable_lsn > self._first_lsn
         self._culprits.failed(error, node.journal.failed_group, progress=progress)
         node.abandon()
-        # A store that another process took is not taken back: the two would fight for ever.
-        lost = isinstance(error, OwnershipLostError)
+        # A store that another process took is not taken back, unless it can be shared: the two would fight for ever.
+        lost = isinstance(error, OwnershipLostError) and not self._is_shared
         then = self._end(error) if lost else self._begin_again(node, list(self._jobs))
-        job = asyncio.get_running_loop().create_task(then, context=self._context)
+        self._start_aside(then)
+
+    def _start_aside(self, work: Coroutine[None, None, None]) -> asyncio.Task[None]:
+        """Do what goes on while there is no node."""
+        job = asyncio.get_running_loop().create_task(work, context=self._context)
         self._jobs.add(job)
         job.add_done_callback(self._jobs.discard)
+        return job
+
+    def _move(self, node: Node) -> None:
+        """Begin again with another share of the hub; nothing of what was begun is lost, or seen to fail."""
+        if node is self._node and not self._is_stopping and not self._culprits.is_isolating:
+            self._node = None
+            self.note_failure(OverloadedError("Partitions are moving between hosts."))
+            self._moving = self._start_aside(self._hand_over(node, list(self._jobs)))
+
+    async def _hand_over(self, node: Node, jobs: list[asyncio.Task[None]]) -> None:
+        await node.batches.drain(_LEAVE_S)
+        node.pause()
+        with contextlib.suppress(StorageError, TimeoutError):  # then it begins again all the same
+            async with asyncio.timeout(_LEAVE_S):
+                while not node.journal.is_settled:
+                    await node.journal.settled()
+        node.journal.fail(CommitFailedError("The host gave the instance to another one.", outcome_unknown=True))
+        node.abandon()
+        await self._begin_again(node, jobs)
 
     async def _begin_again(self, old: Node, old_jobs: list[asyncio.Task[None]]) -> None:
         for job in old_jobs:
@@ -338,14 +374,17 @@ class Engine:
             await asyncio.sleep(_BACK_OFF_S[min(self._culprits.failures_in_a_row, len(_BACK_OFF_S) - 1)])
             try:
                 await self._begin(after_crash=False)
-            except (OwnershipLostError, StoreInUseError) as error:
-                logger.error("This host has lost its store and stops: %s", error)  # noqa: TRY400
-                await self._end(error)
-                return
             except Exception as error:  # of the store, or a bug of ours: there is nothing better than to try again
                 self.note_failure(error)
-                logger.error("The store cannot be taken again yet: %r", error)  # noqa: TRY400
-                self._culprits.failures_in_a_row += 1
+                if not isinstance(error, OwnershipLostError | StoreInUseError):
+                    logger.error("The store cannot be taken again yet: %r", error)  # noqa: TRY400
+                    self._culprits.failures_in_a_row += 1
+                elif self._is_shared:
+                    await asyncio.sleep(_LOOK_FOR_SHARE_S)
+                else:
+                    logger.error("This host has lost its store and stops: %s", error)  # noqa: TRY400
+                    await self._end(error)
+                    return
             else:
                 return
 

@@ -16,7 +16,7 @@ from holdfast.engine.node import Node
 from holdfast.engine.readable import readable_instant
 from holdfast.engine.residents import Resident
 from holdfast.engine.rows import check_status, decode_instance_lock, decode_section
-from holdfast.errors import CorruptRecordError, InstanceParkedError
+from holdfast.errors import CorruptRecordError, InstanceElsewhereError, InstanceParkedError
 from holdfast.hub.instance import LockHolder
 from holdfast.model.entities import EntityFunction, check_operation
 from holdfast.model.failure import FailureDetails, failure_from_exception
@@ -220,6 +220,8 @@ class EntityRequests:
 
         try:
             await change_instance(node, instance_id, remove)
+        except InstanceElsewhereError:
+            return False  # the host that has it does this
         except CorruptRecordError as error:
             logger.error("Entity %s cannot be read, and is left alone: %s", instance_id, error)  # noqa: TRY400
         return is_removed

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from holdfast.errors import InstanceElsewhereError
 from holdfast.model.ids import partition_of
 from holdfast.storage.port import Ownership
 
@@ -21,3 +22,8 @@ class OwnPartitions:
     def have(self, instance_id: str) -> bool:
         """Whether an instance is in one of them."""
         return self.some is None or partition_of(instance_id, self.count) in self.some
+
+    def check(self, instance_id: str) -> None:
+        """Raise InstanceElsewhereError if an instance is in none of them."""
+        if not self.have(instance_id):
+            raise InstanceElsewhereError(instance_id)

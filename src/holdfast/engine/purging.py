@@ -77,6 +77,7 @@ async def _purge_orchestration(
     admitting: Callable[[], Node], store: Store, instance_id: str, if_execution: str | None
 ) -> None:
     node = admitting()
+    node.partitions.check(instance_id)
     with node.residents.noting() as noted, node.loader.reading() as seen_lsn:
         row = await store.read_instance(instance_id)
         if row is None:
@@ -144,7 +145,8 @@ def _remove(node: Node, ended: Collection[EndedInstance], noted: set[str], seen_
     unused = [
         each
         for each in ended
-        if each.instance_id not in noted
+        if node.partitions.have(each.instance_id)
+        and each.instance_id not in noted
         and node.loader.gone_at(each.instance_id) <= seen_lsn
         and _leaves_memory(node, each)
     ]
@@ -191,6 +193,7 @@ async def _purge_entity(node: Node, instance_id: str) -> None:
 async def purge_damaged(admitting: Callable[[], Node], store: Store, instance_id: str) -> bool:
     """Remove an instance whose row cannot be read, whatever it was doing; return False if it can be."""
     node = admitting()
+    node.partitions.check(instance_id)
     with node.residents.noting() as noted, node.loader.reading() as seen_lsn:
         found = await store.load([instance_id])
         stored = next((each for each in found if each.row is not None and is_damaged(each)), None)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Callable
 
 from holdfast.engine.activity_runner import ActivityRunner
 from holdfast.engine.clock import to_microseconds
@@ -83,11 +84,14 @@ def check_renewal(config: HostConfig, ownership: Ownership) -> None:
         )
 
 
-async def keep_ownership(node: Node, store: Store, lease_s: float | None) -> None:
+async def keep_ownership(node: Node, store: Store, lease_s: float | None, due: Callable[[], None]) -> None:
     """Make sure now and then that the store is still ours, also when there is nothing to commit. Never ends.
 
     A store that cannot be read just now tells nothing, and is asked again, until a lease may be over: another host may
     begin then what this one has in memory. The same is so of a store that does not answer at all.
+
+    Args:
+        due: called when partitions should move, to this host or from it.
 
     Raises:
         OwnershipLostError: when it is not; whoever waits at this host would wait for ever.
@@ -102,7 +106,8 @@ async def keep_ownership(node: Node, store: Store, lease_s: float | None) -> Non
         sure_s = None if lease_s is None or left_s is None else confirmed_at + lease_s - left_s - asked_at
         try:
             # One that slept for longer than its lease asks too: perhaps nobody came meanwhile.
-            await _renew(node, store, None if sure_s is None or left_s is None else max(sure_s, left_s))
+            if await _renew(node, store, None if sure_s is None or left_s is None else max(sure_s, left_s)):
+                due()
             confirmed_at = asked_at
         except OwnershipLostError:
             raise
@@ -112,7 +117,7 @@ async def keep_ownership(node: Node, store: Store, lease_s: float | None) -> Non
             logger.warning("It could not be found out whether this host still owns its store: %s", error)
 
 
-async def _renew(node: Node, store: Store, limit_s: float | None) -> None:
+async def _renew(node: Node, store: Store, limit_s: float | None) -> bool:
     """Ask the store once, and give up after a while. What hangs then may take long even to be cancelled.
 
     Raises:
@@ -128,10 +133,10 @@ async def _renew(node: Node, store: Store, limit_s: float | None) -> None:
             )
     finally:
         job.cancel()
-    job.result()
+    return job.result()
 
 
-def _heard(renewal: asyncio.Future[None]) -> None:
+def _heard(renewal: asyncio.Future[bool]) -> None:
     """Take note of an error for which nobody waits any more."""
     if not renewal.cancelled():
         renewal.exception()

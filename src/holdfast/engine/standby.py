@@ -7,11 +7,13 @@ import logging
 from collections.abc import Awaitable, Callable
 from typing import Final
 
-from holdfast.errors import StorageError
+from holdfast.errors import StorageError, StoreInUseError
 
 logger = logging.getLogger("holdfast.engine")
 
-_LOOK_AGAIN_S: Final = 1.0
+_LOOK_AGAIN_S: Final = 0.5
+_SHARE_S: Final = 120.0
+"""How long a host waits, unless it is told, for a share of a hub that others have and that it is to get."""
 
 
 async def begin_in_turn(begin: Callable[[], Awaitable[None]], standby_s: float | None) -> None:
@@ -26,7 +28,8 @@ async def begin_in_turn(begin: Callable[[], Awaitable[None]], standby_s: float |
         try:
             await begin()
         except StorageError as error:  # also of a store that cannot be reached just now
-            left_s = began + (standby_s or 0) - ticking()
+            is_due = isinstance(error, StoreInUseError) and error.share_is_due
+            left_s = began + (_SHARE_S if is_due and standby_s is None else standby_s or 0) - ticking()
             if left_s <= 0:
                 raise
             if type(error) is not said:

@@ -202,6 +202,8 @@ class LocalTaskHub:
 
     async def wait_until_stopped(self, instance_id: str, timeout: timedelta | None) -> OrchestrationState:
         waiters = self._engine.waiters
+        if self._engine.is_ready:
+            self._engine.node.partitions.check(instance_id)
         future = waiters.add(instance_id)
         try:
             # Asked after the waiter is in place: an end between the two is seen by one of them.

@@ -146,7 +146,7 @@ async def take(connection: Connection, location: Location, claim: Claim) -> Owne
         await _count_deliveries(connection, claim, counted)
         await connection.execute(QUERIES["renew_lease"], mine, incarnation, claim.lease_s)  # it runs from now on
     if not rows:
-        return _in_use(location, others)
+        return _in_use(location, others, share_is_due=len(others) < len(owners))
     epochs = {row["partition"]: row["epoch"] for row in rows}
     return Ownership(Fence(mine, incarnation, epochs), lsn, len(owners), claim.lease_s)
 
@@ -209,14 +209,15 @@ async def _count_deliveries(connection: Connection, claim: Claim, partitions: se
     await connection.execute(QUERIES["count_instance_deliveries"], *bounds, timeout=_COUNTING_S)
 
 
-def _in_use(location: Location, others: Sequence[_Place]) -> StoreInUseError:
+def _in_use(location: Location, others: Sequence[_Place], *, share_is_due: bool) -> StoreInUseError:
     if not others:
-        return StoreInUseError(f"{location.text} is in use: its partitions are just changing hands.")
+        return StoreInUseError(f"{location.text} is in use: its partitions are just changing hands.", share_is_due=True)
     first, more = others[0], f" and {len(others) - 1} more" if len(others) > 1 else ""
     return StoreInUseError(
         f"{location.text} is in use by {first.owner}{more}, whose lease runs for {first.left_s:.1f} s more unless it "
         "renews it. This host gets a share when the others hear of it, or are gone: it waits for that as long as the "
-        "setting standby_s says."
+        "setting standby_s says.",
+        share_is_due=share_is_due,
     )
 
 

@@ -94,6 +94,8 @@ CREATE TABLE arrival (
     PRIMARY KEY (partition, arrival_id)
 ) WITH (autovacuum_vacuum_scale_factor = 0.01, autovacuum_vacuum_threshold = 1000);
 
+CREATE INDEX arrival_by_id ON arrival (arrival_id);
+
 -- A row of one of the next three tables always belongs to the current execution of its instance.
 CREATE TABLE activity (
     partition INTEGER NOT NULL,
