@@ -350,6 +350,49 @@ ORDER BY due_at, execution_id, sequence LIMIT $6;
 -- Whether a row is in one of some partitions; of all, if that is NULL.
 ($1::int[] IS NULL OR partition = ANY ($1));
 
+-- name: send_requests
+-- Requests of one host, for whoever owns their partitions.
+INSERT INTO request (partition, method, arguments, caller)
+SELECT partition, method, arguments, $4
+FROM unnest($1::int[], $2::text[], $3::text[]) WITH ORDINALITY AS new (partition, method, arguments, position)
+ORDER BY position RETURNING request_id;
+
+-- name: take_requests
+-- Requests for some partitions, or all, that nobody has taken who lives.
+WITH living AS (
+    SELECT owner_token FROM node WHERE NOT released AND lease_until > clock_timestamp()
+), found AS (
+    SELECT request_id, taker FROM request
+    WHERE {owned} AND status IS NULL AND (taker IS NULL OR taker NOT IN (SELECT owner_token FROM living))
+    ORDER BY request_id LIMIT $2 FOR UPDATE SKIP LOCKED
+)
+UPDATE request SET taker = $3 FROM found WHERE request.request_id = found.request_id
+RETURNING request.request_id, method, arguments, found.taker IS NOT NULL;
+
+-- name: give_requests_back
+-- Requests whose partitions have another owner by now.
+UPDATE request SET taker = NULL WHERE request_id = ANY ($1::bigint[]) AND taker = $2 AND status IS NULL;
+
+-- name: answer_requests
+-- Answers; the first one counts.
+UPDATE request SET status = new.status, answer = new.answer
+FROM unnest($1::bigint[], $2::int[], $3::text[]) AS new (request_id, status, answer)
+WHERE request.request_id = new.request_id AND request.status IS NULL
+RETURNING caller;
+
+-- name: collect_answers
+-- The answers for one host. They go with their requests.
+DELETE FROM request WHERE caller = $1 AND status IS NOT NULL RETURNING request_id, status, answer;
+
+-- name: requests_left
+-- Which requests are still there.
+SELECT request_id FROM request WHERE request_id = ANY ($1::bigint[]);
+
+-- name: withdraw_requests
+-- Requests for whose answers nobody waits, and those of hosts that are gone.
+DELETE FROM request WHERE (request_id = ANY ($1::bigint[]) AND caller = $2)
+    OR caller NOT IN (SELECT owner_token FROM node WHERE NOT released AND lease_until > clock_timestamp());
+
 -- part: row
 -- The columns of an instance.
 instance.partition, instance.instance_id, execution_id, revision, name, status, created_at, updated_at, input, output,

@@ -96,6 +96,18 @@ CREATE TABLE arrival (
 
 CREATE INDEX arrival_by_id ON arrival (arrival_id);
 
+-- What clients ask at one host of an instance that another one has, while they wait. It need not outlive the server.
+CREATE UNLOGGED TABLE request (
+    request_id BIGINT GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    partition INTEGER NOT NULL,
+    method TEXT NOT NULL,
+    arguments TEXT NOT NULL,
+    caller TEXT NOT NULL,
+    taker TEXT,
+    status INTEGER,
+    answer TEXT
+) WITH (fillfactor = 70, autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 1000);
+
 -- A row of one of the next three tables always belongs to the current execution of its instance.
 CREATE TABLE activity (
     partition INTEGER NOT NULL,

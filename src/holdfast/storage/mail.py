@@ -1,0 +1,82 @@
+"""What hosts that share a hub tell each other past their instances: requests of clients, answers, and hints.
+
+Nothing of it has to last. What is lost is asked for again, and a hint only saves the wait for the next look.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Sequence
+from typing import Literal, Protocol, TypeAlias
+
+import msgspec
+
+HintKind: TypeAlias = Literal["arrivals", "requests", "answers", "hosts"]
+HINT_KINDS: tuple[HintKind, ...] = ("arrivals", "requests", "answers", "hosts")
+
+
+class NewRequest(msgspec.Struct, frozen=True):
+    """A request for whoever owns a partition: a method of the hub, and its arguments as JSON."""
+
+    partition: int
+    method: str
+    arguments: str
+
+
+class RequestRow(msgspec.Struct, frozen=True):
+    """A request that this host has taken. `was_begun` tells that a host that is gone had taken it before."""
+
+    request_id: int
+    method: str
+    arguments: str
+    was_begun: bool
+
+
+class RequestAnswer(msgspec.Struct, frozen=True):
+    """What came of a request, with a status as in HTTP."""
+
+    request_id: int
+    status: int
+    body: str
+
+
+class Mail(Protocol):
+    """Methods raise `StorageError` when the store cannot be reached."""
+
+    async def send(self, requests: Sequence[NewRequest]) -> list[int]:
+        """Send requests; return their ids in the same order."""
+        ...
+
+    async def take(self, limit: int) -> list[RequestRow]:
+        """Take requests for the partitions that this store owns: those that nobody has taken who lives."""
+        ...
+
+    async def give_back(self, request_ids: Sequence[int]) -> None:
+        """Let whoever owns their partitions now take requests that were taken here."""
+        ...
+
+    async def answer(self, answers: Sequence[RequestAnswer]) -> None:
+        """Answer requests, unless they are gone."""
+        ...
+
+    async def collect(self) -> list[RequestAnswer]:
+        """Return the answers that have come for this store, each once."""
+        ...
+
+    async def lost(self, request_ids: Collection[int]) -> set[int]:
+        """Return which requests of this store are not there any more; the server may have lost them in a crash."""
+        ...
+
+    async def withdraw(self, request_ids: Sequence[int]) -> None:
+        """Forget requests for whose answers nobody waits any more."""
+        ...
+
+    async def hint(self, kind: HintKind, partitions: Collection[int]) -> None:
+        """Tell the owners of partitions, all hosts if there are none, that they should look for something.
+
+        Those who wait for answers to requests are told by `answer`.
+        """
+        ...
+
+    def listen(self, heard: Callable[[HintKind], None]) -> None:
+        """Call back with what this host should look for, from now on."""
+        ...

@@ -1,0 +1,137 @@
+"""Requests between hosts as rows of a table, and hints by NOTIFY, in transactions of their own.
+
+A NOTIFY makes its transaction wait for a lock that all of them share, so none is in a transaction that holds work.
+Through a pooler in transaction mode nobody can listen; then the hosts find everything when they look.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import zlib
+from collections.abc import Callable, Collection, Sequence
+from typing import Final
+
+from holdfast.errors import StorageError
+from holdfast.storage.mail import HINT_KINDS, HintKind, NewRequest, RequestAnswer, RequestRow
+from holdfast.storage.postgres.connections import FAILURES, Connection, Connections
+from holdfast.storage.postgres.location import Location
+from holdfast.storage.postgres.queries import QUERIES
+
+logger = logging.getLogger("holdfast.storage")
+
+_LISTEN_AGAIN_S: Final = 1.0
+_LISTENS_CHECK_S: Final = 10.0
+_PAYLOAD_CHARS_MAX: Final = 7_000
+"""Of a NOTIFY: PostgreSQL takes up to 8,000 bytes."""
+_ALL: Final = "*"
+
+
+class PostgresMail:
+    """The mail of one host, which is known by the token of its store."""
+
+    def __init__(self, location: Location, token: str) -> None:
+        self._location = location
+        self._token = token
+        self._connections = Connections(location)
+        self._channel = f"holdfast_{zlib.crc32(location.schema.encode()):08x}"
+        self._listening: asyncio.Task[None] | None = None
+        self.owned: Collection[int] | None = ()
+        """The partitions of the store; None for all."""
+
+    async def send(self, requests: Sequence[NewRequest]) -> list[int]:
+        partitions, methods, arguments = zip(
+            *((each.partition, each.method, each.arguments) for each in requests), strict=True
+        )
+
+        async def send(connection: Connection) -> list[int]:
+            rows = await connection.fetch(QUERIES["send_requests"], partitions, methods, arguments, self._token)
+            await self._notify(connection, "requests", map(str, set(partitions)))
+            return [row[0] for row in rows]
+
+        return await self._connections.write(send)
+
+    async def take(self, limit: int) -> list[RequestRow]:
+        asked = (None if self.owned is None else list(self.owned), limit, self._token)
+        rows = await self._connections.write(lambda connection: connection.fetch(QUERIES["take_requests"], *asked))
+        return sorted((RequestRow(*row) for row in rows), key=lambda row: row.request_id)
+
+    async def give_back(self, request_ids: Sequence[int]) -> None:
+        async def give_back(connection: Connection) -> None:
+            await connection.execute(QUERIES["give_requests_back"], request_ids, self._token)
+            await self._notify(connection, "requests", (_ALL,))
+
+        await self._connections.write(give_back)
+
+    async def answer(self, answers: Sequence[RequestAnswer]) -> None:
+        columns = zip(*((each.request_id, each.status, each.body) for each in answers), strict=True)
+
+        async def answer(connection: Connection) -> None:
+            callers = await connection.fetch(QUERIES["answer_requests"], *columns)
+            await self._notify(connection, "answers", {row[0] for row in callers})
+
+        await self._connections.write(answer)
+
+    async def collect(self) -> list[RequestAnswer]:
+        rows = await self._connections.write(
+            lambda connection: connection.fetch(QUERIES["collect_answers"], self._token)
+        )
+        return [RequestAnswer(*row) for row in rows]
+
+    async def lost(self, request_ids: Collection[int]) -> set[int]:
+        wanted = list(request_ids)
+        rows = await self._connections.read(lambda connection: connection.fetch(QUERIES["requests_left"], wanted))
+        return set(wanted) - {row[0] for row in rows}
+
+    async def withdraw(self, request_ids: Sequence[int]) -> None:
+        asked = (request_ids, self._token)
+        await self._connections.write(lambda connection: connection.execute(QUERIES["withdraw_requests"], *asked))
+
+    async def hint(self, kind: HintKind, partitions: Collection[int]) -> None:
+        addressees = list(map(str, partitions)) or [_ALL]
+        await self._connections.write(lambda connection: self._notify(connection, kind, addressees))
+
+    async def _notify(self, connection: Connection, kind: HintKind, addressees: Collection[str]) -> None:
+        if addressees and not self._location.is_pooled:
+            named = " ".join(addressees)
+            payload = f"{kind} {named if len(named) <= _PAYLOAD_CHARS_MAX else _ALL}"
+            await connection.execute("SELECT pg_notify($1, $2)", self._channel, payload)
+
+    def listen(self, heard: Callable[[HintKind], None]) -> None:
+        if self._listening is None and not self._location.is_pooled:
+            self._listening = asyncio.get_running_loop().create_task(self._keep_listening(heard))
+
+    async def _keep_listening(self, heard: Callable[[HintKind], None]) -> None:
+        while True:
+            try:
+                await self._listen(heard)
+            except (StorageError, *FAILURES) as error:
+                logger.info("Hints of other hosts are not heard just now; this one looks by itself: %s", error)
+            await asyncio.sleep(_LISTEN_AGAIN_S)
+
+    async def _listen(self, heard: Callable[[HintKind], None]) -> None:
+        """Listen until the connection ends, without a word perhaps: so it is tried now and then."""
+        connection = await self._connections.connect()
+        try:
+            await connection.add_listener(self._channel, lambda *told: self._hear(str(told[3]), heard))
+            for kind in HINT_KINDS:
+                heard(kind)  # what was told before nobody heard
+            while not connection.is_closed():
+                await asyncio.sleep(_LISTENS_CHECK_S)
+                await connection.execute("SELECT 1")
+        finally:
+            connection.terminate()
+
+    def _hear(self, payload: str, heard: Callable[[HintKind], None]) -> None:
+        kind, *addressees = payload.split(" ")
+        me = {self._token, _ALL}
+        is_for_me = not me.isdisjoint(addressees) or self.owned is None
+        if kind in HINT_KINDS and (is_for_me or not {str(each) for each in self.owned or ()}.isdisjoint(addressees)):
+            heard(kind)
+
+    async def close(self) -> None:
+        """Stop listening, and close all connections."""
+        if self._listening is not None:
+            self._listening.cancel()
+            await asyncio.gather(self._listening, return_exceptions=True)
+        await self._connections.close()
