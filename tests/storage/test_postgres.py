@@ -237,6 +237,32 @@ async def test_values_that_cannot_be_stored_refuse_their_group_alone(pg_hub: Hub
     await owner.commit(instances_inserted=[instance()])
 
 
+@in_loop
+async def test_a_url_with_another_number_of_partitions_than_the_hub_has_is_reported_once(
+    pg_hub: Hub, caplog: pytest.LogCaptureFixture
+) -> None:
+    await (await own(pg_hub)).store.close()
+    url = pg_hub.url.replace("partitions=1", "partitions=7")
+    store = open_store(url)
+    for _ in range(2):
+        assert (await store.acquire(NOW)).partition_count == 1
+    await store.close()
+    [said] = [each.getMessage() for each in caplog.records if each.name == "holdfast.storage"]
+    assert "has 1 partitions, and ?partitions=7 of the URL has no effect" in said
+
+
+@pytest.mark.parametrize("asked", ["&partitions=1", ""])
+@in_loop
+async def test_a_url_that_names_no_other_number_of_partitions_is_not_worth_a_word(
+    pg_hub: Hub, caplog: pytest.LogCaptureFixture, asked: str
+) -> None:
+    await (await own(pg_hub)).store.close()
+    store = open_store(pg_hub.url.replace("&partitions=1", asked))
+    assert (await store.acquire(NOW)).partition_count == 1
+    await store.close()
+    assert not [each for each in caplog.records if each.name == "holdfast.storage"]
+
+
 # Ways to the server that lead nowhere
 
 

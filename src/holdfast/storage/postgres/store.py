@@ -73,6 +73,8 @@ class PostgresStore:
 
         self._may_own = True  # also if nobody hears of it: then the hub is free when this store is closed
         ownership = await self._connections.write(acquire)
+        if not self._is_owner:
+            self._location.warn_if_other_than(ownership.partition_count)
         self._partition_count, self._is_owner = ownership.partition_count, True
         return ownership
 
