@@ -748,6 +748,66 @@ async def test_a_commit_that_waits_for_a_takeover_is_refused(pg_hub: Hub) -> Non
 
 
 @in_loop
+async def test_who_wants_the_hub_while_a_commit_stands_still_is_refused_after_a_while(pg_hub: Hub) -> None:
+    owner = await own(pg_hub)
+    await pg_hub.lose_lock()
+    async with gate(pg_hub.url, "INSERT ON history") as held:
+        await held.shut()
+        committing = asyncio.ensure_future(owner.commit(history_inserted=[history()]))
+        pid = await held.arrival()
+        taking = asyncio.ensure_future(pg_hub.connect().acquire(NOW))
+        await held.blocked_by(pid)
+        with pytest.raises(StoreInUseError, match="somebody is just changing it"):
+            await taking
+        await held.open()
+        await committing
+    assert await owner.store.load_history("i", "i-e") == ["[]"]
+
+
+@in_loop
+async def test_all_who_want_something_of_a_hub_that_is_being_taken_wait_in_a_row(pg_hub: Hub) -> None:
+    owner = await own(pg_hub)
+    await pg_hub.lose_lock()
+    async with gate(pg_hub.url, "UPDATE ON partition") as held:
+        await held.shut()
+        store = pg_hub.connect()
+        taking = asyncio.ensure_future(store.acquire(NOW))
+        pid = await held.arrival()
+        waiting: list[asyncio.Future[Any]] = [
+            asyncio.ensure_future(owner.commit(history_inserted=[history()])),
+            asyncio.ensure_future(owner.store.renew(owner.fence)),
+            asyncio.ensure_future(pg_hub.connect().acquire(NOW)),
+        ]
+        blocked = "SELECT count(*) >= 2 FROM pg_stat_activity WHERE $1 = ANY (pg_blocking_pids(pid))"
+        await until(lambda: held.keeper.fetchval(blocked, pid))
+        await held.open()
+        assert (await taking).lsn == 0
+        outcomes = await asyncio.gather(*waiting, return_exceptions=True)
+        assert [type(each) for each in outcomes] == [OwnershipLostError, OwnershipLostError, StoreInUseError]
+
+
+@in_loop
+async def test_partitions_are_locked_in_the_order_of_their_numbers(postgres_server: str, tmp_path: Path) -> None:
+    hub = Hub("postgres", tmp_path / "no file", new_schema(postgres_server, partitions=8))
+    await (await own(hub)).store.close()
+    await execute(hub.url, "UPDATE partition SET epoch = epoch WHERE partition IN (0, 3)")  # they lie last now
+    holder, watcher = await connect(hub.url), await connect(hub.url)
+    await holder.execute("BEGIN; SELECT FROM partition WHERE partition = 5 FOR UPDATE")
+    taking = asyncio.ensure_future(hub.connect().acquire(NOW))
+    blocked = "SELECT count(*) FROM pg_stat_activity WHERE $1 = ANY (pg_blocking_pids(pid))"
+    await until(lambda: watcher.fetchval(blocked, holder.get_server_pid()))
+    assert await watcher.fetch("SELECT FROM node FOR UPDATE SKIP LOCKED") == []
+    free = await watcher.fetch("SELECT partition FROM partition ORDER BY partition FOR UPDATE SKIP LOCKED")
+    assert [row["partition"] for row in free] == [6, 7]
+    await holder.execute("COMMIT")
+    assert list((await taking).fence.epochs.values()) == [2] * 8
+    for each in (holder, watcher):
+        await each.close()
+    await hub.close()
+    await execute(hub.url, f"DROP SCHEMA {schema_of(hub.url)} CASCADE")
+
+
+@in_loop
 async def test_an_owner_that_falls_silent_within_a_transaction_keeps_nobody_out(short_hub: Hub) -> None:
     """As one does whose machine lost its power, or which was paused: the server does not know, and holds its locks."""
     async with wire(short_hub.url) as way:

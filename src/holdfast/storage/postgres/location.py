@@ -45,8 +45,8 @@ class Location(msgspec.Struct, frozen=True):
         """Say so if the hub is not divided as the URL says: it stays as it was created."""
         if self.names_partitions and partition_count != self.partitions:
             logger.warning(
-                "%s has %d partitions, and ?partitions=%d of the URL has no effect: a task hub keeps the number that it "
-                "was created with.",
+                "%s has %d partitions, and ?partitions=%d of the URL has no effect: a task hub keeps the number that "
+                "it was created with.",
                 self.text,
                 partition_count,
                 self.partitions,
