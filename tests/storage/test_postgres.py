@@ -237,6 +237,32 @@ async def test_values_that_cannot_be_stored_refuse_their_group_alone(pg_hub: Hub
     await owner.commit(instances_inserted=[instance()])
 
 
+@in_loop
+async def test_a_url_with_another_number_of_partitions_than_the_hub_has_is_reported_once(
+    pg_hub: Hub, caplog: pytest.LogCaptureFixture
+) -> None:
+    await (await own(pg_hub)).store.close()
+    url = pg_hub.url.replace("partitions=1", "partitions=7")
+    store = open_store(url)
+    for _ in range(2):
+        assert (await store.acquire(NOW)).partition_count == 1
+    await store.close()
+    [said] = [each.getMessage() for each in caplog.records if each.name == "holdfast.storage"]
+    assert "has 1 partitions, and ?partitions=7 of the URL has no effect" in said
+
+
+@pytest.mark.parametrize("asked", ["&partitions=1", ""])
+@in_loop
+async def test_a_url_that_names_no_other_number_of_partitions_is_not_worth_a_word(
+    pg_hub: Hub, caplog: pytest.LogCaptureFixture, asked: str
+) -> None:
+    await (await own(pg_hub)).store.close()
+    store = open_store(pg_hub.url.replace("&partitions=1", asked))
+    assert (await store.acquire(NOW)).partition_count == 1
+    await store.close()
+    assert not [each for each in caplog.records if each.name == "holdfast.storage"]
+
+
 # Ways to the server that lead nowhere
 
 
@@ -719,6 +745,66 @@ async def test_a_commit_that_waits_for_a_takeover_is_refused(pg_hub: Hub) -> Non
         with pytest.raises(OwnershipLostError):
             await committing
     assert await store.load_history("i", "i-e") == []
+
+
+@in_loop
+async def test_who_wants_the_hub_while_a_commit_stands_still_is_refused_after_a_while(pg_hub: Hub) -> None:
+    owner = await own(pg_hub)
+    await pg_hub.lose_lock()
+    async with gate(pg_hub.url, "INSERT ON history") as held:
+        await held.shut()
+        committing = asyncio.ensure_future(owner.commit(history_inserted=[history()]))
+        pid = await held.arrival()
+        taking = asyncio.ensure_future(pg_hub.connect().acquire(NOW))
+        await held.blocked_by(pid)
+        with pytest.raises(StoreInUseError, match="somebody is just changing it"):
+            await taking
+        await held.open()
+        await committing
+    assert await owner.store.load_history("i", "i-e") == ["[]"]
+
+
+@in_loop
+async def test_all_who_want_something_of_a_hub_that_is_being_taken_wait_in_a_row(pg_hub: Hub) -> None:
+    owner = await own(pg_hub)
+    await pg_hub.lose_lock()
+    async with gate(pg_hub.url, "UPDATE ON partition") as held:
+        await held.shut()
+        store = pg_hub.connect()
+        taking = asyncio.ensure_future(store.acquire(NOW))
+        pid = await held.arrival()
+        waiting: list[asyncio.Future[Any]] = [
+            asyncio.ensure_future(owner.commit(history_inserted=[history()])),
+            asyncio.ensure_future(owner.store.renew(owner.fence)),
+            asyncio.ensure_future(pg_hub.connect().acquire(NOW)),
+        ]
+        blocked = "SELECT count(*) >= 2 FROM pg_stat_activity WHERE $1 = ANY (pg_blocking_pids(pid))"
+        await until(lambda: held.keeper.fetchval(blocked, pid))
+        await held.open()
+        assert (await taking).lsn == 0
+        outcomes = await asyncio.gather(*waiting, return_exceptions=True)
+        assert [type(each) for each in outcomes] == [OwnershipLostError, OwnershipLostError, StoreInUseError]
+
+
+@in_loop
+async def test_partitions_are_locked_in_the_order_of_their_numbers(postgres_server: str, tmp_path: Path) -> None:
+    hub = Hub("postgres", tmp_path / "no file", new_schema(postgres_server, partitions=8))
+    await (await own(hub)).store.close()
+    await execute(hub.url, "UPDATE partition SET epoch = epoch WHERE partition IN (0, 3)")  # they lie last now
+    holder, watcher = await connect(hub.url), await connect(hub.url)
+    await holder.execute("BEGIN; SELECT FROM partition WHERE partition = 5 FOR UPDATE")
+    taking = asyncio.ensure_future(hub.connect().acquire(NOW))
+    blocked = "SELECT count(*) FROM pg_stat_activity WHERE $1 = ANY (pg_blocking_pids(pid))"
+    await until(lambda: watcher.fetchval(blocked, holder.get_server_pid()))
+    assert await watcher.fetch("SELECT FROM node FOR UPDATE SKIP LOCKED") == []
+    free = await watcher.fetch("SELECT partition FROM partition ORDER BY partition FOR UPDATE SKIP LOCKED")
+    assert [row["partition"] for row in free] == [6, 7]
+    await holder.execute("COMMIT")
+    assert list((await taking).fence.epochs.values()) == [2] * 8
+    for each in (holder, watcher):
+        await each.close()
+    await hub.close()
+    await execute(hub.url, f"DROP SCHEMA {schema_of(hub.url)} CASCADE")
 
 
 @in_loop

@@ -49,7 +49,8 @@ class Connections:
         self._is_closed = False
         settings = (
             f'SET LOCAL search_path = "{location.schema}", pg_temp; '
-            f"SET LOCAL statement_timeout = {round(_STATEMENT_S * 1000)}; SET LOCAL idle_in_transaction_session_timeout ="
+            f"SET LOCAL statement_timeout = {round(_STATEMENT_S * 1000)}; "
+            "SET LOCAL idle_in_transaction_session_timeout ="
         )
         # An installation that relaxes durability for its other users must not do so for this one.
         durable = (

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import re
 from typing import Final
 from urllib.parse import SplitResult, parse_qsl, urlencode, urlsplit, urlunsplit
@@ -10,6 +11,8 @@ import msgspec
 
 from holdfast.errors import ConfigurationError
 from holdfast.model.nearest import did_you_mean
+
+logger = logging.getLogger("holdfast.storage")
 
 SCHEMA: Final = "holdfast"
 PARTITIONS: Final = 64
@@ -36,6 +39,18 @@ class Location(msgspec.Struct, frozen=True):
     lease_s: float = LEASE_S
     is_pooled: bool = False
     """Whether each transaction may get another connection to the server, so that none may prepare statements."""
+    names_partitions: bool = False
+
+    def warn_if_other_than(self, partition_count: int) -> None:
+        """Say so if the hub is not divided as the URL says: it stays as it was created."""
+        if self.names_partitions and partition_count != self.partitions:
+            logger.warning(
+                "%s has %d partitions, and ?partitions=%d of the URL has no effect: a task hub keeps the number that "
+                "it was created with.",
+                self.text,
+                partition_count,
+                self.partitions,
+            )
 
 
 def parse_location(url: str) -> Location:
@@ -55,6 +70,7 @@ def parse_location(url: str) -> Location:
         raise ConfigurationError(
             f"{schema!r} cannot be the schema of a task hub; use lower-case letters, digits and _, not pg_ in front."
         )
+    names_partitions = "partitions" in given
     partitions = given.pop("partitions", str(PARTITIONS))
     if not (partitions.isdecimal() and len(partitions) < 6 and 1 <= int(partitions) <= _PARTITIONS_MAX):
         raise ConfigurationError(f"A task hub has from 1 to {_PARTITIONS_MAX} partitions, not {partitions!r}.")
@@ -67,7 +83,7 @@ def parse_location(url: str) -> Location:
     hosts = parts.netloc.rpartition("@")[2] or given.get("host", "")
     text = f"postgresql://{hosts}{parts.path}?schema={schema}"
     dsn = urlunsplit(("postgresql", parts.netloc, parts.path, urlencode(given), ""))
-    return Location(dsn, schema, int(partitions), text, float(lease), pooler == "transaction")
+    return Location(dsn, schema, int(partitions), text, float(lease), pooler == "transaction", names_partitions)
 
 
 def _split(url: str) -> SplitResult:

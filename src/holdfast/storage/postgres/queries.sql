@@ -1,5 +1,12 @@
 -- Every statement that the PostgreSQL adapter runs on rows. What takes many rows takes one array for each column. Ids
 -- are found by their partition and themselves; the adapter knows the partition of an id.
+--
+-- Whoever locks several rows locks the row of the node first, and then partitions in the order of their numbers; so two
+-- that want the same wait for each other one after the other, and never in a circle. The statements of a commit lock
+-- rows of instances, messages and the like in any order: only the owner of their partitions does, after the row of its
+-- node, and whoever takes those partitions, or counts deliveries in them, waits there. What only creates rows, or
+-- changes the row of a node alone, has nothing to wait for while it holds something. The advisory lock of migrations
+-- comes before all of it.
 
 -- name: read_hub
 -- The version of the tables, and into how many partitions the hub is divided.

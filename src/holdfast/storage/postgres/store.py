@@ -78,6 +78,8 @@ class PostgresStore:
         ownership = await self._connections.write(acquire)
         if isinstance(ownership, StoreInUseError):
             raise ownership
+        if not self._is_owner:
+            self._location.warn_if_other_than(ownership.partition_count)
         self._partition_count, self._is_owner = ownership.partition_count, True
         owned = ownership.fence.epochs
         self._owned = None if len(owned) == ownership.partition_count else sorted(owned)
