@@ -75,6 +75,14 @@ column operation_key.answer text
 column partition.partition integer NOT NULL
 column partition.node_id text NOT NULL
 column partition.epoch bigint NOT NULL
+column request.request_id bigint NOT NULL
+column request.partition integer NOT NULL
+column request.method text NOT NULL
+column request.arguments text NOT NULL
+column request.caller text NOT NULL
+column request.taker text
+column request.status integer
+column request.answer text
 column timer.partition integer NOT NULL
 column timer.execution_id text COLLATE C NOT NULL
 column timer.sequence bigint NOT NULL
@@ -96,6 +104,7 @@ index CREATE UNIQUE INDEX instance_pkey ON instance USING btree (partition, inst
 index CREATE UNIQUE INDEX node_pkey ON node USING btree (node_id)
 index CREATE UNIQUE INDEX operation_key_pkey ON operation_key USING btree (partition, instance_id, operation_key)
 index CREATE UNIQUE INDEX partition_pkey ON partition USING btree (partition)
+index CREATE UNIQUE INDEX request_pkey ON request USING btree (request_id)
 index CREATE INDEX timer_by_time ON timer USING btree (due_at, execution_id, sequence)
 index CREATE UNIQUE INDEX timer_pkey ON timer USING btree (partition, execution_id, sequence)
 check hub.hub_id_check CHECK ((id = 1))
@@ -105,6 +114,7 @@ settings child autovacuum_vacuum_scale_factor=0.01, autovacuum_vacuum_threshold=
 settings inbox autovacuum_vacuum_scale_factor=0.01, autovacuum_vacuum_threshold=1000
 settings instance fillfactor=70, autovacuum_vacuum_scale_factor=0.02, autovacuum_vacuum_threshold=1000
 settings node fillfactor=50, autovacuum_vacuum_scale_factor=0, autovacuum_vacuum_threshold=1000
+settings request fillfactor=70, autovacuum_vacuum_scale_factor=0, autovacuum_vacuum_threshold=1000
 settings timer autovacuum_vacuum_scale_factor=0.01, autovacuum_vacuum_threshold=1000
 function is_json(record text) i u  BEGIN RETURN record IS NULL OR record::json IS NOT NULL; EXCEPTION WHEN OTHERS THEN RETURN false; END 
 function json_or_null(record text) i u  BEGIN RETURN record::jsonb; EXCEPTION WHEN OTHERS THEN RETURN NULL; END 

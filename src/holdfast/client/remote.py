@@ -280,7 +280,7 @@ class RemoteTaskHub:
             body = msgspec.json.encode(arguments)
         except UnicodeEncodeError as error:
             raise PayloadError(f"{error.object[:40]!r} contains a lone surrogate, which UTF-8 cannot hold.") from error
-        answer = await self._exchange.post(f"{HUB_PATH}/{method.name}", body, wait_s)
+        answer = await self._post(method, arguments, body, wait_s)
         if answer is None or answer.status == _NOT_YET:
             return NOT_YET
         if answer.status != _OK:
@@ -291,6 +291,9 @@ class RemoteTaskHub:
             raise ConfigurationError(
                 f"The answer of {self._name} to {method.name} cannot be read: {error}. Is the host of this release?"
             ) from error
+
+    async def _post(self, method: Method[A, R], arguments: A, body: bytes, wait_s: float | None) -> Answer | None:
+        return await self._exchange.post(f"{HUB_PATH}/{method.name}", body, wait_s)
 
     def _refusal(self, answer: Answer) -> Exception:
         try:

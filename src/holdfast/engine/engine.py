@@ -20,6 +20,7 @@ from holdfast.engine.builtins import Builtins
 from holdfast.engine.clock import Clock, SystemClock, to_microseconds
 from holdfast.engine.config import HostConfig
 from holdfast.engine.culprits import Culprits
+from holdfast.engine.membership import Membership
 from holdfast.engine.node import Node
 from holdfast.engine.progress import Progress
 from holdfast.engine.readable import readable_state
@@ -78,6 +79,7 @@ class Engine:
         self.clock: Clock = clock or SystemClock()
         self.new_id = new_id
         self.waiters = Waiters()
+        self.membership = Membership()
         self.worker = Worker(registry, converter, config)
         self.builtins = Builtins(config.http_calls, token_sources)
         self._progress = Progress(self._record_progress)
@@ -107,6 +109,11 @@ class Engine:
     def is_ready(self) -> bool:
         """Whether requests are taken in now."""
         return self._node is not None and not self._is_stopping
+
+    @property
+    def is_stopping(self) -> bool:
+        """Whether it has been told to stop, or has stopped."""
+        return self._is_stopping
 
     @property
     def is_quiet(self) -> bool:
@@ -183,6 +190,7 @@ class Engine:
         if self._moving is not None:  # else what it owns would not be left in good order
             await asyncio.wait({self._moving}, timeout=_LEAVE_S)
         self._is_stopping = True
+        await self.membership.leave()
         await asyncio.gather(
             self._runner.drain(self.config.drain_s),
             *([] if self._node is None else [self._node.batches.drain(self.config.drain_s)]),
@@ -212,6 +220,7 @@ class Engine:
 
     async def _end(self, error: StorageError | None) -> None:
         self._is_stopping = True
+        await self.membership.leave()
         for job in self._jobs - {asyncio.current_task()}:
             job.cancel()
         self.waiters.fail_all(HostStoppedError("The host has stopped; ask again once it runs."))
@@ -244,9 +253,10 @@ class Engine:
             msgspec.structs.replace(self.config, group_transitions_max=group_max),
             self._culprits.left_alone(),
             failed,
-            self._sent_elsewhere,
+            self.membership.sent_elsewhere,
         )
         self._node, self._first_lsn = node, ownership.lsn
+        self.membership.begins(node)
         node.arrivals.take_in(arrived)
         self._start_job(node, node.journal.run)
         self._start_job(node, lambda: recover(node, self.store, self._runner))
@@ -268,9 +278,6 @@ class Engine:
         self._park_guilty(node)
         if self._culprits.is_isolating:
             asyncio.get_running_loop().call_later(_ISOLATION_S, self._judge, node)
-
-    def _sent_elsewhere(self, partitions: set[int]) -> None:
-        """Note that messages lie in the store for other nodes."""
 
     def _park_guilty(self, node: Node) -> None:
         for instance_id, error in self._culprits.take_guilty().items():
@@ -331,14 +338,16 @@ class Engine:
             if instance_id is not None:
                 self._culprits.suspect(instance_id, error)
         self._node = None
+        self.membership.pauses()
         self.note_failure(error)
         progress = node.journal.durable_lsn > self._first_lsn
         self._culprits.failed(error, node.journal.failed_group, progress=progress)
         node.abandon()
         # A store that another process took is not taken back, unless it can be shared: the two would fight for ever.
-        lost = isinstance(error, OwnershipLostError) and not self._is_shared
-        then = self._end(error) if lost else self._begin_again(node, list(self._jobs))
-        self._start_aside(then)
+        if isinstance(error, OwnershipLostError) and not self._is_shared:
+            self._start_aside(self._end(error))
+        else:
+            self._start_aside(self._begin_again(node, list(self._jobs)))
 
     def _start_aside(self, work: Coroutine[None, None, None]) -> asyncio.Task[None]:
         """Do what goes on while there is no node."""
@@ -351,6 +360,7 @@ class Engine:
         """Begin again with another share of the hub; nothing of what was begun is lost, or seen to fail."""
         if node is self._node and not self._is_stopping and not self._culprits.is_isolating:
             self._node = None
+            self.membership.pauses()
             self.note_failure(OverloadedError("Partitions are moving between hosts."))
             self._moving = self._start_aside(self._hand_over(node, list(self._jobs)))
 
@@ -376,15 +386,15 @@ class Engine:
                 await self._begin(after_crash=False)
             except Exception as error:  # of the store, or a bug of ours: there is nothing better than to try again
                 self.note_failure(error)
-                if not isinstance(error, OwnershipLostError | StoreInUseError):
-                    logger.error("The store cannot be taken again yet: %r", error)  # noqa: TRY400
-                    self._culprits.failures_in_a_row += 1
-                elif self._is_shared:
-                    await asyncio.sleep(_LOOK_FOR_SHARE_S)
-                else:
+                if isinstance(error, StorageError) and _has_other_owner(error):
+                    if self._is_shared:
+                        await asyncio.sleep(_LOOK_FOR_SHARE_S)
+                        continue
                     logger.error("This host has lost its store and stops: %s", error)  # noqa: TRY400
                     await self._end(error)
                     return
+                logger.error("The store cannot be taken again yet: %r", error)  # noqa: TRY400
+                self._culprits.failures_in_a_row += 1
             else:
                 return
 
@@ -399,6 +409,10 @@ class Engine:
         self._answers.add(work_item, outcome)
         if self._node is not None:
             self._node.reports.finished(work_item, outcome)
+
+
+def _has_other_owner(error: StorageError) -> bool:
+    return isinstance(error, OwnershipLostError | StoreInUseError)
 
 
 def _as_storage_error(error: Exception) -> StorageError:

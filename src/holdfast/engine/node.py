@@ -6,6 +6,7 @@ transition that changes it, so every transition sees the effects of all earlier 
 
 from __future__ import annotations
 
+import asyncio
 import contextvars
 import logging
 from collections import deque
@@ -99,6 +100,8 @@ class Node:
             store, self.journal, self.residents, left_alone, self._loaded, self.fail, self.partitions.have
         )
         self.arrivals = Arrivals(self, store)
+        self.has_doubts = asyncio.Event()
+        """Set when the ownership should be asked about soon, as hosts have come or gone."""
         self.suspects = Suspects(self)
         self.starts = ActivityStarts(clock, self.timers, self.suspects, runner, answers, config.activity_queue_max)
         self.reports = ActivityReports(self, answers)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 from collections.abc import Callable
 
@@ -101,7 +102,10 @@ async def keep_ownership(node: Node, store: Store, lease_s: float | None, due: C
     every_s, left_s = node.config.renew_s, None if lease_s is None else lease_s * _LEASE_LEFT
     confirmed_at = ticking()
     while True:
-        await asyncio.sleep(every_s)
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(every_s):
+                await node.has_doubts.wait()
+        node.has_doubts.clear()
         asked_at = ticking()
         sure_s = None if lease_s is None or left_s is None else confirmed_at + lease_s - left_s - asked_at
         try:

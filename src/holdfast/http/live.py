@@ -12,6 +12,7 @@ from starlette.types import Receive, Scope, Send
 
 from holdfast.client.client import Client, hub_of
 from holdfast.client.status import InstanceStatus
+from holdfast.engine.fleet import FleetTaskHub
 from holdfast.engine.task_hub import LocalTaskHub
 from holdfast.errors import HoldfastError, InstanceNotFoundError, OverloadedError
 from holdfast.http.errors import Endpoint
@@ -32,7 +33,7 @@ class LiveUpdates:
 
     def __init__(self, client: Client, streams_max: int, keep_alive_s: float = _KEEP_ALIVE_S) -> None:
         hub = hub_of(client)
-        assert isinstance(hub, LocalTaskHub), "a host serves what its own engine runs"
+        assert isinstance(hub, LocalTaskHub | FleetTaskHub), "a host serves what its own engine runs"
         self._client = client
         self._watch = hub.watch
         self._streams_max = streams_max

@@ -61,9 +61,25 @@ class Requests(Rewinds):
     def start(self, existing: Instance | None, request: StartRequest, now: datetime) -> tuple[Instance, Transition]:
         """Start an orchestration under an id that is free, or whose last owner has ended."""
         transition = self._begin(request.instance_id, now)
-        begins_at = max(now, request.start_at or now)
-        started = ExecutionStarted(
-            timestamp=now,
+        started = self._started(request, transition)
+        instance = existing or Instance(request.instance_id, started.execution_id, request.name, now)
+        if not request.is_restart:
+            instance.request_key = request.request_key
+        begin_execution(transition, instance, started)
+        if not waits_for_start(instance):
+            transition.send(request.instance_id, started)
+        return instance, transition
+
+    def start_elsewhere(self, request: StartRequest, now: datetime) -> Transition:
+        """Start an orchestration that nothing can exist of, and that another node is to run."""
+        transition = self._begin(request.instance_id, now)
+        transition.send(request.instance_id, self._started(request, transition))
+        return transition
+
+    def _started(self, request: StartRequest, transition: Transition) -> ExecutionStarted:
+        begins_at = max(transition.now, request.start_at or transition.now)
+        return ExecutionStarted(
+            timestamp=transition.now,
             name=request.name,
             instance_id=request.instance_id,
             execution_id=self._execution_id(transition.lsn),
@@ -73,13 +89,6 @@ class Requests(Rewinds):
             start_at=request.start_at,
             expires_at=None if request.run_timeout is None else after(begins_at, request.run_timeout),
         )
-        instance = existing or Instance(request.instance_id, started.execution_id, request.name, now)
-        if not request.is_restart:
-            instance.request_key = request.request_key
-        begin_execution(transition, instance, started)
-        if not waits_for_start(instance):
-            transition.send(request.instance_id, started)
-        return instance, transition
 
     def make_way(self, existing: Instance, now: datetime) -> Transition:
         """End an instance that is to be replaced."""

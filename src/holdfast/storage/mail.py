@@ -70,6 +70,10 @@ class Mail(Protocol):
         """Forget requests for whose answers nobody waits any more."""
         ...
 
+    async def other_hosts(self) -> list[int]:
+        """Return a partition of each other host that owns any."""
+        ...
+
     async def hint(self, kind: HintKind, partitions: Collection[int]) -> None:
         """Tell the owners of partitions, all hosts if there are none, that they should look for something.
 

@@ -65,6 +65,8 @@ class MemoryStore:
     belong to the current execution of their instance.
     """
 
+    mail = None
+
     def __init__(self, data: MemoryData | None = None) -> None:
         self._data = MemoryData() if data is None else data
         self._closed = False

@@ -11,6 +11,7 @@ from typing import Protocol, TypeAlias
 import msgspec
 
 from holdfast.model.messages import DurableKey
+from holdfast.storage.mail import Mail
 
 
 class InstanceRow(msgspec.Struct, frozen=True, kw_only=True):
@@ -284,10 +285,15 @@ PageKey: TypeAlias = tuple[int, str, int]
 class Store(Protocol):
     """A task hub in some database.
 
+    `mail` is what hosts that share the hub tell each other; None if it is one host's alone.
+
     Methods raise `StorageError` or a subclass: `OwnershipLostError` when the fence does not hold any more,
     `CommitFailedError` for a commit that was not applied or (`outcome_unknown`) may have been. Reads see committed
     data only, and may run while a commit is in flight.
     """
+
+    @property
+    def mail(self) -> Mail | None: ...
 
     async def acquire(self, now: int, *, after_crash: bool | None = None, suspect_deliveries: int = 3) -> Ownership:
         """Take ownership of the hub, as a new incarnation with new epochs, in one transaction.

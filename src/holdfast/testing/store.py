@@ -98,6 +98,8 @@ class Database:
 class SimulatedStore:
     """One connection. What is asked for happens in the world outside, between the request and its answer."""
 
+    mail = None
+
     def __init__(self, database: Database, inner: Store, process: Process) -> None:
         self.process = process
         self._database = database

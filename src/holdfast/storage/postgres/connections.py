@@ -191,7 +191,7 @@ class Connections:
                 raise
             else:
                 return kept
-        connection = await self._connect()
+        connection = await self.connect()
         try:
             await connection.execute(begin)
         except BaseException as error:
@@ -201,7 +201,12 @@ class Connections:
             raise
         return connection
 
-    async def _connect(self) -> Connection:
+    async def connect(self) -> Connection:
+        """Return a new connection, for whoever asks to close.
+
+        Raises:
+            StorageError: if there is none to be had.
+        """
         try:
             return await asyncpg.connect(
                 self._location.dsn,

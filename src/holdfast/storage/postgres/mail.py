@@ -46,7 +46,7 @@ class PostgresMail:
 
         async def send(connection: Connection) -> list[int]:
             rows = await connection.fetch(QUERIES["send_requests"], partitions, methods, arguments, self._token)
-            await self._notify(connection, "requests", map(str, set(partitions)))
+            await self._notify(connection, "requests", {str(each) for each in partitions})
             return [row[0] for row in rows]
 
         return await self._connections.write(send)
@@ -87,6 +87,12 @@ class PostgresMail:
         asked = (request_ids, self._token)
         await self._connections.write(lambda connection: connection.execute(QUERIES["withdraw_requests"], *asked))
 
+    async def other_hosts(self) -> list[int]:
+        rows = await self._connections.read(
+            lambda connection: connection.fetch(QUERIES["partitions_of_others"], self._token)
+        )
+        return [row[0] for row in rows]
+
     async def hint(self, kind: HintKind, partitions: Collection[int]) -> None:
         addressees = list(map(str, partitions)) or [_ALL]
         await self._connections.write(lambda connection: self._notify(connection, kind, addressees))
@@ -113,7 +119,11 @@ class PostgresMail:
         """Listen until the connection ends, without a word perhaps: so it is tried now and then."""
         connection = await self._connections.connect()
         try:
-            await connection.add_listener(self._channel, lambda *told: self._hear(str(told[3]), heard))
+
+            def hear(_connection: object, _pid: int, _channel: str, payload: object) -> None:
+                self._hear(str(payload), heard)
+
+            await connection.add_listener(self._channel, hear)
             for kind in HINT_KINDS:
                 heard(kind)  # what was told before nobody heard
             while not connection.is_closed():

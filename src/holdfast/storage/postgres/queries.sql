@@ -400,6 +400,10 @@ SELECT request_id FROM request WHERE request_id = ANY ($1::bigint[]);
 DELETE FROM request WHERE (request_id = ANY ($1::bigint[]) AND caller = $2)
     OR caller NOT IN (SELECT owner_token FROM node WHERE NOT released AND lease_until > clock_timestamp());
 
+-- name: partitions_of_others
+-- A partition of each other host.
+SELECT min(partition) FROM partition JOIN node USING (node_id) WHERE owner_token <> $1 GROUP BY node_id;
+
 -- part: row
 -- The columns of an instance.
 instance.partition, instance.instance_id, execution_id, revision, name, status, created_at, updated_at, input, output,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import uuid
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Final, TypeVar
@@ -31,6 +32,7 @@ from holdfast.storage.port import (
 )
 from holdfast.storage.postgres.connections import Connection, Connections
 from holdfast.storage.postgres.location import Location
+from holdfast.storage.postgres.mail import PostgresMail
 from holdfast.storage.postgres.ownership import Claim, leave, prepare, read_hub, renew, take
 from holdfast.storage.postgres.queries import QUERIES
 from holdfast.storage.postgres.writes import apply
@@ -53,11 +55,16 @@ class PostgresStore:
         self._location = location
         self._connections = Connections(location)
         self._token = uuid.uuid4().hex
+        self._mail = PostgresMail(location, self._token)
         self._partition_count: int | None = None
         self._owned: list[int] | None = None
         """The partitions of which reads for the engine tell; None for all."""
         self._may_own = self._is_owner = False
         self._closed = False
+
+    @property
+    def mail(self) -> PostgresMail:
+        return self._mail
 
     async def acquire(self, now: int, *, after_crash: bool | None = None, suspect_deliveries: int = 3) -> Ownership:
         self._check_open()
@@ -76,6 +83,7 @@ class PostgresStore:
 
         self._may_own = True  # also if nobody hears of it: then the hub is free when this store is closed
         ownership = await self._connections.write(acquire)
+        await self._tell_hosts()  # of a new one, or of what another one may have now
         if isinstance(ownership, StoreInUseError):
             raise ownership
         if not self._is_owner:
@@ -83,6 +91,7 @@ class PostgresStore:
         self._partition_count, self._is_owner = ownership.partition_count, True
         owned = ownership.fence.epochs
         self._owned = None if len(owned) == ownership.partition_count else sorted(owned)
+        self._mail.owned = self._owned
         return ownership
 
     async def renew(self, fence: Fence) -> bool:
@@ -93,6 +102,11 @@ class PostgresStore:
         self._check_open()
         await self._connections.write(lambda connection: leave(connection, fence))
         self._may_own = self._is_owner = False
+        await self._tell_hosts()
+
+    async def _tell_hosts(self) -> None:
+        with contextlib.suppress(StorageError):  # they find out by themselves, too
+            await self._mail.hint("hosts", ())
 
     async def commit(self, fence: Fence, writes: WriteSet) -> None:
         self._check_open()
@@ -111,6 +125,7 @@ class PostgresStore:
                 )
             except StorageError:
                 self._may_own = False  # then it waits
+        await self._mail.close()
         await self._connections.close()
 
     async def load(self, instance_ids: list[str]) -> list[StoredInstance]:

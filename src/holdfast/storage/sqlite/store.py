@@ -49,6 +49,8 @@ class SqliteStore:
     All writing is done by one thread with one connection; reads have their own, and see committed data only.
     """
 
+    mail = None
+
     def __init__(self, path: Path) -> None:
         self._path = path.absolute()
         self._closed = False

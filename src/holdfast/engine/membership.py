@@ -1,0 +1,80 @@
+"""A host among others: what it hears of them, and what it lets them know."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from typing import TYPE_CHECKING, Final
+
+from holdfast.storage.mail import HintKind, Mail
+
+if TYPE_CHECKING:
+    from holdfast.engine.fleet_mail import FleetMail
+    from holdfast.engine.node import Node
+
+_SETTLES_IN_S: Final = 30.0
+"""How long a request waits while partitions move, or a host begins again."""
+
+
+class Membership:
+    """Of one engine, from its start to its stop. A host that is alone on its store hears and says nothing."""
+
+    def __init__(self) -> None:
+        self._mail: Mail | None = None
+        self._fleet_mail: FleetMail | None = None
+        self._node: Node | None = None
+        self._has_node = asyncio.Event()
+        self._job: asyncio.Task[None] | None = None
+
+    def join(self, mail: Mail, fleet_mail: FleetMail) -> None:
+        """Exchange requests and hints with other hosts, from the start on."""
+        self._mail, self._fleet_mail = mail, fleet_mail
+
+    def begins(self, node: Node) -> None:
+        """Note the node of now, with the partitions that it owns."""
+        self._node = node
+        self._has_node.set()
+        if self._mail is not None and self._fleet_mail is not None:
+            self._mail.listen(self._heard)
+            self._fleet_mail.look("requests")  # of those who asked while the partitions had no owner
+            if self._job is None:
+                self._job = asyncio.get_running_loop().create_task(self._fleet_mail.run())
+
+    def pauses(self) -> None:
+        """Note that there is no node, until the next one begins."""
+        self._node = None
+        self._has_node.clear()
+
+    async def settled_in(self) -> None:
+        """Wait, if there is no node, for the next one; not for ever."""
+        if not self._has_node.is_set():
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(_SETTLES_IN_S):
+                    await self._has_node.wait()
+
+    def sent_elsewhere(self, partitions: set[int]) -> None:
+        """Tell the owners of partitions that messages lie in the store for them."""
+        if self._fleet_mail is not None:
+            self._fleet_mail.hint_arrivals(partitions)
+
+    def _heard(self, kind: HintKind) -> None:
+        node = self._node
+        match kind:
+            case "requests" | "answers":
+                if self._fleet_mail is not None:
+                    self._fleet_mail.look(kind)
+            case "arrivals":
+                if node is not None:
+                    node.arrivals.look()
+            case "hosts":
+                if node is not None:
+                    node.has_doubts.set()
+
+    async def leave(self) -> None:
+        """Take no more requests of others, and give back those that are not answered."""
+        self._has_node.set()  # whoever waits finds out that the host is stopping
+        job, self._job = self._job, None
+        if self._fleet_mail is not None and job is not None:
+            await self._fleet_mail.close()
+            job.cancel()
+            await asyncio.gather(job, return_exceptions=True)
