@@ -10,7 +10,7 @@ from storage_builders import NOW
 
 from holdfast.errors import ConfigurationError
 from holdfast.storage.memory import MemoryStore
-from holdfast.storage.open_store import file_of, open_store, without_password
+from holdfast.storage.open_store import open_store, open_whole, without_password
 from holdfast.storage.port import Store
 
 
@@ -74,5 +74,5 @@ def test_what_names_no_store_is_refused(url: str, match: str) -> None:
 def test_a_password_is_never_shown(url: str, shown: str) -> None:
     assert without_password(url) == shown
     with pytest.raises(ConfigurationError) as refused:
-        file_of(url) if url.startswith("postgres") else open_store("nowhere://u:s3cret@h")
+        open_whole("nowhere://u:s3cret@h")
     assert "s3cret" not in str(refused.value)
