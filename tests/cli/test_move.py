@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import sqlite3
 from collections.abc import Callable, Coroutine, Iterator
 from contextlib import closing
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -29,10 +29,11 @@ NewHub = Callable[[str], str]
 def new_hub(postgres_server: str, tmp_path: Path) -> Iterator[NewHub]:
     """Makes the URL of a store in which nothing is: `sqlite`, or `pg7` for one of seven partitions."""
     made: list[str] = []
+    numbers = itertools.count()
 
     def make(kind: str) -> str:
         if kind == "sqlite":
-            return f"sqlite:///{tmp_path}/hub{len(list(tmp_path.glob('*.db')))}.db"
+            return f"sqlite:///{tmp_path}/hub{next(numbers)}.db"
         made.append(new_schema(postgres_server, int(kind[2:])))
         return made[-1]
 
@@ -139,7 +140,7 @@ def test_what_an_earlier_owner_made_is_not_made_again(new_hub: NewHub, way: list
         executions.append(f"{record.incarnation}")
         assert len({getattr(row, "execution_id", "") for row in rows}) == len(rows) == 3 * (number + 1)
     assert len(set(executions)) == len(way)
-    assert [int(a) < int(b) for a, b in pairwise(executions)] == [True] * (len(way) - 1)
+    assert [int(a) < int(b) for a, b in itertools.pairwise(executions)] == [True] * (len(way) - 1)
 
 
 def test_a_host_may_run_while_its_hub_is_exported_and_checked(new_hub: NewHub, tmp_path: Path) -> None:
@@ -245,7 +246,7 @@ def test_rows_that_nobody_can_read_travel_as_they_are(new_hub: NewHub, tmp_path:
     with closing(sqlite3.connect(source.removeprefix("sqlite:///"))) as connection, connection:
         connection.execute("UPDATE instance SET failure = 'no json', status = 'Odd' WHERE instance_id = 'waits'")
         connection.execute("UPDATE history SET events = '{' WHERE episode = 1")
-        connection.execute("UPDATE history SET execution_id = 'gone' WHERE episode = 2 AND rowid % 2")
+        connection.execute("UPDATE history SET execution_id = 'gone' || rowid WHERE episode = 2 AND rowid % 2")
         connection.execute("INSERT INTO history VALUES (0, 'nobody', 0, 'x')")
         connection.execute("INSERT INTO timer VALUES (0, 'nobody', 1, 'none', 0, 'not an event')")
     for from_, to in ((source, between), (between, f"sqlite:///{target}")):

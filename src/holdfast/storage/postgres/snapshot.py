@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 from collections.abc import Awaitable, Callable, Coroutine, Generator, Iterator
 from contextlib import contextmanager
 from typing import Any, Final, TypeVar, cast
@@ -34,6 +35,7 @@ class Session:
     def __init__(self, runner: asyncio.Runner, location: Location) -> None:
         self.location = location
         self._runner = runner
+        self._numbers = itertools.count()
         self._connection = self._run(connect(location, None))
 
     def begin(self) -> None:
@@ -52,9 +54,10 @@ class Session:
     def fetch(self, query: str, *parameters: object) -> list[asyncpg.Record]:
         return self.run(lambda connection: connection.fetch(query, *parameters))
 
-    def stream(self, name: str, query: str) -> Iterator[asyncpg.Record]:
-        """Return what a query finds, page by page; no two of one name at once."""
-        cursor = f"reading_{name}"
+    def stream(self, query: str) -> Iterator[asyncpg.Record]:
+        """Return what a query finds, page by page."""
+        # A name of its own: the driver remembers which columns a FETCH of this text has.
+        cursor = f"reading_{next(self._numbers)}"
         self.fetch(OFFLINE["declare"].format(cursor=cursor, query=query.removesuffix(";")))
         fetch = OFFLINE["fetch"].format(rows=_PAGE, cursor=cursor)
         while page := self.fetch(fetch):
@@ -93,7 +96,7 @@ class PostgresSnapshot:
         query = OFFLINE.get(f"all_{table}") or OFFLINE["all_rows"].format(
             table=table, columns=", ".join(COLUMNS[table])
         )
-        for columns in self._session.stream(table, query):
+        for columns in self._session.stream(query):
             yield row_of(table, columns)
 
     def instances(self, after: str, limit: int) -> list[InstanceRow]:
@@ -108,18 +111,18 @@ class PostgresSnapshot:
 
     def orphans(self) -> Iterator[Orphan]:
         for table in ORPHAN_TABLES:
-            for row in self._session.stream("orphans", OFFLINE[f"orphaned_{table}"]):
+            for row in self._session.stream(OFFLINE[f"orphaned_{table}"]):
                 yield _orphan(table, tuple(row.values()))
 
     def doubled_executions(self) -> Iterator[tuple[str, str, str]]:
-        for row in self._session.stream("doubled", OFFLINE["doubled_executions"]):
+        for row in self._session.stream(OFFLINE["doubled_executions"]):
             yield row[0], row[1], row[2]
 
     def messages_about(self, text: str) -> list[str]:
         return [row[0] for row in self._session.fetch(OFFLINE["messages_about"], text)]
 
     def messages_to_nobody(self) -> Iterator[tuple[str, int, str]]:
-        for row in self._session.stream("messages", OFFLINE["messages_to_nobody"]):
+        for row in self._session.stream(OFFLINE["messages_to_nobody"]):
             yield row[0], row[1], row[2]
 
 
