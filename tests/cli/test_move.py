@@ -240,7 +240,12 @@ def test_a_hub_that_somebody_has_just_taken_is_refused(new_hub: NewHub, exported
     ok("import", str(exported), "--store", url)
 
 
-def test_rows_that_nobody_can_read_travel_as_they_are(new_hub: NewHub, tmp_path: Path) -> None:
+@pytest.mark.parametrize("page", [1, 100])
+def test_rows_that_nobody_can_read_travel_as_they_are(
+    new_hub: NewHub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, page: int
+) -> None:
+    for module in ("snapshot", "offline"):
+        monkeypatch.setattr(f"holdfast.storage.postgres.{module}._PAGE", page)
     source, between, target = new_hub("sqlite"), new_hub("pg7"), tmp_path / "target.db"
     begun(source)
     with closing(sqlite3.connect(source.removeprefix("sqlite:///"))) as connection, connection:

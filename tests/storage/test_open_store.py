@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -76,3 +78,13 @@ def test_a_password_is_never_shown(url: str, shown: str) -> None:
     with pytest.raises(ConfigurationError) as refused:
         open_whole("nowhere://u:s3cret@h")
     assert "s3cret" not in str(refused.value)
+
+
+@pytest.mark.parametrize("opening", [open_store, open_whole])
+def test_without_the_extra_it_is_named(monkeypatch: pytest.MonkeyPatch, opening: Callable[[str], object]) -> None:
+    for module in ("store", "offline", "location", "snapshot"):
+        monkeypatch.delitem(sys.modules, f"holdfast.storage.postgres.{module}", raising=False)
+    monkeypatch.delitem(sys.modules, "holdfast.storage.postgres", raising=False)
+    monkeypatch.setitem(sys.modules, "asyncpg", None)
+    with pytest.raises(ConfigurationError, match=r"needs the module 'asyncpg'.*holdfast\[postgres\]"):
+        opening("postgresql://host/db")
