@@ -17,10 +17,13 @@ from typer.testing import CliRunner
 
 from holdfast import Client
 from holdfast.cli.main import commands
+from holdfast.cli.output import Progress
+from holdfast.cli.transfer import _Reader
+from holdfast.errors import OwnershipLostError
 from holdfast.model.ids import partition_of
 from holdfast.storage.open_store import open_store, open_whole
-from holdfast.storage.transfer import TABLES, AnyRow, EpisodeRow, columns_for
-from postgres_kit import drop, execute, new_schema
+from holdfast.storage.transfer import COLUMNS, TABLES, AnyRow, columns_for
+from postgres_kit import connect, drop, execute, new_schema, schema_of
 
 NewHub = Callable[[str], str]
 
@@ -172,7 +175,6 @@ def exported(new_hub: NewHub, tmp_path: Path) -> Path:
 
 def schemas(url: str) -> list[str]:
     """Return the tables of the schema that a URL names."""
-    from postgres_kit import connect, schema_of
 
     async def ask() -> list[str]:
         connection = await connect(url)
@@ -346,13 +348,85 @@ def test_a_server_that_is_not_there(command: tuple[str, ...], tmp_path: Path) ->
     assert "s3cret" not in refused.output
 
 
-def test_every_table_goes_along(new_hub: NewHub) -> None:
-    """But for those by which a store keeps its owners apart. New columns are new `ROWS_VERSION`s."""
+def test_every_table_and_every_column_goes_along(new_hub: NewHub) -> None:
+    """But for those by which a store keeps its owners apart."""
     file, schema = new_hub("sqlite"), new_hub("pg1")
     for url in (file, schema):
         acquire_and_release(url)
     kept = {"hub", "node", "partition"}
     with closing(sqlite3.connect(file.removeprefix("sqlite:///"))) as connection:
         names = {row[0] for row in connection.execute("SELECT name FROM sqlite_schema WHERE type = 'table'")}
-    assert names - kept == set(TABLES) == set(schemas(schema)) - kept
-    assert EpisodeRow.__struct_fields__[-1] == "instance_id"
+        columns = {
+            table: tuple(row[1] for row in connection.execute(f"PRAGMA table_info({table})")) for table in names - kept
+        }
+    assert columns == COLUMNS
+    assert set(schemas(schema)) - kept == set(TABLES)
+
+
+@pytest.mark.parametrize("kind", ["sqlite", "pg7"])
+def test_a_hub_whose_owner_died_counts_what_may_have_been_running(new_hub: NewHub, tmp_path: Path, kind: str) -> None:
+    source, target, file = new_hub("sqlite"), new_hub(kind), tmp_path / "hub.jsonl"
+
+    async def die() -> None:
+        store = open_store(source)
+        await store.acquire(0)
+        await store.close()
+
+    async def take() -> None:
+        store = open_store(target)
+        await store.acquire(1)
+        assert [row.deliveries for row in await store.activities_visible(1, 9)] == [1]
+        await store.close()
+
+    asyncio.run(die())
+    with closing(sqlite3.connect(source.removeprefix("sqlite:///"))) as connection, connection:
+        connection.execute("INSERT INTO activity VALUES (0, 'x', 1, 'one', '', '', '', 1, 0, 0, 0, NULL)")
+    ok("export", str(file), "--store", source)
+    ok("import", str(file), "--store", target)
+    asyncio.run(take())
+
+
+def test_an_owner_that_was_paused_stores_nothing_beside_what_was_imported(new_hub: NewHub, tmp_path: Path) -> None:
+    """Its incarnation and its watermark may be those that were imported."""
+    source, target, file = new_hub("pg1"), new_hub("pg1"), tmp_path / "hub.jsonl"
+
+    async def pause_and_wake() -> None:
+        first, paused = open_store(source), open_store(target)
+        await first.acquire(0)
+        ownership = await paused.acquire(0)
+        for url in (source, target):
+            await execute(url, "UPDATE node SET lease_until = '-infinity'")
+        await asyncio.to_thread(ok, "export", str(file), "--store", source)
+        await asyncio.to_thread(ok, "import", str(file), "--store", target)
+        with pytest.raises(OwnershipLostError):
+            await paused.renew(ownership.fence)
+        await first.close()
+        await paused.close()
+
+    asyncio.run(pause_and_wake())
+
+
+def test_a_host_that_starts_during_an_import_waits_for_its_end(new_hub: NewHub, exported: Path) -> None:
+    url = new_hub("pg7")
+    started: list[asyncio.Task[Any]] = []
+
+    async def start_meanwhile() -> None:
+        store = open_store(url)
+        with exported.open("rb") as source:
+            reader = _Reader(source, "", Progress())
+            hub = reader.header()
+            loop = asyncio.get_running_loop()
+
+            def rows() -> Iterator[AnyRow]:
+                yield next(found := reader.rows())
+                loop.call_soon_threadsafe(lambda: started.append(loop.create_task(store.acquire(0))))
+                while not started:
+                    pass
+                yield from found
+
+            await asyncio.to_thread(open_whole(url).restore, hub, rows())
+        await started[0]
+        assert await store.instances("", 9) != []
+        await store.close()
+
+    asyncio.run(start_meanwhile())
