@@ -31,7 +31,7 @@ class DoctorRows:
 
     @property
     def partition_count(self) -> int:
-        return 1
+        return self._rows.partition_count
 
     def instances(self, after: str, limit: int) -> list[InstanceRow]:
         return [self._instances[each] for each in sorted(self._instances) if each > after][:limit]
