@@ -67,6 +67,12 @@ column node.released boolean NOT NULL
 column node.owner text NOT NULL
 column node.owner_token text NOT NULL
 column node.lease_until timestamp with time zone NOT NULL
+column node.functions ARRAY NOT NULL
+column offer.partition integer NOT NULL
+column offer.execution_id text COLLATE C NOT NULL
+column offer.sequence bigint NOT NULL
+column offer.attempt bigint NOT NULL
+column offer.taker text
 column operation_key.partition integer NOT NULL
 column operation_key.instance_id text COLLATE C NOT NULL
 column operation_key.operation_key text COLLATE C NOT NULL
@@ -102,6 +108,7 @@ index CREATE INDEX instance_by_end ON instance USING btree (ended_at, instance_i
 index CREATE INDEX instance_by_id ON instance USING btree (instance_id)
 index CREATE UNIQUE INDEX instance_pkey ON instance USING btree (partition, instance_id)
 index CREATE UNIQUE INDEX node_pkey ON node USING btree (node_id)
+index CREATE UNIQUE INDEX offer_pkey ON offer USING btree (partition, execution_id, sequence)
 index CREATE UNIQUE INDEX operation_key_pkey ON operation_key USING btree (partition, instance_id, operation_key)
 index CREATE UNIQUE INDEX partition_pkey ON partition USING btree (partition)
 index CREATE INDEX request_answered ON request USING btree (caller) WHERE (status IS NOT NULL)
@@ -116,6 +123,7 @@ settings child autovacuum_vacuum_scale_factor=0.01, autovacuum_vacuum_threshold=
 settings inbox autovacuum_vacuum_scale_factor=0.01, autovacuum_vacuum_threshold=1000
 settings instance fillfactor=70, autovacuum_vacuum_scale_factor=0.02, autovacuum_vacuum_threshold=1000
 settings node fillfactor=50, autovacuum_vacuum_scale_factor=0, autovacuum_vacuum_threshold=1000
+settings offer autovacuum_vacuum_scale_factor=0.01, autovacuum_vacuum_threshold=1000
 settings request fillfactor=70, autovacuum_vacuum_scale_factor=0, autovacuum_vacuum_threshold=1000
 settings timer autovacuum_vacuum_scale_factor=0.01, autovacuum_vacuum_threshold=1000
 function is_json(record text) i u  BEGIN RETURN record IS NULL OR record::json IS NOT NULL; EXCEPTION WHEN OTHERS THEN RETURN false; END 

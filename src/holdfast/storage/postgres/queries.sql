@@ -39,7 +39,7 @@ FROM node WHERE node_id = $1 FOR UPDATE;
 
 -- name: create_node
 -- A place of which nobody has had any.
-INSERT INTO node VALUES ($1, 0, 0, true, '', '', 'epoch');
+INSERT INTO node VALUES ($1, 0, 0, true, '', '', 'epoch', '{}');
 
 -- name: free_node
 -- Its host is taken for dead: no commit of it succeeds any more.
@@ -346,6 +346,9 @@ SELECT DISTINCT instance_id FROM inbox WHERE {owned} AND instance_id > $2 ORDER 
 -- name: activities_visible
 -- A page of the activities that may run.
 SELECT * FROM activity WHERE {owned} AND visible_at <= $2 AND (visible_at, execution_id, sequence) > ($3, $4, $5)
+  AND NOT EXISTS (
+    SELECT 1 FROM offer WHERE offer.partition = activity.partition AND offer.execution_id = activity.execution_id
+      AND offer.sequence = activity.sequence AND offer.attempt = activity.attempt)
 ORDER BY visible_at, execution_id, sequence LIMIT $6;
 
 -- name: timers_due
@@ -412,6 +415,70 @@ DELETE FROM request WHERE request_id = ANY ($1::bigint[]);
 -- Those of hosts that are gone.
 DELETE FROM request
 WHERE caller NOT IN (SELECT owner_token FROM node WHERE NOT released AND lease_until > clock_timestamp());
+
+-- name: lend_activities
+-- What goes on on a host although its partitions are another one's now. Whoever had offered it runs it himself.
+INSERT INTO offer SELECT partition, execution_id, sequence, attempt, $5
+FROM unnest($1::int[], $2::text[], $3::bigint[], $4::bigint[]) AS running (partition, execution_id, sequence, attempt)
+ON CONFLICT (partition, execution_id, sequence) DO UPDATE SET attempt = excluded.attempt, taker = excluded.taker;
+
+-- name: offer_activities
+-- Activities for which their owner has no room, or no code.
+INSERT INTO offer SELECT partition, execution_id, sequence, attempt, NULL
+FROM unnest($1::int[], $2::text[], $3::bigint[], $4::bigint[]) AS offered (partition, execution_id, sequence, attempt)
+ON CONFLICT (partition, execution_id, sequence) DO UPDATE SET attempt = excluded.attempt, taker = NULL
+WHERE offer.attempt < excluded.attempt;
+
+-- name: borrow_activities
+-- Offers of others, of activities that this host can run. Whoever commits their outcome first has done them.
+WITH found AS (
+    SELECT offer.partition, offer.execution_id, offer.sequence
+    FROM offer JOIN activity USING (partition, execution_id, sequence, attempt)
+    WHERE taker IS NULL AND lower(name) = ANY ($1::text[]) AND NOT partition = ANY ($2::int[])
+    ORDER BY visible_at LIMIT $3 FOR UPDATE OF offer SKIP LOCKED
+), taken AS (
+    UPDATE offer SET taker = $4 FROM found
+    WHERE (offer.partition, offer.execution_id, offer.sequence)
+        = (found.partition, found.execution_id, found.sequence)
+    RETURNING offer.partition, offer.execution_id, offer.sequence
+)
+SELECT activity.* FROM activity JOIN taken USING (partition, execution_id, sequence);
+
+-- name: reclaim_activities
+-- Own offers that nobody has taken and for which there is room now, and those whose takers are gone.
+WITH living AS (
+    SELECT owner_token FROM node WHERE NOT released AND lease_until > clock_timestamp()
+), found AS (
+    SELECT offer.partition, offer.execution_id, offer.sequence, taker IS NOT NULL AS was_begun
+    FROM offer JOIN activity USING (partition, execution_id, sequence, attempt)
+    WHERE {owned} AND CASE WHEN taker IS NULL THEN lower(name) = ANY ($2::text[])
+        ELSE taker NOT IN (SELECT owner_token FROM living) END
+    ORDER BY visible_at LIMIT $3 FOR UPDATE OF offer SKIP LOCKED
+), gone AS (
+    DELETE FROM offer USING found
+    WHERE (offer.partition, offer.execution_id, offer.sequence)
+        = (found.partition, found.execution_id, found.sequence)
+)
+SELECT was_begun, activity.* FROM activity JOIN found USING (partition, execution_id, sequence);
+
+-- name: clear_offers
+-- Of attempts that are over.
+DELETE FROM offer WHERE {owned} AND NOT EXISTS (
+    SELECT 1 FROM activity WHERE activity.partition = offer.partition AND activity.execution_id = offer.execution_id
+      AND activity.sequence = offer.sequence AND activity.attempt = offer.attempt);
+
+-- name: post_arrivals
+-- Messages that no transition of the sender has to do with.
+INSERT INTO arrival (partition, instance_id, execution_id, event)
+SELECT * FROM unnest($1::int[], $2::text[], $3::text[], $4::text[]);
+
+-- name: declare_functions
+-- What a host can run.
+UPDATE node SET functions = $2 WHERE owner_token = $1 AND functions <> $2;
+
+-- name: functions
+-- What hosts can run that live.
+SELECT DISTINCT unnest(functions) FROM node WHERE NOT released AND lease_until > clock_timestamp();
 
 -- name: partitions_of_others
 -- A partition of each other host.

@@ -13,7 +13,7 @@ CREATE TABLE hub (
 
 -- A place for a host of the fleet. `lsn` is its watermark: every commit moves it, and fails if it or the incarnation is
 -- not what the writer believes. A place that is not released is its host's until the lease is over, by the clock of the
--- database. Incarnations are numbered by the hub; a host that owns no partition yet has 0.
+-- database. Incarnations are numbered by the hub; a host that owns no partition yet has 0. `functions` are what it can run.
 CREATE TABLE node (
     node_id TEXT PRIMARY KEY,
     incarnation BIGINT NOT NULL,
@@ -21,7 +21,8 @@ CREATE TABLE node (
     released BOOLEAN NOT NULL,
     owner TEXT NOT NULL,
     owner_token TEXT NOT NULL,
-    lease_until TIMESTAMPTZ NOT NULL
+    lease_until TIMESTAMPTZ NOT NULL,
+    functions TEXT[] NOT NULL DEFAULT '{}'
 ) WITH (fillfactor = 50, autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 1000);
 
 -- `node_id` is '' for one that nobody owns.
@@ -127,6 +128,17 @@ CREATE TABLE activity (
     PRIMARY KEY (partition, execution_id, sequence)
 ) WITH (fillfactor = 80, autovacuum_vacuum_scale_factor = 0.01, autovacuum_vacuum_threshold = 1000);
 CREATE INDEX activity_by_time ON activity (visible_at, execution_id, sequence);
+
+-- Attempts of activities that the owner of their partition does not run itself: `taker` is the host that does, none until
+-- one has taken it. The activity is in `activity` until an outcome is stored.
+CREATE TABLE offer (
+    partition INTEGER NOT NULL,
+    execution_id TEXT COLLATE "C" NOT NULL,
+    sequence BIGINT NOT NULL,
+    attempt BIGINT NOT NULL,
+    taker TEXT,
+    PRIMARY KEY (partition, execution_id, sequence)
+) WITH (autovacuum_vacuum_scale_factor = 0.01, autovacuum_vacuum_threshold = 1000);
 
 CREATE TABLE timer (
     partition INTEGER NOT NULL,
