@@ -19,8 +19,10 @@ _READERS_MAX: Final = 4
 _CONNECT_S: Final = 10.0
 _STATEMENTS_PREPARED_MAX: Final = 100
 _STATEMENT_S: Final = 60.0
-_CERTAINLY_ROLLED_BACK: Final = ("23", "40001", "40002", "40P01")
+_ROLLED_BACK: Final = ("23", "40001", "40002", "40P01")
 """Errors at a COMMIT after which nothing was applied: integrity and serialization. 40003 says that it is not known."""
+_REFUSED: Final = (*_ROLLED_BACK, "22", "25006", "42", "53", "55", "57014", "HF", "P0")
+"""The same for a call: data, rights, a lack of something, a limit of time, and what the function itself raises."""
 
 FAILURES: Final = (asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError, OSError, TimeoutError)
 """What the driver raises."""
@@ -41,7 +43,7 @@ class Connections:
         self._reading = asyncio.Semaphore(_READERS_MAX)
         self._is_closed = False
         settings = (
-            f'SET LOCAL search_path = "{location.schema}", pg_temp; SET LOCAL statement_timeout = {_STATEMENT_S:.0f}000'
+            f"SET LOCAL search_path = {location.search_path}; SET LOCAL statement_timeout = {_STATEMENT_S:.0f}000"
             "; SET LOCAL idle_in_transaction_session_timeout ="
         )
         # An installation that relaxes durability for its other users must not do so for this one.
@@ -52,6 +54,11 @@ class Connections:
         # owner's row. The server must not keep it for longer than the lease, or nobody could take over.
         silence_ms = round(location.lease_s * 1000)
         self._begin_writing = f"BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE; {settings} {silence_ms}; {durable}"
+        # What a call that is a transaction by itself cannot set, and where its tables are, so that it need not.
+        self._session = (
+            "SET SESSION CHARACTERISTICS AS TRANSACTION ISOLATION LEVEL READ COMMITTED, READ WRITE;"
+            f" SET search_path = {location.search_path}; SET statement_timeout = {_STATEMENT_S:.0f}000"
+        )
         self._begin_reading = f"BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; {settings} {_STATEMENT_S:.0f}000"
 
     async def write(self, work: Callable[[Connection], Awaitable[_T]]) -> _T:
@@ -78,6 +85,29 @@ class Connections:
             await self._commit(connection)
             return result
 
+    async def commit(self, call: str, *parameters: object) -> None:
+        """Make a call that is a whole transaction: in one round trip, or within a transaction if a pooler needs that.
+
+        Raises:
+            CommitFailedError: when it failed, from what the server said.
+        """
+        if self._location.is_pooled:
+            await self.write(lambda connection: connection.execute(call, *parameters))
+            return
+        async with self._writing:
+            try:
+                connection = await self._open_writer()
+            except StorageError as error:
+                raise CommitFailedError(f"Nothing was committed to {error}") from error
+            try:
+                await connection.execute(call, *parameters)
+            except FAILURES as error:
+                await self._abandon(connection)
+                raise self._failed(error, _is_refusal(error)) from error
+            except BaseException:
+                await self._abandon(connection)
+                raise
+
     async def _commit(self, connection: Connection) -> None:
         try:
             said = await connection.execute("COMMIT")
@@ -85,13 +115,17 @@ class Connections:
             self._discard(connection)
             if not isinstance(error, FAILURES):
                 raise
-            if isinstance(error, asyncpg.PostgresError) and (error.sqlstate or "").startswith(_CERTAINLY_ROLLED_BACK):
-                raise CommitFailedError(f"Nothing was committed to {self.explain(error)}") from error
-            raise CommitFailedError(
-                f"It is not known whether the commit was applied to {self.explain(error)}", outcome_unknown=True
-            ) from error
+            certain = isinstance(error, asyncpg.PostgresError) and (error.sqlstate or "").startswith(_ROLLED_BACK)
+            raise self._failed(error, certain) from error
         if said != "COMMIT":
             raise CommitFailedError(f"Nothing was committed to {self._location.text}: the server said {said}.")
+
+    def _failed(self, error: BaseException, is_certain: bool) -> CommitFailedError:
+        if is_certain:
+            return CommitFailedError(f"Nothing was committed to {self.explain(error)}")
+        return CommitFailedError(
+            f"It is not known whether the commit was applied to {self.explain(error)}", outcome_unknown=True
+        )
 
     async def read(self, work: Callable[[Connection], Awaitable[_T]]) -> _T:
         """Run `work` on one snapshot of what is committed.
@@ -127,7 +161,16 @@ class Connections:
 
     async def _open_writer(self) -> Connection:
         if self._writer is None or self._writer.is_closed():
-            self._writer = await self._connect()
+            writer = await self._connect()
+            if not self._location.is_pooled:
+                try:
+                    await writer.execute(self._session)
+                except BaseException as error:
+                    writer.terminate()
+                    if isinstance(error, FAILURES):
+                        raise StorageError(self.explain(error)) from error
+                    raise
+            self._writer = writer
         return self._writer
 
     async def _open_reader(self) -> Connection:
@@ -176,6 +219,13 @@ async def _close(connection: Connection) -> None:
         await connection.close(timeout=_CONNECT_S)
     except FAILURES:
         connection.terminate()
+
+
+def _is_refusal(error: BaseException) -> bool:
+    """Whether a call that is a transaction by itself has certainly changed nothing: refused, or not even sent."""
+    if isinstance(error, asyncpg.PostgresError):
+        return (error.sqlstate or "").startswith(_REFUSED)
+    return isinstance(error, asyncpg.InterfaceError)
 
 
 _ADVICE: Final = {

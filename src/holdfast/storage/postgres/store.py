@@ -89,7 +89,7 @@ class PostgresStore:
         self._check_open()
         check_partitions(fence, writes)
         check_disjoint(writes)
-        await self._connections.write(lambda connection: apply(connection, fence, writes, self._location.lease_s))
+        await apply(self._connections, self._location, fence, writes)
 
     async def close(self) -> None:
         if self._closed:
