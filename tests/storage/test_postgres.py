@@ -715,7 +715,7 @@ async def test_nothing_goes_through_a_whole_table_but_what_has_to(pg_hub: Hub) -
 
 
 @in_loop
-async def test_no_commit_goes_through_a_whole_table_not_even_while_the_hub_is_new(pg_hub: Hub) -> None:
+async def test_no_commit_and_no_load_goes_through_a_whole_table_not_even_while_the_hub_is_new(pg_hub: Hub) -> None:
     owner = await own(pg_hub)
     for number in range(20):
         id_, gone = f"i{number}", f"i{number - 1}"
@@ -728,6 +728,8 @@ async def test_no_commit_goes_through_a_whole_table_not_even_while_the_hub_is_ne
             children_inserted=[child(2, id_)],
             operation_keys_inserted=[operation_key("k", number, f"@c@{id_}")],
         )
+        await owner.load_one(id_)
+        await owner.load_one(f"@c@{id_}")
         if number:
             await owner.commit(
                 instances_updated=[update(gone, new_execution=True)],

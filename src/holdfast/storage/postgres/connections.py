@@ -19,6 +19,16 @@ _READERS_MAX: Final = 4
 _CONNECT_S: Final = 10.0
 _STATEMENTS_PREPARED_MAX: Final = 100
 _STATEMENT_S: Final = 60.0
+_BY_KEYS: Final = "; ".join(
+    f"SET LOCAL {setting}"
+    for setting in (
+        "enable_seqscan = off",
+        "enable_hashjoin = off",
+        "enable_mergejoin = off",
+        "plan_cache_mode = force_generic_plan",
+    )
+)
+"""As in the function `apply_group`, which says why."""
 _ROLLED_BACK: Final = ("23", "40001", "40002", "40P01")
 """Errors at a COMMIT after which nothing was applied: integrity and serialization. 40003 says that it is not known."""
 _REFUSED: Final = (*_ROLLED_BACK, "22", "25006", "42", "53", "55", "57014", "HF", "P0")
@@ -60,6 +70,7 @@ class Connections:
             f" SET search_path = {location.search_path}; SET statement_timeout = {_STATEMENT_S:.0f}000"
         )
         self._begin_reading = f"BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; {settings} {_STATEMENT_S:.0f}000"
+        self._begin_looking_up = f"{self._begin_reading}; {_BY_KEYS}"
 
     async def write(self, work: Callable[[Connection], Awaitable[_T]]) -> _T:
         """Run `work` in one transaction, and keep apart what certainly was not applied from what may have been.
@@ -127,8 +138,11 @@ class Connections:
             f"It is not known whether the commit was applied to {self.explain(error)}", outcome_unknown=True
         )
 
-    async def read(self, work: Callable[[Connection], Awaitable[_T]]) -> _T:
+    async def read(self, work: Callable[[Connection], Awaitable[_T]], *, by_keys: bool = False) -> _T:
         """Run `work` on one snapshot of what is committed.
+
+        Args:
+            by_keys: rows are looked up by their keys, however few there are in the tables so far.
 
         Raises:
             StorageError: when it failed.
@@ -136,7 +150,7 @@ class Connections:
         async with self._reading:
             connection = await self._open_reader()
             try:
-                await connection.execute(self._begin_reading)
+                await connection.execute(self._begin_looking_up if by_keys else self._begin_reading)
                 result = await work(connection)
                 await connection.execute("COMMIT")
             except BaseException as error:
