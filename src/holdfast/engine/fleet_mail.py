@@ -35,13 +35,15 @@ class _Asked:
 class FleetMail:
     """One loop sends, takes, answers and collects, each for all that has come up meanwhile."""
 
-    def __init__(self, mail: Mail, serve: Serve, poll_s: float) -> None:
+    def __init__(self, mail: Mail, serve: Serve, poll_s: float, is_alone: Callable[[], bool]) -> None:
         """Send nothing yet.
 
         Args:
             serve: does what a request asks for, and returns its status and body; raises InstanceElsewhereError if that
                 is for another host to do.
+            is_alone: whether no other host owns anything; then nobody asks anything, and there is nobody to be asked.
         """
+        self._is_alone = is_alone
         self._mail = mail
         self._serve = serve
         self._poll_s = poll_s
@@ -97,6 +99,8 @@ class FleetMail:
                 async with asyncio.timeout(self._poll_s):
                     await self._wake.wait()
             except TimeoutError:
+                if self._is_alone():
+                    continue
                 self._looks.update(("requests", "answers"))
                 await self._tidy_up()
             self._wake.clear()
