@@ -197,6 +197,8 @@ class FleetMail:
 
     async def close(self) -> None:
         """Take no more requests, and give back those that are not answered."""
+        if self._is_closed:
+            return
         self._is_closed = True
         for job in self._taken.values():
             job.cancel()
