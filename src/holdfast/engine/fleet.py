@@ -87,8 +87,7 @@ class FleetTaskHub(RemoteTaskHub):
     async def start_orchestration(self, request: StartRequest) -> None:
         await self._engine.membership.settled_in()
         if request.is_new_id and self._engine.is_ready:
-            with contextlib.suppress(InstanceElsewhereError):
-                # Whoever owns it, it cannot be there already: so nobody else need be asked.
+            with contextlib.suppress(InstanceElsewhereError):  # then its owner is asked, as for any other
                 await self._local.start_orchestration(request)
                 return
         await super().start_orchestration(request)

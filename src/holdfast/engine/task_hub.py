@@ -86,11 +86,7 @@ class LocalTaskHub:
         validate_instance_id(request.instance_id)
         node = self._admitting_node()
 
-        if request.is_new_id and not node.partitions.have(request.instance_id):
-            sent = node.hub.start_elsewhere(request, node.clock.now())
-            node.context.run(node.append, sent)
-            await node.journal.durable(sent.lsn)
-            return
+        node.partitions.check(request.instance_id)  # before it is taken for one that cannot be there yet
 
         def start(resident: Resident | None) -> int:
             existing = resident.instance if resident else None

@@ -70,12 +70,6 @@ class Requests(Rewinds):
             transition.send(request.instance_id, started)
         return instance, transition
 
-    def start_elsewhere(self, request: StartRequest, now: datetime) -> Transition:
-        """Start an orchestration that nothing can exist of, and that another node is to run."""
-        transition = self._begin(request.instance_id, now)
-        transition.send(request.instance_id, self._started(request, transition))
-        return transition
-
     def _started(self, request: StartRequest, transition: Transition) -> ExecutionStarted:
         begins_at = max(transition.now, request.start_at or transition.now)
         return ExecutionStarted(
