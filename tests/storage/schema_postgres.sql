@@ -104,6 +104,8 @@ index CREATE UNIQUE INDEX instance_pkey ON instance USING btree (partition, inst
 index CREATE UNIQUE INDEX node_pkey ON node USING btree (node_id)
 index CREATE UNIQUE INDEX operation_key_pkey ON operation_key USING btree (partition, instance_id, operation_key)
 index CREATE UNIQUE INDEX partition_pkey ON partition USING btree (partition)
+index CREATE INDEX request_answered ON request USING btree (caller) WHERE (status IS NOT NULL)
+index CREATE INDEX request_to_take ON request USING btree (request_id) WHERE (taker IS NULL)
 index CREATE UNIQUE INDEX request_pkey ON request USING btree (request_id)
 index CREATE INDEX timer_by_time ON timer USING btree (due_at, execution_id, sequence)
 index CREATE UNIQUE INDEX timer_pkey ON timer USING btree (partition, execution_id, sequence)

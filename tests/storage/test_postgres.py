@@ -447,13 +447,13 @@ async def test_a_transaction_that_cannot_begin_twice_is_not_begun_again(pg_hub: 
         return opened[-1]
 
     end_at_once([each.get_server_pid() for each in (pool._writer, *pool._readers) if each])  # pyright: ignore
-    pool._connect = broken  # pyright: ignore
+    pool.connect = broken  # pyright: ignore
     with pytest.raises(StorageError) as caught:
         await (owner.load_one() if kind == "read" else owner.commit(instances_updated=[update()]))
     if isinstance(caught.value, CommitFailedError):
         assert not caught.value.outcome_unknown
     assert [each.is_closed() for each in opened] == [True]
-    del pool._connect  # pyright: ignore
+    del pool.connect  # pyright: ignore
     assert (await owner.load_one()).row == instance()
 
 
@@ -787,27 +787,6 @@ async def test_all_who_want_something_of_a_hub_that_is_being_taken_wait_in_a_row
 
 
 @in_loop
-async def test_partitions_are_locked_in_the_order_of_their_numbers(postgres_server: str, tmp_path: Path) -> None:
-    hub = Hub("postgres", tmp_path / "no file", new_schema(postgres_server, partitions=8))
-    await (await own(hub)).store.close()
-    await execute(hub.url, "UPDATE partition SET epoch = epoch WHERE partition IN (0, 3)")  # they lie last now
-    holder, watcher = await connect(hub.url), await connect(hub.url)
-    await holder.execute("BEGIN; SELECT FROM partition WHERE partition = 5 FOR UPDATE")
-    taking = asyncio.ensure_future(hub.connect().acquire(NOW))
-    blocked = "SELECT count(*) FROM pg_stat_activity WHERE $1 = ANY (pg_blocking_pids(pid))"
-    await until(lambda: watcher.fetchval(blocked, holder.get_server_pid()))
-    assert await watcher.fetch("SELECT FROM node FOR UPDATE SKIP LOCKED") == []
-    free = await watcher.fetch("SELECT partition FROM partition ORDER BY partition FOR UPDATE SKIP LOCKED")
-    assert [row["partition"] for row in free] == [6, 7]
-    await holder.execute("COMMIT")
-    assert list((await taking).fence.epochs.values()) == [2] * 8
-    for each in (holder, watcher):
-        await each.close()
-    await hub.close()
-    await execute(hub.url, f"DROP SCHEMA {schema_of(hub.url)} CASCADE")
-
-
-@in_loop
 async def test_an_owner_that_falls_silent_within_a_transaction_keeps_nobody_out(short_hub: Hub) -> None:
     """As one does whose machine lost its power, or which was paused: the server does not know, and holds its locks."""
     async with wire(short_hub.url) as way:
@@ -883,7 +862,7 @@ async def test_updates_of_a_running_instance_leave_the_indexes_alone(pg_hub: Hub
         await until(lambda: keeper.fetchrow(counts))  # noqa: B023 - awaited here
         row = await keeper.fetchrow(counts)
         assert row is not None
-        assert row["n_tup_hot_upd"] >= row["n_tup_upd"] - 2, table
+        assert row["n_tup_hot_upd"] >= 0.95 * row["n_tup_upd"], table
     await keeper.close()
 
 
@@ -895,6 +874,8 @@ INSERT INTO instance (partition, instance_id, execution_id, revision, name, stat
 INSERT INTO history SELECT 0, 'e' || n, 0, '[]' FROM generate_series(1, 10000) AS n;
 INSERT INTO inbox SELECT 0, n, 'i' || n, NULL, '{}' FROM generate_series(1, 10000) AS n;
 INSERT INTO arrival (partition, instance_id, event) SELECT 0, 'i' || n, '{}' FROM generate_series(1, 10000) AS n;
+INSERT INTO request (partition, method, arguments, caller, taker, status)
+  SELECT 0, 'send', '{}', 'c' || n, 't', CASE WHEN n % 100 = 0 THEN 200 END FROM generate_series(1, 10000) AS n;
 INSERT INTO activity SELECT 0, 'e' || n, 0, 'i' || n, 'say', NULL, NULL, 1, 0, n, n FROM generate_series(1, 10000) AS n;
 INSERT INTO timer SELECT 0, 'e' || n, 1, 'i' || n, n, NULL FROM generate_series(1, 10000) AS n;
 INSERT INTO child SELECT 0, 'e' || n, 2, 'i' || n, 'c' || n FROM generate_series(1, 10000) AS n;
@@ -910,8 +891,11 @@ VALUES: Final = {
     "float8": "15",
     "bool": "false",
 }
-MAY_SCAN: Final = {"count_instances", "find_instances", "count_activity_deliveries", "count_instance_deliveries"}
-"""What goes through everything: questions of people, and what the owner does once, after a crash."""
+MAY_SCAN: Final = {
+    *("count_instances", "find_instances", "count_activity_deliveries", "count_instance_deliveries"),
+    *("take_orphans", "clear_requests"),
+}
+"""What goes through everything: questions of people, what is done once after a crash, and idle hosts in a small table."""
 
 
 def scans(plan: Any) -> Iterator[str]:

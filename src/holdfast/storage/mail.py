@@ -47,7 +47,11 @@ class Mail(Protocol):
         ...
 
     async def take(self, limit: int) -> list[RequestRow]:
-        """Take requests for the partitions that this store owns: those that nobody has taken who lives."""
+        """Take requests for the partitions that this store owns and that nobody has taken."""
+        ...
+
+    async def take_orphans(self, limit: int) -> list[RequestRow]:
+        """Take those that were taken by hosts that are gone, and clear away what such hosts have asked."""
         ...
 
     async def give_back(self, request_ids: Sequence[int]) -> None:

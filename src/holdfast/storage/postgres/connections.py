@@ -146,7 +146,7 @@ class Connections:
 
     async def _keep_reader(self, connection: Connection) -> None:
         if self._is_closed:
-            await _close(connection)
+            await close(connection)
         else:
             self._readers.append(connection)
 
@@ -157,7 +157,7 @@ class Connections:
             writer, self._writer = self._writer, None
         readers, self._readers = self._readers, []
         for connection in (*readers, *([writer] if writer is not None else [])):
-            await _close(connection)
+            await close(connection)
         await asyncio.gather(*self._undoing, return_exceptions=True)
 
     async def _begin_to_write(self) -> Connection:
@@ -207,15 +207,7 @@ class Connections:
         Raises:
             StorageError: if there is none to be had.
         """
-        try:
-            return await asyncpg.connect(
-                self._location.dsn,
-                timeout=_CONNECT_S,
-                command_timeout=_STATEMENT_S + DRIVER_S,
-                statement_cache_size=0 if self._location.is_pooled else _STATEMENTS_PREPARED_MAX,
-            )
-        except (*FAILURES, ValueError) as error:
-            raise StorageError(self.explain(error)) from error
+        return await connect(self._location, _STATEMENT_S + DRIVER_S)
 
     async def _abandon(self, connection: Connection) -> None:
         """Undo a transaction; a connection that cannot do even that is given up, which undoes it as well."""
@@ -228,12 +220,7 @@ class Connections:
 
     def explain(self, error: BaseException) -> str:
         """Say what happened to which database, and what to do."""
-        state = getattr(error, "sqlstate", None) or ""
-        advice = next((text for prefix, text in _ADVICE.items() if state.startswith(prefix)), "")
-        if not state and isinstance(error, OSError | TimeoutError):
-            advice = "Is the server running, and may this host reach it?"
-        kind = f"{type(error).__name__} {state}".strip()
-        return f"{self._location.text}: {error} ({kind}). {advice}".rstrip()
+        return explain(error, self._location)
 
 
 async def _rolled_back(connection: Connection) -> bool:
@@ -249,7 +236,35 @@ async def _rolled_back(connection: Connection) -> bool:
     return not connection.is_closed()
 
 
-async def _close(connection: Connection) -> None:
+async def connect(location: Location, command_s: float | None) -> Connection:
+    """Open a connection, on which a command may take so long.
+
+    Raises:
+        StorageError: if it cannot be opened.
+    """
+    try:
+        return await asyncpg.connect(
+            location.dsn,
+            timeout=_CONNECT_S,
+            command_timeout=command_s,
+            statement_cache_size=0 if location.is_pooled else _STATEMENTS_PREPARED_MAX,
+        )
+    except (*FAILURES, ValueError) as error:
+        raise StorageError(explain(error, location)) from error
+
+
+def explain(error: BaseException, location: Location) -> str:
+    """Say what happened to which database, and what to do."""
+    state = getattr(error, "sqlstate", None) or ""
+    advice = next((text for prefix, text in _ADVICE.items() if state.startswith(prefix)), "")
+    if not state and isinstance(error, OSError | TimeoutError):
+        advice = "Is the server running, and may this host reach it?"
+    kind = f"{type(error).__name__} {state}".strip()
+    return f"{location.text}: {error} ({kind}). {advice}".rstrip()
+
+
+async def close(connection: Connection) -> None:
+    """Close a connection, also one that does not answer any more."""
     try:
         await connection.close(timeout=_CONNECT_S)
     except FAILURES:

@@ -52,8 +52,18 @@ class PostgresMail:
         return await self._connections.write(send)
 
     async def take(self, limit: int) -> list[RequestRow]:
-        asked = (None if self.owned is None else list(self.owned), limit, self._token)
-        rows = await self._connections.write(lambda connection: connection.fetch(QUERIES["take_requests"], *asked))
+        return await self._connections.write(lambda connection: self._take(connection, "take_requests", limit))
+
+    async def take_orphans(self, limit: int) -> list[RequestRow]:
+        async def take(connection: Connection) -> list[RequestRow]:
+            await connection.execute(QUERIES["clear_requests"])
+            return await self._take(connection, "take_orphans", limit)
+
+        return await self._connections.write(take)
+
+    async def _take(self, connection: Connection, query: str, limit: int) -> list[RequestRow]:
+        owned = None if self.owned is None else list(self.owned)
+        rows = await connection.fetch(QUERIES[query], owned, limit, self._token)
         return sorted((RequestRow(*row) for row in rows), key=lambda row: row.request_id)
 
     async def give_back(self, request_ids: Sequence[int]) -> None:
@@ -84,8 +94,7 @@ class PostgresMail:
         return set(wanted) - {row[0] for row in rows}
 
     async def withdraw(self, request_ids: Sequence[int]) -> None:
-        asked = (request_ids, self._token)
-        await self._connections.write(lambda connection: connection.execute(QUERIES["withdraw_requests"], *asked))
+        await self._connections.write(lambda connection: connection.execute(QUERIES["withdraw_requests"], request_ids))
 
     async def other_hosts(self) -> list[int]:
         rows = await self._connections.read(

@@ -1,12 +1,12 @@
 -- Every statement that the PostgreSQL adapter runs on rows. What takes many rows takes one array for each column. Ids
 -- are found by their partition and themselves; the adapter knows the partition of an id.
 --
--- Whoever locks several rows locks the row of the node first, and then partitions in the order of their numbers; so two
--- that want the same wait for each other one after the other, and never in a circle. The statements of a commit lock
--- rows of instances, messages and the like in any order: only the owner of their partitions does, after the row of its
--- node, and whoever takes those partitions, or counts deliveries in them, waits there. What only creates rows, or
--- changes the row of a node alone, has nothing to wait for while it holds something. The advisory lock of migrations
--- comes before all of it.
+-- Hosts take partitions one after the other: each locks the row of the hub first, then the rows of nodes in their order,
+-- then partitions, which nobody else changes but a host that gives up its own. The statements of a commit lock the row of
+-- their node, then rows of instances, messages and the like in any order: only the owner of their partitions does that,
+-- and whoever takes those partitions, or counts deliveries in them, waits for the row of the node first. What only
+-- creates rows, or changes the row of a node alone, has nothing to wait for while it holds something. The advisory lock
+-- of migrations comes before all of it.
 
 -- name: read_hub
 -- The version of the tables, and into how many partitions the hub is divided.
@@ -365,16 +365,25 @@ FROM unnest($1::int[], $2::text[], $3::text[]) WITH ORDINALITY AS new (partition
 ORDER BY position RETURNING request_id;
 
 -- name: take_requests
--- Requests for some partitions, or all, that nobody has taken who lives.
-WITH living AS (
-    SELECT owner_token FROM node WHERE NOT released AND lease_until > clock_timestamp()
-), found AS (
-    SELECT request_id, taker FROM request
-    WHERE {owned} AND status IS NULL AND (taker IS NULL OR taker NOT IN (SELECT owner_token FROM living))
+-- Requests for some partitions, or all, that nobody has taken.
+WITH found AS (
+    SELECT request_id FROM request WHERE {owned} AND taker IS NULL
     ORDER BY request_id LIMIT $2 FOR UPDATE SKIP LOCKED
 )
 UPDATE request SET taker = $3 FROM found WHERE request.request_id = found.request_id
-RETURNING request.request_id, method, arguments, found.taker IS NOT NULL;
+RETURNING request.request_id, method, arguments, false;
+
+-- name: take_orphans
+-- Those that somebody had taken who is gone.
+WITH living AS (
+    SELECT owner_token FROM node WHERE NOT released AND lease_until > clock_timestamp()
+), found AS (
+    SELECT request_id FROM request
+    WHERE {owned} AND status IS NULL AND taker NOT IN (SELECT owner_token FROM living)
+    ORDER BY request_id LIMIT $2 FOR UPDATE SKIP LOCKED
+)
+UPDATE request SET taker = $3 FROM found WHERE request.request_id = found.request_id
+RETURNING request.request_id, method, arguments, true;
 
 -- name: give_requests_back
 -- Requests whose partitions have another owner by now.
@@ -396,9 +405,13 @@ DELETE FROM request WHERE caller = $1 AND status IS NOT NULL RETURNING request_i
 SELECT request_id FROM request WHERE request_id = ANY ($1::bigint[]);
 
 -- name: withdraw_requests
--- Requests for whose answers nobody waits, and those of hosts that are gone.
-DELETE FROM request WHERE (request_id = ANY ($1::bigint[]) AND caller = $2)
-    OR caller NOT IN (SELECT owner_token FROM node WHERE NOT released AND lease_until > clock_timestamp());
+-- Requests for whose answers nobody waits.
+DELETE FROM request WHERE request_id = ANY ($1::bigint[]);
+
+-- name: clear_requests
+-- Those of hosts that are gone.
+DELETE FROM request
+WHERE caller NOT IN (SELECT owner_token FROM node WHERE NOT released AND lease_until > clock_timestamp());
 
 -- name: partitions_of_others
 -- A partition of each other host.

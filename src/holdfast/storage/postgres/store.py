@@ -129,7 +129,7 @@ class PostgresStore:
         await self._connections.close()
 
     async def load(self, instance_ids: list[str]) -> list[StoredInstance]:
-        return await self._read(lambda connection, count: _load(connection, instance_ids, count))
+        return await self._read(lambda connection, count: load_stored(connection, instance_ids, count))
 
     async def load_history(
         self, instance_id: str, execution_id: str, first: int = 0, limit: int | None = None
@@ -222,7 +222,8 @@ class PostgresStore:
             raise StorageError(f"The store {self._location.text} is closed.")
 
 
-async def _load(connection: Connection, instance_ids: Sequence[str], count: int) -> list[StoredInstance]:
+async def load_stored(connection: Connection, instance_ids: Sequence[str], count: int) -> list[StoredInstance]:
+    """Return what `Store.load` returns, of a hub with so many partitions."""
     places = [partition_of(instance_id, count) for instance_id in instance_ids]
     found = await connection.fetch(QUERIES["load_instances"], places, instance_ids)
     rows = [InstanceRow(**row) for row in found]

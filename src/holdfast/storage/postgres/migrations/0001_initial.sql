@@ -107,6 +107,8 @@ CREATE UNLOGGED TABLE request (
     status INTEGER,
     answer TEXT
 ) WITH (fillfactor = 70, autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 1000);
+CREATE INDEX request_to_take ON request (request_id) WHERE taker IS NULL;
+CREATE INDEX request_answered ON request (caller) WHERE status IS NOT NULL;
 
 -- A row of one of the next three tables always belongs to the current execution of its instance.
 CREATE TABLE activity (
