@@ -378,8 +378,8 @@ WITH living AS (
     SELECT owner_token FROM node WHERE NOT released AND lease_until > clock_timestamp()
 ), found AS (
     SELECT request_id, taker FROM request
-    WHERE {owned} AND status IS NULL
-      AND (taker NOT IN (SELECT owner_token FROM living) OR (taker = $3 AND request_id <> ALL ($4::bigint[])))
+    WHERE {owned} AND status IS NULL AND request_id <> ALL ($4::bigint[])
+      AND (taker NOT IN (SELECT owner_token FROM living) OR taker = $3)
     ORDER BY request_id LIMIT $2 FOR UPDATE SKIP LOCKED
 )
 UPDATE request SET taker = $3 FROM found WHERE request.request_id = found.request_id
