@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import json
+import logging
 import signal
 import sys
 from collections.abc import Awaitable, Callable
@@ -130,6 +131,7 @@ class Load:
         say("try", instance_id)
         await self._client.start_new(payment, number, instance_id=instance_id)
         say("ack", instance_id)
+        await asyncio.sleep(0.1)  # they take long, as each has to wait for many others
 
     async def _doom(self, number: int) -> None:
         instance_id = f"doomed-{self._name}-{number}"
@@ -221,6 +223,8 @@ async def obey(client: Client, load: asyncio.Task[None], lines: asyncio.Queue[st
 
 async def main() -> None:
     url, _, name = sys.argv[1:4]
+    logging.basicConfig(format="%(asctime)s %(message)s")
+    logging.getLogger("holdfast").setLevel(logging.INFO)
     lines: asyncio.Queue[str] = asyncio.Queue()
     loop = asyncio.get_running_loop()
     loop.add_reader(sys.stdin, lambda: lines.put_nowait(sys.stdin.readline().strip()))
