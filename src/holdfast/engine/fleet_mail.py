@@ -111,6 +111,9 @@ class FleetMail:
             except StorageError as error:
                 logger.info("The other hosts cannot be reached by way of the store just now: %s", error)
                 await asyncio.sleep(self._poll_s)
+            except Exception:  # a bug of ours; without this loop nothing would pass any more
+                logger.exception("An internal error, after which it goes on.")
+                await asyncio.sleep(self._poll_s)
 
     async def _tidy_up(self) -> None:
         """Take on what hosts had taken that are gone; give up what the server has lost, as it does when it crashes."""
