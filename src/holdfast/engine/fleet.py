@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from datetime import timedelta
 from types import MappingProxyType
@@ -42,6 +42,7 @@ R = TypeVar("R")
 
 _ATTEMPTS_MAX: Final = 12
 """With the pauses between them, more than the two leases that a takeover may need."""
+_FINISHES_IN_S: Final = 5.0
 _OK, _NOT_YET, _REFUSED = 200, 202, 500
 
 _OWNED: Final[Mapping[str, str]] = MappingProxyType(
@@ -194,7 +195,8 @@ class FleetTaskHub(RemoteTaskHub):
         await self._engine.membership.settled_in()
         if instance_id is not None:
             self._engine.node.partitions.check(instance_id)
-        result = await method.call(self._local, arguments, self._engine.config.limits)
+        doing = method.call(self._local, arguments, self._engine.config.limits)
+        result = await (doing if arguments.is_repeatable else _finished(doing))
         return _OK, msgspec.json.encode(result).decode()
 
 
@@ -203,6 +205,21 @@ class _NoWay:
 
     async def post(self, path: str, body: bytes, wait_s: float | None) -> Answer | None:
         raise AssertionError(f"{path} is sent by mail")
+
+
+async def _finished(doing: Awaitable[R]) -> R:
+    """Let what was begun come to its end, also when this host stops: another one must not do it a second time."""
+    job = asyncio.ensure_future(doing)
+    try:
+        return await asyncio.shield(job)
+    except asyncio.CancelledError:
+        if not (await asyncio.wait({job}, timeout=_FINISHES_IN_S))[0]:
+            job.cancel()
+            raise CommitFailedError(
+                "The host that was asked has stopped: the request may have been done, or not. Look at the status first.",
+                outcome_unknown=True,
+            ) from None
+        return job.result()
 
 
 def _refused(error: HoldfastError) -> tuple[int, str]:
