@@ -128,13 +128,17 @@ def test_a_host_that_waits_for_its_share_does_not_wait_for_a_back_off(
         async with joined(app, url + LONG) as a, joined(app, url + LONG) as b:
             await shared_by(a, b)
             node = b.engine.node
-            # As by a host that took it for dead: all of it is another's, and its place is free.
-            await execute(url, "UPDATE partition SET node_id = 'n0', epoch = epoch + 1")
-            await execute(url, "UPDATE node SET released = true, owner_token = '' WHERE node_id <> 'n0'")
+            # As by another one that took it for dead.
+            await execute(
+                url,
+                "UPDATE node SET released = true, owner_token = '' WHERE node_id = 'n1';"
+                "INSERT INTO node VALUES ('n2', 1000, 0, false, '', 'of nobody', 'infinity');"
+                "UPDATE partition SET node_id = 'n2', epoch = epoch + 1 WHERE node_id = 'n1'",
+            )
             node.has_doubts.set()
             await until(lambda: node.is_abandoned)
             monkeypatch.setattr(engine_module, "_BACK_OFF_S", (3600.0,))
-            await shared_by(a, b)
+            await until(lambda: bool(owned_by(b)))
 
     asyncio.run(scenario())
 

@@ -175,7 +175,7 @@ class FleetTaskHub(RemoteTaskHub):
             if method is None:
                 raise InvalidInputError(f"A hub has no method {request.method[:60]!r}.")
             return await self._done(method, request)
-        except InstanceElsewhereError:
+        except (InstanceElsewhereError, HostStoppedError):
             raise
         except WaitTimeoutError as error:
             return (_NOT_YET, "") if method is not None and method.waits else _refused(error)

@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable, Collection, Sequence
 from typing import Final, TypeAlias, TypeVar
 
 from holdfast.client.exchange import Answer, AnswerLostError, NotSentError
-from holdfast.errors import InstanceElsewhereError, StorageError
+from holdfast.errors import HostStoppedError, InstanceElsewhereError, StorageError
 from holdfast.storage.mail import HintKind, Mail, NewRequest, RequestAnswer, RequestRow
 
 logger = logging.getLogger("holdfast.engine")
@@ -40,8 +40,8 @@ class FleetMail:
         """Send nothing yet.
 
         Args:
-            serve: does what a request asks for, and returns its status and body; raises InstanceElsewhereError if that
-                is for another host to do.
+            serve: does what a request asks for, and returns its status and body; raises InstanceElsewhereError or
+                HostStoppedError if that is for another host to do.
         """
         self._mail = mail
         self._serve = serve
@@ -172,6 +172,8 @@ class FleetMail:
 
     def _work_on(self, requests: Sequence[RequestRow]) -> None:
         for request in requests:
+            if request.request_id in self._taken:
+                continue  # it was another host's meanwhile, which took this one for dead, and has given it back
             self._taken[request.request_id] = asyncio.get_running_loop().create_task(self._work(request))
 
     def _settle(self, request_id: int, outcome: Answer | AnswerLostError) -> None:
@@ -187,7 +189,7 @@ class FleetMail:
         try:
             status, body = await self._serve(request)
             self._to_answer.append(RequestAnswer(request.request_id, status, body))
-        except (InstanceElsewhereError, asyncio.CancelledError):
+        except (InstanceElsewhereError, HostStoppedError, asyncio.CancelledError):
             self._to_give_back.append(request.request_id)
         finally:
             del self._taken[request.request_id]
