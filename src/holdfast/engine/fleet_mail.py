@@ -36,13 +36,15 @@ class _Asked:
 class FleetMail:
     """One loop sends, takes, answers and collects, each for all that has come up meanwhile."""
 
-    def __init__(self, mail: Mail, serve: Serve, poll_s: float) -> None:
+    def __init__(self, mail: Mail, serve: Serve, poll_s: float, is_alone: Callable[[], bool]) -> None:
         """Send nothing yet.
 
         Args:
             serve: does what a request asks for, and returns its status and body; raises InstanceElsewhereError or
                 HostStoppedError if that is for another host to do.
+            is_alone: whether no other host owns anything; then nobody asks anything, and there is nobody to be asked.
         """
+        self._is_alone = is_alone
         self._mail = mail
         self._serve = serve
         self._poll_s = poll_s
@@ -105,8 +107,9 @@ class FleetMail:
             try:
                 if is_due:
                     look_at = ticking() + self._poll_s
-                    self._looks.update(("requests", "answers"))
-                    await self._tidy_up()
+                    if self._asked or not self._is_alone():  # who is alone now may have asked one that is gone
+                        self._looks.update(("requests", "answers"))
+                        await self._tidy_up()
                 await self._go_round()
             except StorageError as error:
                 logger.info("The other hosts cannot be reached by way of the store just now: %s", error)

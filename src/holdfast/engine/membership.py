@@ -50,6 +50,10 @@ class Membership:
         """The node of now."""
         return self._node
 
+    def is_alone(self) -> bool:
+        """Whether this host owns the whole hub, or nothing just now."""
+        return self._node is None or self._node.partitions.some is None
+
     def pauses(self) -> None:
         """Note that there is no node, until the next one begins."""
         self._node = None

@@ -111,6 +111,10 @@ class Mail(Protocol):
         """
         ...
 
+    async def has_offers(self) -> bool:
+        """Whether anything is offered or lent of the partitions that this store owns."""
+        ...
+
     async def other_hosts(self) -> list[int]:
         """Return a partition of each other host that owns any."""
         ...

@@ -155,6 +155,10 @@ class PostgresMail:
 
         return await self._connections.write(reclaim)
 
+    async def has_offers(self) -> bool:
+        owned = None if self.owned is None else list(self.owned)
+        return bool(await self._connections.read(lambda connection: connection.fetchval(QUERIES["has_offers"], owned)))
+
     async def other_hosts(self) -> list[int]:
         rows = await self._connections.read(
             lambda connection: connection.fetch(QUERIES["partitions_of_others"], self._token)

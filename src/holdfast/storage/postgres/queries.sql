@@ -336,6 +336,10 @@ DELETE FROM offer WHERE {owned} AND NOT EXISTS (
     SELECT 1 FROM activity WHERE activity.partition = offer.partition AND activity.execution_id = offer.execution_id
       AND activity.sequence = offer.sequence AND activity.attempt = offer.attempt);
 
+-- name: has_offers
+-- Whether there are any of some partitions, or of all.
+SELECT EXISTS (SELECT 1 FROM offer WHERE {owned});
+
 -- name: post_arrivals
 -- Messages that no transition of the sender has to do with.
 INSERT INTO arrival (partition, instance_id, execution_id, event)
