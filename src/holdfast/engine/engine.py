@@ -295,7 +295,7 @@ class Engine:
         if isinstance(error, OwnershipLostError) and not self._is_shared:
             self._start_aside(self._end(error))
         else:
-            self._start_aside(self._begin_again(node, list(self._jobs)))
+            self._start_aside(self._begin_again(node, list(self._jobs), self._back_off_s()))
 
     def _start_aside(self, work: Coroutine[None, None, None]) -> asyncio.Task[None]:
         """Do what goes on while there is no node."""
@@ -314,30 +314,35 @@ class Engine:
 
     async def _hand_over(self, node: Node, jobs: list[asyncio.Task[None]]) -> None:
         await hand_over(node, self.membership)
-        await self._begin_again(node, jobs)
+        # At once, however it went before: until then nobody renews the lease, nor works on what is owned already.
+        await self._begin_again(node, jobs, 0.0)
 
-    async def _begin_again(self, old: Node, old_jobs: list[asyncio.Task[None]]) -> None:
+    async def _begin_again(self, old: Node, old_jobs: list[asyncio.Task[None]], pause_s: float) -> None:
         for job in old_jobs:
             job.cancel()
         await asyncio.gather(*old_jobs, return_exceptions=True)
         await old.batches.closed(LEAVE_S)
         while not self._is_stopping:
-            await asyncio.sleep(_BACK_OFF_S[min(self._culprits.failures_in_a_row, len(_BACK_OFF_S) - 1)])
+            await asyncio.sleep(pause_s)
             try:
                 await self._begin(after_crash=False)
             except Exception as error:  # of the store, or a bug of ours: there is nothing better than to try again
                 self.note_failure(error)
                 if isinstance(error, StorageError) and _has_other_owner(error):
                     if self._is_shared:
-                        await asyncio.sleep(_LOOK_FOR_SHARE_S)
+                        pause_s = _LOOK_FOR_SHARE_S
                         continue
                     logger.error("This host has lost its store and stops: %s", error)  # noqa: TRY400
                     await self._end(error)
                     return
                 logger.error("The store cannot be taken again yet: %r", error)  # noqa: TRY400
                 self._culprits.failures_in_a_row += 1
+                pause_s = self._back_off_s()
             else:
                 return
+
+    def _back_off_s(self) -> float:
+        return _BACK_OFF_S[min(self._culprits.failures_in_a_row, len(_BACK_OFF_S) - 1)]
 
     def _record_progress(self, work_item: ActivityWorkItem, progress: str) -> None:
         if self._node is not None:

@@ -233,6 +233,8 @@ class EntityRequests:
         while True:
             rows = await self._engine.store.entities_locked(after, _ENTITIES_PER_READ)
             for row in rows:
+                if not self._admitting_node().partitions.have(row.instance_id):
+                    continue  # the host that has it does this
                 holder = _readable_lock(row)
                 if holder is not None and await self._is_orphaned(holder):
                     node = self._admitting_node()

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from datetime import timedelta
 from types import MappingProxyType
@@ -47,6 +47,7 @@ R = TypeVar("R")
 _ATTEMPTS_MAX: Final = 12
 """With the pauses between them, more than the two leases that a takeover may need."""
 _NEW_IDS_MAX: Final = 500
+_FINISHES_IN_S: Final = 5.0
 _OK, _NOT_YET, _REFUSED = 200, 202, 500
 
 _OWNED: Final[Mapping[str, str]] = MappingProxyType(
@@ -103,7 +104,7 @@ class FleetTaskHub(RemoteTaskHub):
     async def start_orchestration(self, request: StartRequest) -> None:
         await self._engine.membership.settled_in()
         if request.is_new_id and self._engine.is_ready:
-            with contextlib.suppress(InstanceElsewhereError):
+            with contextlib.suppress(InstanceElsewhereError):  # then its owner is asked, as for any other
                 await self._local.start_orchestration(request)
                 return
         await super().start_orchestration(request)
@@ -190,7 +191,7 @@ class FleetTaskHub(RemoteTaskHub):
             if method is None:
                 raise InvalidInputError(f"A hub has no method {request.method[:60]!r}.")
             return await self._done(method, request)
-        except InstanceElsewhereError:
+        except (InstanceElsewhereError, HostStoppedError):
             raise
         except WaitTimeoutError as error:
             return (_NOT_YET, "") if method is not None and method.waits else _refused(error)
@@ -211,7 +212,8 @@ class FleetTaskHub(RemoteTaskHub):
         if instance_id is not None:
             self._engine.node.partitions.check(instance_id)
             await self._engine.node.arrivals.caught_up()  # what its client has sent before it comes before it
-        result = await method.call(self._local, arguments, self._engine.config.limits)
+        doing = method.call(self._local, arguments, self._engine.config.limits)
+        result = await (doing if arguments.is_repeatable else _finished(doing))
         return _OK, msgspec.json.encode(result).decode()
 
 
@@ -220,6 +222,21 @@ class _NoWay:
 
     async def post(self, path: str, body: bytes, wait_s: float | None) -> Answer | None:
         raise AssertionError(f"{path} is sent by mail")
+
+
+async def _finished(doing: Awaitable[R]) -> R:
+    """Let what was begun come to its end, also when this host stops: another one must not do it a second time."""
+    job = asyncio.ensure_future(doing)
+    try:
+        return await asyncio.shield(job)
+    except asyncio.CancelledError:
+        if not (await asyncio.wait({job}, timeout=_FINISHES_IN_S))[0]:
+            job.cancel()
+            raise CommitFailedError(
+                "The host that was asked has stopped: the request may have been done, or not. Look at the status first.",
+                outcome_unknown=True,
+            ) from None
+        return job.result()
 
 
 def _refused(error: HoldfastError) -> tuple[int, str]:
