@@ -12,7 +12,8 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Final
 
 from holdfast.engine.answers import Answers
-from holdfast.engine.rows import decode_arrival
+from holdfast.engine.confirmations import Confirmations
+from holdfast.engine.stored import decode_arrival
 from holdfast.errors import CorruptRecordError
 from holdfast.model.messages import Arrival
 from holdfast.model.work_items import ActivityWorkItem
@@ -55,6 +56,8 @@ class Arrivals:
         self._reports: dict[int, ActivityWorkItem] = {}
         """Outcomes from other hosts; each stays in the store until it is known to be stored, or to concern nobody."""
         self._wanted = asyncio.Event()
+        self._looking = asyncio.Lock()
+        self._confirmations = Confirmations(self._look)
 
     def look(self) -> None:
         """Look soon: somebody says that something has arrived."""
@@ -69,7 +72,15 @@ class Arrivals:
             self._wanted.clear()
             await self._look()
 
+    async def caught_up(self) -> None:
+        """Take in what has arrived by now; one look serves all who ask at the same time."""
+        await self._confirmations.confirm()
+
     async def _look(self) -> None:
+        async with self._looking:
+            await self._look_from_end_to_end()
+
+    async def _look_from_end_to_end(self) -> None:
         after, found = 0, set[int]()
         while True:
             while self._node.journal.is_full:  # noqa: ASYNC110 - nothing tells that it has room again

@@ -14,10 +14,10 @@ from collections.abc import Callable, Collection
 from typing import TYPE_CHECKING, Final
 
 from holdfast.engine.activity_runner import ActivityRunner
-from holdfast.engine.activity_starts import work_item_of
+from holdfast.engine.activity_starts import recover_activity, work_item_of
 from holdfast.engine.answers import Answers
 from holdfast.engine.config import HostConfig
-from holdfast.engine.rows import decode_activity, encode_report
+from holdfast.engine.stored import decode_activity, encode_report
 from holdfast.errors import CorruptRecordError, StorageError
 from holdfast.hub.instance import ScheduledActivity
 from holdfast.model.ids import partition_of
@@ -171,7 +171,7 @@ class Lending:
     def _take_back(self, node: Node, row: ActivityRow, *, was_begun: bool) -> None:
         if self._node() is node:
             with contextlib.suppress(CorruptRecordError):  # a look at the store finds that out, too
-                node.recover_activity(decode_activity(row), was_begun=was_begun)
+                recover_activity(node, decode_activity(row), was_begun=was_begun)
 
     async def _post_reports(self) -> None:
         reports, node = self._reports, self._node()
@@ -195,8 +195,11 @@ class Lending:
         for each, _ in reports:
             self._answers.discard((each.execution_id, each.sequence))
 
-    async def close(self) -> None:
-        """Send what is to be sent, and take nothing more on."""
+    def take_no_more(self) -> None:
+        """Offer, take back and borrow nothing more."""
         self._is_closed = True
+
+    async def flush(self) -> None:
+        """Send the outcomes that are to be sent, if that can be."""
         with contextlib.suppress(StorageError):
-            await self._go_round()
+            await self._post_reports()

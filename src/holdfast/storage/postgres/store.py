@@ -17,11 +17,8 @@ from holdfast.storage.port import (
     ActivityRow,
     ArrivalRow,
     ChildRow,
-    EndedInstance,
-    EntityRow,
     Fence,
     InboxRow,
-    InstanceConditions,
     InstanceRow,
     OperationKeyRow,
     Ownership,
@@ -36,6 +33,7 @@ from holdfast.storage.postgres.mail import PostgresMail
 from holdfast.storage.postgres.ownership import Claim, leave, prepare, read_hub, renew, take
 from holdfast.storage.postgres.queries import QUERIES
 from holdfast.storage.postgres.writes import apply
+from holdfast.storage.selection import EndedInstance, EntityRow, InstanceConditions
 
 _T = TypeVar("_T")
 _R = TypeVar("_R", ActivityRow, ChildRow, InboxRow, OperationKeyRow, TimerRow)
