@@ -31,7 +31,7 @@ class HostConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     processes_max: int = os.cpu_count() or 1
     """Activities marked `process=True` that run at the same time; the processes start on first use."""
     activity_queue_max: int = 20_000
-    """Activities that wait in memory for a place; more of them wait in the store."""
+    """Activities that wait in memory for a place; more of them wait in the store, or are offered to other hosts."""
     entity_batches_max: int = 1_000
     """Entities that run `async def` operations at the same time."""
     operation_timeout_s: float = 60.0
@@ -46,11 +46,14 @@ class HostConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     timer_horizon_s: int = 600
     """Timers due later than this are not kept in memory."""
     standby_s: float | None = None
-    """How long a host that starts waits for a store that another one owns. None: not at all."""
+    """How long a host that starts waits for a store that others own.
+
+    None: up to two minutes for a share of a hub that others are to share with it, and not at all for anything else.
+    """
     poll_s: float = 2.0
     """How often the host looks for what was sent from outside, if nobody tells it."""
     renew_s: float = 5.0
-    """How often the host makes sure that it still owns its store."""
+    """How often the host makes sure that it still owns its store, and asks whether its share of it should change."""
     clock_check_s: float = 1.0
     """How often the host looks whether the clock of the machine was set."""
     drain_s: float = 30.0

@@ -24,9 +24,10 @@ def open_store(url: str) -> Store:
 
     `sqlite:///relative.db` and `sqlite:////absolute/path.db` name a file. `postgresql://user@host/database` names the
     schema `holdfast` of a database, or `?schema=another`; it needs the extra `holdfast[postgres]`. A hub that is made
-    there gets `?partitions=64`, for good. `?lease_s=15` says how long a host of which nothing is heard is waited for
-    before another takes its place: at least twice the setting `renew_s`. `memory://` keeps everything in memory
-    and loses all of it when the process ends: it is for tests.
+    there gets `?partitions=64`, for good; all hosts that name it share them. `?lease_s=15` says how long a host of
+    which nothing is heard is waited for before the others take what it has: at least twice the setting `renew_s`.
+    `?pooler=transaction` is for a server behind PgBouncer in that mode. `memory://` keeps everything in memory and
+    loses all of it when the process ends: it is for tests.
 
     Raises:
         ConfigurationError: if the URL names no store.
