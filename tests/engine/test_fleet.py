@@ -25,7 +25,7 @@ from holdfast import (
     OrchestrationContext,
     OrchestrationStatus,
 )
-from holdfast.engine import engine as engine_module
+from holdfast.engine import culprits as culprits_module
 from holdfast.model.ids import partition_of
 from postgres_kit import drop, execute, new_schema
 
@@ -107,7 +107,7 @@ def test_what_a_host_that_dies_had_goes_on_elsewhere(url: str) -> None:
 
 def test_a_move_does_not_wait_for_the_back_off_of_an_earlier_failure(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """While it did, nobody renewed its lease: one after the other they took all from each other."""
-    monkeypatch.setattr(engine_module, "_BACK_OFF_S", (0.0, 3600.0))
+    monkeypatch.setattr(culprits_module, "_BACK_OFF_S", (0.0, 3600.0))
 
     async def scenario() -> None:
         app = make_app(World())
@@ -136,7 +136,7 @@ def test_a_host_that_waits_for_its_share_does_not_wait_for_a_back_off(
             )
             node.has_doubts.set()
             await until(lambda: node.is_abandoned)
-            monkeypatch.setattr(engine_module, "_BACK_OFF_S", (3600.0,))
+            monkeypatch.setattr(culprits_module, "_BACK_OFF_S", (3600.0,))
             await until(lambda: bool(owned_by(b)))
 
     asyncio.run(scenario())

@@ -55,15 +55,16 @@ class ActivityStarts:
             return  # it was started when its cause entered the journal
         if activity.visible_at > self._clock.now():
             self._timers.add(activity.key, activity.visible_at, activity)
-        elif not self._suspects.may_start(activity):
-            return
-        elif self._runner.queued >= self._queue_max and not self._suspects.is_released(activity):
-            if not self._offer(activity):
-                self.has_overflowed = True
-        elif self._lending is not None and self._lending.lacks(activity) and self._offer(activity):
-            pass
-        else:
+        elif self._lending is not None and self._lending.lacks(activity) and self._lending.offer(activity):
+            pass  # also one that was counted: another host has run it until it went
+        elif self._suspects.may_start(activity):
+            self._start_in_turn(activity)
+
+    def _start_in_turn(self, activity: ScheduledActivity) -> None:
+        if self._runner.queued < self._queue_max or self._suspects.is_released(activity):
             self._runner.submit(work_item_of(activity))
+        elif not self._offer(activity):
+            self.has_overflowed = True
 
     def _offer(self, activity: ScheduledActivity) -> bool:
         """Let another host run an activity, unless it is one that may kill hosts."""
@@ -93,12 +94,16 @@ class ActivityStarts:
 
     def recover(self, activity: ScheduledActivity, instance: Instance) -> None:
         """Start an activity found in the store, unless it runs, or its completion came in meanwhile."""
-        known = instance.activities.get(activity.sequence)
-        is_going_on = (
-            activity.key in self._expected or self._runner.knows(activity.key) or activity.key in self._answers
-        )
-        if known == activity and activity.sequence not in instance.answered and not is_going_on:
+        if self.waits_for_start(activity, instance):
             self.start(activity)
+
+    def waits_for_start(self, activity: ScheduledActivity, instance: Instance) -> bool:
+        """Whether an activity found in the store is still to be started, as far as is known here."""
+        key = activity.key
+        is_going_on = key in self._expected or self._runner.knows(key) or key in self._answers
+        is_offered = self._lending is not None and self._lending.is_offering(key)
+        is_open = instance.activities.get(activity.sequence) == activity and activity.sequence not in instance.answered
+        return is_open and not is_going_on and not is_offered
 
     def abandon(self, durable_lsn: int) -> None:
         """Give up what has started without a durable cause, and what has not started."""
@@ -140,7 +145,7 @@ def recover_activity(node: Node, activity: ScheduledActivity, *, was_begun: bool
         instance = resident.instance
         if not was_begun:
             node.starts.recover(activity, instance)
-        elif instance.activities.get(activity.sequence) == activity and activity.sequence not in instance.answered:
+        elif node.starts.waits_for_start(activity, instance):
             node.append(node.hub.count_delivery(instance, activity, node.clock.now()))
 
     node.when_present(activity.instance_id, recover)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Collection
 
 from holdfast.model.messages import DurableKey
 from holdfast.model.work_items import ActivityWorkItem, Outcome
@@ -34,6 +35,10 @@ class Answers:
         """Forget the outcomes whose transitions are durable."""
         while self._consumed and self._consumed[0][0] <= durable_lsn:
             self._by_key.pop(self._consumed.popleft()[1], None)
+
+    def keys(self) -> Collection[DurableKey]:
+        """Return which activities have outcomes here that are not stored."""
+        return self._by_key.keys()
 
     def waiting(self) -> list[tuple[ActivityWorkItem, Outcome]]:
         """Return all that are not stored."""

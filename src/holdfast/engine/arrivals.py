@@ -30,18 +30,12 @@ _LOOK_FOR_ROOM_S: Final = 0.05
 
 
 async def first_arrivals(store: Store) -> list[ArrivalRow]:
-    """Return what lies there when a node begins.
+    """Return what lies there when a node begins, a bounded number.
 
     It takes this in before anything else: what an instance has sent from another node comes before what it sends from
     here, so that messages of one sender keep their order.
     """
-    rows: list[ArrivalRow] = []
-    while len(rows) < _FIRST_ROWS_MAX:
-        page = await store.arrivals(rows[-1].arrival_id if rows else 0, _ROWS_PER_READ)
-        rows += page
-        if len(page) < _ROWS_PER_READ:
-            break
-    return rows
+    return await store.arrivals(0, _FIRST_ROWS_MAX)
 
 
 class Arrivals:
@@ -55,6 +49,8 @@ class Arrivals:
         """What is taken in, and may still be found in the store."""
         self._reports: dict[int, ActivityWorkItem] = {}
         """Outcomes from other hosts; each stays in the store until it is known to be stored, or to concern nobody."""
+        self._staying = 0
+        """How many that were taken in stay in the store for a while: outcomes, and what cannot be read."""
         self._wanted = asyncio.Event()
         self._looking = asyncio.Lock()
         self._confirmations = Confirmations(self._look)
@@ -78,21 +74,24 @@ class Arrivals:
 
     async def _look(self) -> None:
         async with self._looking:
-            await self._look_from_end_to_end()
+            await self._look_from_the_first()
 
-    async def _look_from_end_to_end(self) -> None:
-        after, found = 0, set[int]()
+    async def _look_from_the_first(self) -> None:
+        """Read always from the first on: ids are given before they can be read, so that one may come late.
+
+        Of one sender all come in their order, as long as nothing is skipped.
+        """
         while True:
             while self._node.journal.is_full:  # noqa: ASYNC110 - nothing tells that it has room again
                 await asyncio.sleep(_LOOK_FOR_ROOM_S)
-            rows = await self._store.arrivals(after, _ROWS_PER_READ)
-            found.update(row.arrival_id for row in rows)
+            limit = _ROWS_PER_READ + self._staying
+            rows = await self._store.arrivals(0, limit)
             self.take_in(rows)
-            if len(rows) < _ROWS_PER_READ:
+            self._forget_reports()
+            self._taken &= {row.arrival_id for row in rows}  # what lay before the last of them and is not there is gone
+            if len(rows) < limit:
                 break
-            after = rows[-1].arrival_id
-        self._forget_reports()
-        self._taken &= found  # what a look from end to end did not find is gone for good
+            await self._node.journal.settled()  # then what was taken in now is not read again
 
     def take_in(self, rows: Sequence[ArrivalRow]) -> None:
         """Take in, in one transition, what was not taken in before."""
@@ -105,11 +104,13 @@ class Arrivals:
             try:
                 found = decode_arrival(row)
             except CorruptRecordError as error:  # it stays where it is, for somebody to look at
+                self._staying += 1
                 logger.error("What has arrived for %r cannot be read: %s", row.instance_id, error)  # noqa: TRY400
                 continue
             if isinstance(found, Arrival):
                 arrivals.append(found)
             else:
+                self._staying += 1
                 self._reports[row.arrival_id] = found[0]
                 self._answers.add(*found)
                 node.reports.finished(*found)
@@ -125,5 +126,6 @@ class Arrivals:
         ]
         for _, arrival_id in done:
             del self._reports[arrival_id]
+            self._staying -= 1
         if done:
             node.guarded(done[0][0], lambda: node.append(node.hub.forget_arrivals(done, node.clock.now())))

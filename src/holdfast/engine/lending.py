@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+from collections import deque
 from collections.abc import Callable, Collection
 from typing import TYPE_CHECKING, Final
 
@@ -34,6 +35,7 @@ logger = logging.getLogger("holdfast.engine")
 
 _PER_ROUND: Final = 200
 _OFFERS_MAX: Final = 50_000
+_REPORTED_MAX: Final = 10_000
 
 
 class Lending:
@@ -67,6 +69,9 @@ class Lending:
         self._is_closed = False
         self._hosts_changed = True
         self._has_offers = True
+        self._began_again = False
+        self._reported: deque[DurableKey] = deque(maxlen=_REPORTED_MAX)
+        """What was reported lately: the owner may not have stored it yet."""
 
     def knows_orchestrator(self, name: str) -> bool:
         """Whether some host of the fleet has an orchestrator, as far as is known here."""
@@ -94,12 +99,28 @@ class Lending:
         """Let the next owners know what runs here, before there are any; what cannot be told runs again there."""
         work_items = [*self._runner.running(), *(work_item for work_item, _ in self._answers.waiting())]
         attempts = [
-            (partition_of(each.instance_id, partition_count), each.execution_id, each.sequence, each.attempt)
+            (
+                partition_of(each.instance_id, partition_count),
+                each.execution_id,
+                each.sequence,
+                each.attempt,
+                each.name.casefold(),
+            )
             for each in work_items
         ]
         if attempts:
             with contextlib.suppress(StorageError):
                 await self._mail.lend(attempts)
+
+    def is_offering(self, key: DurableKey) -> bool:
+        """Whether an activity is about to be offered."""
+        return key in self._offers
+
+    def forget_offers(self) -> None:
+        """Offer nothing for a node that is given up: whoever owns it next finds it in the store."""
+        self._offers.clear()
+        self._began_again = True
+        self._wake.set()
 
     def report(self, work_item: ActivityWorkItem, outcome: Outcome) -> None:
         """Send an outcome to whoever owns the instance now."""
@@ -128,6 +149,9 @@ class Lending:
 
     async def _go_round(self) -> None:
         await self._post_reports()
+        if self._began_again:  # what it had borrowed and not begun was forgotten
+            self._began_again = False
+            await self._give_back([*self._runner.known_keys(), *self._answers.keys()])
         node, has_room = self._node(), self._runner.queued <= self._config.activity_queue_max // 2
         if node is None or self._is_closed:
             return
@@ -137,7 +161,7 @@ class Lending:
         await self._make_offers(node)
         taken_back = await self._mail.reclaim(self._activities if has_room else [], _PER_ROUND)
         for row, was_begun in taken_back:
-            self._take_back(node, row, was_begun=was_begun)
+            self._take_back(row, was_begun=was_begun)
         borrowed: list[ActivityRow] = []
         if not taken_back and self._runner.queued == 0 and node is self._node():
             borrowed = await self._mail.borrow(self._activities, _PER_ROUND)
@@ -159,7 +183,10 @@ class Lending:
             self._runner.submit(work_item_of(each))  # which says that there is no such activity
             del offers[each.key]
         count = node.partitions.count
-        keys = [(partition_of(each.instance_id, count), *each.key, each.attempt) for each in offers.values()]
+        keys = [
+            (partition_of(each.instance_id, count), *each.key, each.attempt, each.name.casefold())
+            for each in offers.values()
+        ]
         if not keys:
             return
         try:
@@ -168,8 +195,16 @@ class Lending:
             self._offers = {**offers, **self._offers}
             raise
 
-    def _take_back(self, node: Node, row: ActivityRow, *, was_begun: bool) -> None:
-        if self._node() is node:
+    async def _give_back(self, kept: Collection[DurableKey]) -> None:
+        try:
+            await self._mail.give_offers_back([*kept, *self._reported])
+        except StorageError:
+            self._began_again = True
+            raise
+
+    def _take_back(self, row: ActivityRow, *, was_begun: bool) -> None:
+        node = self._node()
+        if node is not None:  # else the next one looks at the store from the beginning
             with contextlib.suppress(CorruptRecordError):  # a look at the store finds that out, too
                 recover_activity(node, decode_activity(row), was_begun=was_begun)
 
@@ -193,6 +228,7 @@ class Lending:
             self._reports = reports + self._reports
             raise
         for each, _ in reports:
+            self._reported.append((each.execution_id, each.sequence))
             self._answers.discard((each.execution_id, each.sequence))
 
     def take_no_more(self) -> None:
@@ -200,6 +236,7 @@ class Lending:
         self._is_closed = True
 
     async def flush(self) -> None:
-        """Send the outcomes that are to be sent, if that can be."""
+        """Send the outcomes that are to be sent, if that can be, and give back what has none."""
         with contextlib.suppress(StorageError):
             await self._post_reports()
+            await self._give_back(list(self._answers.keys()))

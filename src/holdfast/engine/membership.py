@@ -60,6 +60,8 @@ class Membership:
         """Note that there is no node, until the next one begins."""
         self._node = None
         self._has_node.clear()
+        if self.lending is not None:
+            self.lending.forget_offers()
 
     async def settled_in(self) -> None:
         """Wait, if there is no node, for the next one; not for ever."""

@@ -12,11 +12,12 @@ from typing import TYPE_CHECKING, Literal, Protocol, TypeAlias
 import msgspec
 
 if TYPE_CHECKING:
+    from holdfast.model.messages import DurableKey
     from holdfast.storage.port import ActivityRow, ArrivalRow
 
 HintKind: TypeAlias = Literal["arrivals", "requests", "answers", "hosts", "offers"]
-AttemptKey: TypeAlias = tuple[int, str, int, int]
-"""(partition, execution_id, sequence, attempt) of an activity."""
+AttemptKey: TypeAlias = tuple[int, str, int, int, str]
+"""(partition, execution_id, sequence, attempt, name in lower case) of an activity."""
 HINT_KINDS: tuple[HintKind, ...] = ("arrivals", "requests", "answers", "hosts", "offers")
 
 
@@ -109,6 +110,10 @@ class Mail(Protocol):
 
         With each goes whether somebody had taken it: then it may have been running.
         """
+        ...
+
+    async def give_offers_back(self, kept: Collection[DurableKey]) -> None:
+        """Let others have all that this host has taken, except for some that it runs or has reported."""
         ...
 
     async def has_offers(self) -> bool:

@@ -15,6 +15,7 @@ from collections.abc import Callable, Collection, Sequence
 from typing import Final
 
 from holdfast.errors import StorageError
+from holdfast.model.messages import DurableKey
 from holdfast.storage.mail import HINT_KINDS, AttemptKey, HintKind, NewRequest, RequestAnswer, RequestRow
 from holdfast.storage.port import ActivityRow, ArrivalRow
 from holdfast.storage.postgres.connections import FAILURES, Connection, Connections
@@ -154,6 +155,15 @@ class PostgresMail:
             return [(ActivityRow(*row[1:]), row[0]) for row in (tuple(each) for each in rows)]
 
         return await self._connections.write(reclaim)
+
+    async def give_offers_back(self, kept: Collection[DurableKey]) -> None:
+        columns = ([key[0] for key in kept], [key[1] for key in kept])
+
+        async def give_back(connection: Connection) -> None:
+            if await connection.execute(QUERIES["give_offers_back"], self._token, *columns) != "UPDATE 0":
+                await self._notify(connection, "offers", (_ALL,))
+
+        await self._connections.write(give_back)
 
     async def has_offers(self) -> bool:
         owned = None if self.owned is None else list(self.owned)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import platform
-from collections.abc import Collection, Mapping, Sequence
+from collections import Counter
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Final
 
 import asyncpg
@@ -184,10 +185,20 @@ def share(owners: Mapping[int, str], mine: str, hosts: int) -> tuple[list[int], 
 
     All hosts are to own as many, or one less; and nothing moves that need not.
     """
-    fair = -(-len(owners) // hosts)
+    counts = Counter(owner for owner in owners.values() if owner and owner != mine)
+    fair = fair_share(len(owners), hosts, counts.values())
     kept = [partition for partition in sorted(owners) if owners[partition] == mine][:fair]
     free = [partition for partition in sorted(owners) if not owners[partition]]
     return kept, free[: fair - len(kept)]
+
+
+def fair_share(partitions: int, hosts: int, others: Iterable[int]) -> int:
+    """Return how many partitions a host may own, given how many the other ones do.
+
+    What is left over when they are divided evenly, one each, is for those that have it already, then for who comes.
+    """
+    least, left_over = divmod(partitions, hosts)
+    return least + (sum(count > least for count in others) < left_over)
 
 
 def _that_may_have_crashed(claim: Claim, kept: list[int], taken: list[int], crashed: set[int]) -> set[int]:
@@ -230,11 +241,11 @@ async def renew(connection: Connection, fence: Fence, lease_s: float) -> bool:
     if await connection.execute(QUERIES["renew_lease"], fence.node_id, fence.incarnation, lease_s) != "UPDATE 1":
         raise OwnershipLostError("Another host took the task hub over, or it was released.")
     await check_fence(connection, fence)
-    standing = await connection.fetchrow(QUERIES["standing"], fence.node_id)
-    assert standing is not None, "it has no FROM"
-    living, free, own, count = standing
-    fair = -(-count // living)
-    return own > fair or (own < fair and free > 0)
+    rows = await connection.fetch(QUERIES["standing"])
+    counts = {row["node_id"]: row["owned"] for row in rows}
+    partitions, own = rows[0]["partitions"], counts.pop(fence.node_id)
+    fair = fair_share(partitions, len(rows), counts.values())
+    return own > fair or (own < fair and own + sum(counts.values()) < partitions)
 
 
 async def leave(connection: Connection, fence: Fence) -> None:

@@ -73,16 +73,17 @@ UPDATE partition SET node_id = '' WHERE partition = ANY ($1::int[]);
 UPDATE partition SET node_id = $1, epoch = epoch + 1 WHERE partition = ANY ($2::int[]) RETURNING partition, epoch;
 
 -- name: standing
--- How many hosts live, how many partitions nobody owns who does, how many this one has, and how many there are.
-SELECT (SELECT count(*) FROM node WHERE NOT released AND lease_until > clock_timestamp()),
-    (SELECT count(*) FROM partition LEFT JOIN node USING (node_id)
-     WHERE node.node_id IS NULL OR node.released OR node.lease_until <= clock_timestamp()),
-    (SELECT count(*) FROM partition WHERE node_id = $1), (SELECT count(*) FROM partition);
+-- How many partitions each host has that lives, and how many there are.
+SELECT node_id, (SELECT count(*) FROM partition WHERE partition.node_id = node.node_id) AS owned,
+    (SELECT count(*) FROM partition) AS partitions
+FROM node WHERE NOT released AND lease_until > clock_timestamp();
 
 -- name: count_activity_deliveries
--- Activities that may have been running when their host died, except suspects.
+-- Activities that may have been running when their host died, except suspects, and those that other hosts have.
 UPDATE activity SET deliveries = deliveries + 1
-WHERE visible_at <= $1 AND deliveries < $2 AND partition = ANY ($3::int[]);
+WHERE visible_at <= $1 AND deliveries < $2 AND partition = ANY ($3::int[]) AND NOT EXISTS (
+    SELECT 1 FROM offer WHERE offer.partition = activity.partition AND offer.execution_id = activity.execution_id
+      AND offer.sequence = activity.sequence AND offer.attempt = activity.attempt);
 
 -- name: count_instance_deliveries
 -- Instances that may have been running when their host died, except suspects.
@@ -287,14 +288,17 @@ WHERE caller NOT IN (SELECT owner_token FROM node WHERE NOT released AND lease_u
 
 -- name: lend_activities
 -- What goes on on a host although its partitions are another one's now. Whoever had offered it runs it himself.
-INSERT INTO offer SELECT partition, execution_id, sequence, attempt, $5
-FROM unnest($1::int[], $2::text[], $3::bigint[], $4::bigint[]) AS running (partition, execution_id, sequence, attempt)
-ON CONFLICT (partition, execution_id, sequence) DO UPDATE SET attempt = excluded.attempt, taker = excluded.taker;
+INSERT INTO offer SELECT partition, execution_id, sequence, attempt, function, $6
+FROM unnest($1::int[], $2::text[], $3::bigint[], $4::bigint[], $5::text[])
+  AS running (partition, execution_id, sequence, attempt, function)
+ON CONFLICT (partition, execution_id, sequence) DO UPDATE SET attempt = excluded.attempt, taker = excluded.taker
+WHERE offer.attempt <= excluded.attempt;
 
 -- name: offer_activities
 -- Activities for which their owner has no room, or no code.
-INSERT INTO offer SELECT partition, execution_id, sequence, attempt, NULL
-FROM unnest($1::int[], $2::text[], $3::bigint[], $4::bigint[]) AS offered (partition, execution_id, sequence, attempt)
+INSERT INTO offer SELECT partition, execution_id, sequence, attempt, function, NULL
+FROM unnest($1::int[], $2::text[], $3::bigint[], $4::bigint[], $5::text[])
+  AS offered (partition, execution_id, sequence, attempt, function)
 ON CONFLICT (partition, execution_id, sequence) DO UPDATE SET attempt = excluded.attempt, taker = NULL
 WHERE offer.attempt < excluded.attempt;
 
@@ -303,7 +307,7 @@ WHERE offer.attempt < excluded.attempt;
 WITH found AS (
     SELECT offer.partition, offer.execution_id, offer.sequence
     FROM offer JOIN activity USING (partition, execution_id, sequence, attempt)
-    WHERE taker IS NULL AND lower(name) = ANY ($1::text[]) AND NOT partition = ANY ($2::int[])
+    WHERE taker IS NULL AND function = ANY ($1::text[]) AND NOT partition = ANY ($2::int[])
     ORDER BY visible_at LIMIT $3 FOR UPDATE OF offer SKIP LOCKED
 ), taken AS (
     UPDATE offer SET taker = $4 FROM found
@@ -320,7 +324,7 @@ WITH living AS (
 ), found AS (
     SELECT offer.partition, offer.execution_id, offer.sequence, taker IS NOT NULL AS was_begun
     FROM offer JOIN activity USING (partition, execution_id, sequence, attempt)
-    WHERE {owned} AND CASE WHEN taker IS NULL THEN lower(name) = ANY ($2::text[])
+    WHERE {owned} AND CASE WHEN taker IS NULL THEN function = ANY ($2::text[])
         ELSE taker NOT IN (SELECT owner_token FROM living) END
     ORDER BY visible_at LIMIT $3 FOR UPDATE OF offer SKIP LOCKED
 ), gone AS (
@@ -329,6 +333,13 @@ WITH living AS (
         = (found.partition, found.execution_id, found.sequence)
 )
 SELECT was_begun, activity.* FROM activity JOIN found USING (partition, execution_id, sequence);
+
+-- name: give_offers_back
+-- What a host has taken and does not run: it begins again, or stops.
+UPDATE offer SET taker = NULL
+WHERE taker = $1 AND NOT EXISTS (
+    SELECT 1 FROM unnest($2::text[], $3::bigint[]) AS kept (execution_id, sequence)
+    WHERE kept.execution_id = offer.execution_id AND kept.sequence = offer.sequence);
 
 -- name: clear_offers
 -- Of attempts that are over.

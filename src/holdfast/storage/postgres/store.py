@@ -45,8 +45,8 @@ _AFTER_ALL: Final = "\U0010ffff"
 class PostgresStore:
     """The store at a location, which is created when first acquired.
 
-    One host owns it, for as long as it renews its lease; every commit does. Another one that acquires it after that
-    fences the first one off.
+    It owns some of the partitions, for as long as it renews its lease; every commit does. Another one that takes them
+    after that fences it off.
     """
 
     def __init__(self, location: Location) -> None:
