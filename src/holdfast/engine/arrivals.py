@@ -12,7 +12,9 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Final
 
 from holdfast.engine.rows import decode_arrival
-from holdfast.errors import CorruptRecordError
+from holdfast.errors import CorruptRecordError, InvalidInputError
+from holdfast.model.history import EntityOperationSignaled, ExecutionStarted
+from holdfast.model.ids import EntityId, partition_of, validate_instance_id
 from holdfast.model.messages import Arrival
 from holdfast.storage.port import ArrivalRow, Store
 
@@ -87,7 +89,30 @@ class Arrivals:
 
     def _read(self, row: ArrivalRow) -> list[Arrival]:
         try:
-            return [decode_arrival(row)]
+            arrival = decode_arrival(row)
+            _check(row, arrival, self._node.partitions.count)
         except CorruptRecordError as error:  # it stays where it is, for somebody to look at
             logger.error("What has arrived for %r cannot be read: %s", row.instance_id, error)  # noqa: TRY400
             return []
+        return [arrival]
+
+
+def _check(row: ArrivalRow, arrival: Arrival, partition_count: int) -> None:
+    """Check that what anybody may have inserted is for its receiver, and that this can exist.
+
+    Raises:
+        CorruptRecordError: otherwise.
+    """
+    event, instance_id = arrival.event, row.instance_id
+    is_known = True
+    try:
+        if isinstance(event, EntityOperationSignaled):
+            is_known = EntityId.parse(instance_id).instance_id == instance_id == event.target_instance_id
+        elif isinstance(event, ExecutionStarted):
+            is_known = validate_instance_id(instance_id) == event.instance_id
+    except InvalidInputError as error:
+        raise CorruptRecordError(str(error)) from error
+    if not is_known:
+        raise CorruptRecordError(f"It is for {instance_id!r}, and its event is for another instance.")
+    if row.partition != partition_of(instance_id, partition_count):
+        raise CorruptRecordError(f"It lies in partition {row.partition}, where its instance is not.")

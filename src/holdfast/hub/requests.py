@@ -7,6 +7,8 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 
+import msgspec
+
 from holdfast.errors import InstanceAlreadyExistsError, OverloadedError
 from holdfast.hub.episodes import CONTROL, apply_control
 from holdfast.hub.instance import Instance
@@ -89,6 +91,12 @@ class Requests(Rewinds):
             start_at=request.start_at,
             expires_at=None if request.run_timeout is None else after(begins_at, request.run_timeout),
         )
+
+    def _complete(self, event: MessageEvent, now: datetime) -> MessageEvent:
+        """Fill in what a start that comes from a transaction of a user leaves to this host."""
+        if not isinstance(event, ExecutionStarted) or event.id_rule is None:
+            return event
+        return msgspec.structs.replace(event, timestamp=now, version=event.version or self._default_version)
 
     def make_way(self, existing: Instance, now: datetime) -> Transition:
         """End an instance that is to be replaced."""

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import zlib
 from collections.abc import Callable, Collection, Sequence
 from typing import Final
 
@@ -17,6 +16,7 @@ from holdfast.storage.mail import HINT_KINDS, HintKind, NewRequest, RequestAnswe
 from holdfast.storage.postgres.connections import FAILURES, Connection, Connections
 from holdfast.storage.postgres.location import Location
 from holdfast.storage.postgres.queries import QUERIES
+from holdfast.storage.postgres_schema import channel_of
 
 logger = logging.getLogger("holdfast.storage")
 
@@ -34,7 +34,7 @@ class PostgresMail:
         self._location = location
         self._token = token
         self._connections = Connections(location)
-        self._channel = f"holdfast_{zlib.crc32(location.schema.encode()):08x}"
+        self._channel = channel_of(location.schema)
         self._listening: asyncio.Task[None] | None = None
         self.owned: Collection[int] | None = ()
         """The partitions of the store; None for all."""
