@@ -117,7 +117,7 @@ AsyncSend: TypeAlias = Callable[[object, Statements, Values], Awaitable[int]]
 
 async def _by_asyncpg(given: object, statements: Statements, values: Values) -> int:
     connection = cast("_AsyncpgConnection", given)
-    _check(is_open=connection.is_in_transaction(), advice="use `async with connection.transaction():`")
+    _check(is_open=connection.is_in_transaction(), advice="Use `async with connection.transaction():`")
     return len(await connection.fetch(statements.text("postgresql", "numbered"), *values))
 
 
@@ -143,7 +143,7 @@ def _by_django(given: object, statements: Statements, values: Values) -> int:
     connection = cast("_Django", given)
     _check(
         is_open=connection.in_atomic_block or not connection.get_autocommit(),
-        advice="use `with transaction.atomic():`",
+        advice="Use `with transaction.atomic():`",
     )
     cursor = connection.cursor()
     try:
@@ -183,7 +183,7 @@ def _for_sqlalchemy(
     if database == "sqlite":
         _check_sqlite(driver)
     else:
-        advice = "do not use the isolation level AUTOCOMMIT"
+        advice = "Do not use the isolation level AUTOCOMMIT"
         _check(is_open=not getattr(driver, "autocommit", False), advice=advice)
     text = cast("Callable[[str], object]", sys.modules["sqlalchemy"].text)
     return text(statements.text(database, "named")), dict(zip(NAMES, values, strict=True))
@@ -201,21 +201,21 @@ def _database(name: str) -> str:
 
 def _check_psycopg(connection: _PsycopgState) -> None:
     is_open = not connection.autocommit or connection.info.transaction_status != _IDLE
-    _check(is_open=is_open, advice="use `with connection.transaction():`")
+    _check(is_open=is_open, advice="Use `with connection.transaction():`")
 
 
 def _check_sqlite(driver: object) -> None:
     autocommit = getattr(driver, "autocommit", _LEGACY)
     commits_at_once = getattr(driver, "isolation_level", "") is None if autocommit == _LEGACY else bool(autocommit)
     _check(
-        is_open=not commits_at_once or bool(getattr(driver, "in_transaction", False)), advice="execute BEGIN IMMEDIATE"
+        is_open=not commits_at_once or bool(getattr(driver, "in_transaction", False)), advice="Execute BEGIN IMMEDIATE first"
     )
 
 
 def _check(*, is_open: bool, advice: str) -> None:
     if not is_open:
         raise InvalidInputError(
-            f"This connection is in no transaction, so that the message would be sent at once; {advice} first. "
+            f"This connection is in no transaction, so that the message would be sent at once. {advice}. "
             "Nothing was stored."
         )
 
