@@ -16,7 +16,7 @@ from engine_kit import SOON, Run, World, make_app, running
 from sqlalchemy.ext.asyncio import AsyncSession, create_async_engine
 from sqlalchemy.orm import Session
 
-from holdfast import App, HostConfig, Outbox, SyncOutbox
+from holdfast import App, HostConfig, InstanceStatus, Outbox, SyncOutbox
 from holdfast.storage.open_store import open_store
 from postgres_kit import schema_of
 
@@ -173,11 +173,17 @@ async def make_hub(url: str) -> None:
         pass
 
 
+async def taken_in(run: Run, instance_id: str) -> InstanceStatus:
+    """Return the status of an orchestration, once there is one."""
+    async with asyncio.timeout(SOON.total_seconds()):
+        while (status := await run.client.get_status(instance_id)) is None:
+            await asyncio.sleep(0.005)
+    return status
+
+
 async def completed(run: Run, instance_id: str) -> Any:
     """Return the result of an orchestration, once it has been taken in and has ended."""
-    async with asyncio.timeout(SOON.total_seconds()):
-        while await run.client.get_status(instance_id) is None:
-            await asyncio.sleep(0.005)
+    await taken_in(run, instance_id)
     return await run.client.wait_for_completion(instance_id, timeout=SOON)
 
 

@@ -27,6 +27,7 @@ from outbox_kit import (
     make_hub,
     path_of,
     server_of,
+    taken_in,
 )
 from sqlalchemy.ext.asyncio import create_async_engine
 
@@ -274,9 +275,8 @@ def test_the_options_of_a_start_are_those_of_the_client(kind: str, url: str) -> 
             status = await run.client.get_status("default")
             assert status is not None
             assert status.tags == {"a": "b"}
-            later = await run.client.get_status("later")
-            assert later is not None
-            assert later.runtime_status is OrchestrationStatus.PENDING
+            assert (await taken_in(run, "later")).runtime_status is OrchestrationStatus.PENDING
+            await taken_in(run, "short")
             stopped = await run.client.wait_until_stopped("short")
             assert stopped.runtime_status is OrchestrationStatus.FAILED
 
