@@ -6,7 +6,6 @@ import asyncio
 import random
 import time
 from functools import partial
-from pathlib import Path
 
 from benchmarks.functions import Account, Counter, Transfer, transfer
 from benchmarks.results import Machine, Result, rows
@@ -18,10 +17,10 @@ _BALANCE = 1_000
 _SEED = 4711
 
 
-async def entity_signals(directory: Path, machine: Machine, *, quick: bool) -> list[Result]:
+async def entity_signals(url: str, machine: Machine, *, quick: bool) -> list[Result]:
     """W6: signals to one entity, which run one after the other, and to a hundred, which do not wait for each other."""
     results: list[Result] = []
-    async with fresh_host(directory) as host:
+    async with fresh_host(url) as host:
         for counters, signals in ((1, 200), (20, 10)) if quick else ((1, 2_000), (100, 20)):
             ids = [EntityId(Counter, f"{counters}-{number}") for number in range(counters)]
             begin = time.perf_counter()
@@ -56,7 +55,7 @@ async def _has_value(client: Client, counter: EntityId[Counter], value: int) -> 
     return state is not None and state.value >= value
 
 
-async def bank(directory: Path, machine: Machine, *, quick: bool) -> list[Result]:
+async def bank(url: str, machine: Machine, *, quick: bool) -> list[Result]:
     """Bank: transfers between accounts, each of which locks two, reads one and changes both, 200 at a time."""
     transfers, accounts, in_flight = (100, 20, 50) if quick else (1_000, 100, 200)
     chosen = random.Random(_SEED)
@@ -67,7 +66,7 @@ async def bank(directory: Path, machine: Machine, *, quick: bool) -> list[Result
         for each in plan:
             await (await client.start_new(transfer, each)).wait_for_completion()
 
-    async with fresh_host(directory) as host:
+    async with fresh_host(url) as host:
         await host.client.signal_many(EntitySignal(EntityId(Account, name), Account.add, _BALANCE) for name in names)
         begin = time.perf_counter()
         await asyncio.gather(*(customer(host.client) for _ in range(in_flight)))

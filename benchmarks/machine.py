@@ -12,18 +12,20 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
+from benchmarks.postgres import commit_p50_s
 from benchmarks.results import Machine
 
 Run = Callable[[Coroutine[Any, Any, Any]], Any]
 """Runs a coroutine on a new event loop, of the kind that the workloads get."""
 
 
-def measure_machine(directory: Path, run: Run, *, quick: bool) -> Machine:
+def measure_machine(directory: Path, server_url: str | None, run: Run, *, quick: bool) -> Machine:
     return Machine(
         fsync_p50_s=_fsync_p50_s(directory, 50 if quick else 300),
         # The best of three: a limit is what the machine can do, not what it did while it was busy elsewhere.
         grouped_rows_per_s=max(_grouped_rows_per_s(directory / f"rows-{n}.db", 30 if quick else 150) for n in range(3)),
         task_switch_s=run(_task_switch_s(20_000 if quick else 100_000)),
+        postgres_commit_p50_s=run(commit_p50_s(server_url, 50 if quick else 300)) if server_url else None,
     )
 
 

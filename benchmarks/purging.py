@@ -24,7 +24,7 @@ _COPY_INSTANCE = """
 WITH RECURSIVE number(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM number WHERE n < :count)
 INSERT INTO instance SELECT partition, :old || n, :old || n || '-e', revision, name, status, created_at, n, input,
     output, custom_status, failure, parked, parent, state, lock, episodes, history_events, deliveries, version, tags,
-    NULL, events_buffered
+    NULL, events_buffered, events_awaited
 FROM number, (SELECT * FROM instance WHERE status = 'Completed' LIMIT 1)
 """
 _COPY_HISTORY = """
@@ -35,22 +35,22 @@ FROM number, (SELECT * FROM history WHERE execution_id =
 """
 
 
-async def purge_beside_work(directory: Path, machine: Machine, *, quick: bool) -> list[Result]:
+async def purge_beside_work(url: str, machine: Machine, *, quick: bool) -> list[Result]:
     """PURGE: W2 alone, with the retention of a host at work, and with a client that purges as fast as it can."""
-    async with fresh_host(directory):
+    async with fresh_host(url):
         pass
-    path = directory / "holdfast.db"
+    path = Path(url.removeprefix("sqlite:///"))
     rows = _fill(path, 2_000 if quick else 200_000)
     window_s = 1.0 if quick else _WINDOW_S
     results = [Result("PURGE", "rows to purge at first", rows, "")]
     alone, beside, by_hand = [], [], []
     for _ in range(2):
-        async with app.host(f"sqlite:///{path.as_posix()}") as host:
+        async with app.host(url) as host:
             alone.append(await _rate(host.client, window_s))
         retention = HostConfig(retention_s=86_400.0)
-        async with app.host(f"sqlite:///{path.as_posix()}", config=retention) as host:
+        async with app.host(url, config=retention) as host:
             beside.append(await _with_count(host, path, window_s, lambda _: asyncio.sleep(window_s)))
-    async with app.host(f"sqlite:///{path.as_posix()}") as host:
+    async with app.host(url) as host:
         by_hand.append(await _with_count(host, path, window_s, _purge))
     base = sum(alone) / len(alone)
     for label, found in (("retention", beside), ("by hand", by_hand)):

@@ -1,6 +1,6 @@
 """W8: a process is killed with many orchestrations in flight; how long until another has finished them.
 
-`python -m benchmarks.recovery FILE COUNT` is the process that is killed.
+`python -m benchmarks.recovery URL COUNT` is the process that is killed.
 """
 
 from __future__ import annotations
@@ -8,7 +8,6 @@ from __future__ import annotations
 import asyncio
 import sys
 import time
-from pathlib import Path
 
 from benchmarks.functions import app, chain_with_hold, probe
 from benchmarks.loop import run
@@ -16,39 +15,41 @@ from benchmarks.results import Machine, Result, rows
 from holdfast import HostConfig
 
 _READY = b"ready"
+_CONFIG = HostConfig(renew_s=0.3, standby_s=30.0)
 
 
 def _instance_id(number: int) -> str:
     return f"crash-{number}"
 
 
-def _url(path: Path) -> str:
-    return f"sqlite:///{path.as_posix()}"
+def _with_short_lease(url: str) -> str:
+    """Nobody can take a hub over before the lease of its owner ends, so that is what would be measured."""
+    return url if url.startswith("sqlite:") else f"{url}&lease_s=1"
 
 
-async def crash_recovery(directory: Path, machine: Machine, *, quick: bool) -> list[Result]:
-    """W8: from opening the file that the killed process left until every orchestration in it is done."""
+async def crash_recovery(url: str, machine: Machine, *, quick: bool) -> list[Result]:
+    """W8: from opening the task hub that the killed process left until every orchestration in it is done."""
     count = 100 if quick else 1_000
-    path = directory / "holdfast.db"
-    await _run_and_kill(path, count)
+    url = _with_short_lease(url)
+    await _run_and_kill(url, count)
     begin = time.perf_counter()
-    async with app.host(_url(path)) as host:
+    async with app.host(url, config=_CONFIG) as host:
         opened_s = time.perf_counter() - begin
         handles = [host.client.get_handle(chain_with_hold, _instance_id(number)) for number in range(count)]
         await asyncio.gather(*(handle.wait_for_completion() for handle in handles))
         done_s = time.perf_counter() - begin
-    per_s = count / done_s
+    per_s = count / (done_s - opened_s)
     return [
         Result("W8", "host entered after the kill", opened_s * 1e3, "ms"),
         Result("W8", f"{count:,} in flight, all done", done_s * 1e3, "ms"),
-        Result("W8", "recovered orchestrations", per_s, "/s", rows(per_s, machine)),
+        Result("W8", "orchestrations, from then on", per_s, "/s", rows(per_s, machine)),
     ]
 
 
-async def _run_and_kill(path: Path, count: int) -> None:
+async def _run_and_kill(url: str, count: int) -> None:
     """Start a process that brings the orchestrations in flight, and kill it when it says that they are."""
     process = await asyncio.create_subprocess_exec(
-        sys.executable, "-m", "benchmarks.recovery", str(path), str(count), stdout=asyncio.subprocess.PIPE
+        sys.executable, "-m", "benchmarks.recovery", url, str(count), stdout=asyncio.subprocess.PIPE
     )
     assert process.stdout is not None
     try:
@@ -61,9 +62,9 @@ async def _run_and_kill(path: Path, count: int) -> None:
         raise RuntimeError(f"The process to be killed ended too early; it said {said!r}.")
 
 
-async def _be_killed(path: Path, count: int) -> None:
-    probe.to_hold = min(count, HostConfig().activities_max)
-    async with app.host(_url(path)) as host:
+async def _be_killed(url: str, count: int) -> None:
+    probe.to_hold = min(count, _CONFIG.activities_max)
+    async with app.host(url, config=_CONFIG) as host:
         await asyncio.gather(
             *(host.client.start_new(chain_with_hold, n, instance_id=_instance_id(n)) for n in range(count))
         )
@@ -74,4 +75,4 @@ async def _be_killed(path: Path, count: int) -> None:
 
 
 if __name__ == "__main__":
-    run(_be_killed(Path(sys.argv[1]), int(sys.argv[2])))
+    run(_be_killed(sys.argv[1], int(sys.argv[2])))

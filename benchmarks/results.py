@@ -17,6 +17,8 @@ class Machine(msgspec.Struct, frozen=True):
     """Rows of 200 bytes into SQLite, 100 to a transaction, each transaction on the disk."""
     task_switch_s: float
     """From one asyncio task to the next."""
+    postgres_commit_p50_s: float | None = None
+    """To change one small row in PostgreSQL and commit that."""
 
 
 class Ratio(msgspec.Struct, frozen=True):

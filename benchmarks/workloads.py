@@ -6,7 +6,6 @@ import asyncio
 import time
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager
-from pathlib import Path
 
 from benchmarks.functions import (
     GO,
@@ -24,10 +23,9 @@ from holdfast import Client, Host, OrchestrationHandle, OrchestrationStatus
 
 
 @asynccontextmanager
-async def fresh_host(directory: Path) -> AsyncGenerator[Host]:
-    """A host with default settings on a new file, warm: the first run of anything imports and compiles."""
-    path = directory / "holdfast.db"
-    async with app.host(f"sqlite:///{path.as_posix()}") as host:
+async def fresh_host(url: str) -> AsyncGenerator[Host]:
+    """A host with default settings on a new task hub, warm: the first run of anything imports and compiles."""
+    async with app.host(url) as host:
         for number in range(10):
             await _run_chain(host.client, number)
         yield host
@@ -49,10 +47,10 @@ async def until(condition: Callable[[], Awaitable[bool]]) -> None:
         await asyncio.sleep(0.02)
 
 
-async def chained_latency(directory: Path, machine: Machine, *, quick: bool) -> list[Result]:
+async def chained_latency(url: str, machine: Machine, *, quick: bool) -> list[Result]:
     """W1: one orchestration of three chained activities at a time; from `start_new` to its result."""
     taken: list[float] = []
-    async with fresh_host(directory) as host:
+    async with fresh_host(url) as host:
         for number in range(50 if quick else 400):
             begin = time.perf_counter()
             await _run_chain(host.client, number)
@@ -61,10 +59,10 @@ async def chained_latency(directory: Path, machine: Machine, *, quick: bool) -> 
     return [Result("W1", f"3 steps, p{percent}", s * 1e3, "ms", fsyncs(s, machine)) for percent, s in found]
 
 
-async def chained_throughput(directory: Path, machine: Machine, *, quick: bool) -> list[Result]:
+async def chained_throughput(url: str, machine: Machine, *, quick: bool) -> list[Result]:
     """W2: the same with many in flight: as soon as one is done its place is taken by the next."""
     results: list[Result] = []
-    async with fresh_host(directory) as host:
+    async with fresh_host(url) as host:
         for in_flight in (50, 200, 1_000):
             total = in_flight if quick else max(1_500, 3 * in_flight)
             numbers = iter(range(total))
@@ -77,10 +75,10 @@ async def chained_throughput(directory: Path, machine: Machine, *, quick: bool) 
     return results
 
 
-async def fan_outs(directory: Path, machine: Machine, *, quick: bool) -> list[Result]:
+async def fan_outs(url: str, machine: Machine, *, quick: bool) -> list[Result]:
     """W3: one orchestration that calls many activities at once and waits for all."""
     results: list[Result] = []
-    async with fresh_host(directory) as host:
+    async with fresh_host(url) as host:
         for width in (100, 1_000) if quick else (1_000, 10_000):
             begin = time.perf_counter()
             handle = await host.client.start_new(fan_out, width)
@@ -92,11 +90,11 @@ async def fan_outs(directory: Path, machine: Machine, *, quick: bool) -> list[Re
     return results
 
 
-async def chain_of_thousand(directory: Path, machine: Machine, *, quick: bool) -> list[Result]:
+async def chain_of_thousand(url: str, machine: Machine, *, quick: bool) -> list[Result]:
     """W4: one orchestration of 1,000 activities in a row; a step must not cost more the longer the history is."""
     length = 300 if quick else 1_000
     probe.step_times.clear()
-    async with fresh_host(directory) as host:
+    async with fresh_host(url) as host:
         handle = await host.client.start_new(long_chain, length)
         await handle.wait_for_completion()
     times = probe.step_times
@@ -107,10 +105,10 @@ async def chain_of_thousand(directory: Path, machine: Machine, *, quick: bool) -
     ]
 
 
-async def external_events(directory: Path, machine: Machine, *, quick: bool) -> list[Result]:
+async def external_events(url: str, machine: Machine, *, quick: bool) -> list[Result]:
     """W5: many instances wait for an event each; all are raised; time from the first raise until all are done."""
     count = 100 if quick else 1_000
-    async with fresh_host(directory) as host:
+    async with fresh_host(url) as host:
         handles = await asyncio.gather(*(host.client.start_new(wait_for_go) for _ in range(count)))
         await until(lambda: _all_running(handles))
         begin = time.perf_counter()
@@ -129,7 +127,7 @@ async def _all_running(handles: list[OrchestrationHandle[int]]) -> bool:
     return all(status is not None and status.runtime_status is OrchestrationStatus.RUNNING for status in statuses)
 
 
-async def timer_lateness(directory: Path, machine: Machine, *, quick: bool) -> list[Result]:
+async def timer_lateness(url: str, machine: Machine, *, quick: bool) -> list[Result]:
     """W7: one-second timers; from the instant each was due to the moment its orchestration's client has the result."""
     count = 100 if quick else 1_000
 
@@ -138,7 +136,7 @@ async def timer_lateness(directory: Path, machine: Machine, *, quick: bool) -> l
         due = await handle.wait_for_completion()
         return time.time() - due
 
-    async with fresh_host(directory) as host:
+    async with fresh_host(url) as host:
         late = await asyncio.gather(*(lateness(host.client) for _ in range(count)))
     found = [("p50", percentile(late, 50)), ("p99", percentile(late, 99)), ("max", max(late))]
     return [Result("W7", f"{count:,} timers late, {name}", s * 1e3, "ms", fsyncs(s, machine)) for name, s in found]

@@ -106,7 +106,7 @@ def test_each_command_that_reads_a_store_reads_the_one_that_is_configured(
 ) -> None:
     files: list[str] = []
     for module in ("doctor", "transfer"):
-        monkeypatch.setattr(f"holdfast.cli.{module}.file_of", _remembering(files))
+        monkeypatch.setattr(f"holdfast.cli.{module}.open_whole", _remembering(files))
     for module in ("replay", "export_history"):
         monkeypatch.setattr(f"holdfast.cli.{module}.reading", _remembering(files))
     command = [*name.split(), *arguments]

@@ -16,7 +16,7 @@ from commands_app import Cli, app, cli  # noqa: F401 - a fixture
 
 from holdfast.cli import transfer
 from holdfast.storage.sqlite.owner_lock import OwnerLock
-from holdfast.storage.sqlite.snapshot import TABLES
+from holdfast.storage.transfer import TABLES
 
 
 @pytest.fixture
@@ -69,7 +69,9 @@ def test_what_is_there_already_stays(cli: Cli, exported: Path, tmp_path: Path) -
         (lambda lines: [lines[0].replace('"lsn":', '"lsn":1'), *lines[1:]], "was changed"),
         (lambda lines: [*lines, lines[1]], "was changed"),
         (lambda lines: [lines[0], lines[1].replace('"instance"', '"odd"', 1), *lines[2:]], "line 2"),
-        (lambda lines: [lines[0].replace('"v":1', '"v":2'), *lines[1:]], "another version"),
+        (lambda lines: [lines[0].replace('"v":2', '"v":1'), *lines[1:]], "another version"),
+        (lambda lines: [lines[0].replace('"rows_version":1', '"rows_version":9'), *lines[1:]], "another version"),
+        (lambda lines: ['{"format":"holdfast-hub","v":1,"schema_version":1}\n', *lines[1:]], "another version"),
         (lambda lines: [lines[0].replace("holdfast-hub", "x"), *lines[1:]], "no export"),
         (lambda lines: lines[1:], "no export"),
         (lambda lines: [], "no export"),

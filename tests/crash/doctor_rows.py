@@ -29,6 +29,10 @@ class DoctorRows:
         self._rows = rows
         self._instances = {row.instance_id: row for row in rows.instances}
 
+    @property
+    def partition_count(self) -> int:
+        return self._rows.partition_count
+
     def instances(self, after: str, limit: int) -> list[InstanceRow]:
         return [self._instances[each] for each in sorted(self._instances) if each > after][:limit]
 
@@ -50,8 +54,12 @@ class DoctorRows:
             [each for each in self._rows.operation_keys if each.instance_id == instance_id],
         )
 
-    def episodes(self, execution_id: str) -> list[tuple[int, str]]:
-        return sorted((each.episode, each.events) for each in self._rows.history if each.execution_id == execution_id)
+    def episodes(self, partition: int, execution_id: str) -> list[tuple[int, str]]:
+        return sorted(
+            (each.episode, each.events)
+            for each in self._rows.history
+            if (each.partition, each.execution_id) == (partition, execution_id)
+        )
 
     def messages_about(self, text: str) -> list[str]:
         return [each.event for each in self._rows.messages if text in each.event]

@@ -44,6 +44,7 @@ async def _read(url: str) -> Rows:
                 timers=await read(TimerRow, "timer"),
                 children=await read(ChildRow, "child"),
                 operation_keys=await read(OperationKeyRow, "operation_key"),
+                partition_count=await connection.fetchval("SELECT partition_count FROM hub") if is_there else 1,
             )
     finally:
         await connection.close()

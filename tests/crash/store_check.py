@@ -73,6 +73,7 @@ class Rows(msgspec.Struct, kw_only=True):
     timers: list[TimerRow]
     children: list[ChildRow]
     operation_keys: list[OperationKeyRow]
+    partition_count: int = 1
 
 
 def rows_in_memory(data: MemoryData) -> Rows:

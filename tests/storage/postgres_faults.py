@@ -79,6 +79,8 @@ class Wire:
     def __init__(self, url: str, folder: str) -> None:
         self.url = url.replace(parse_qs(urlsplit(url).query)["host"][0], folder)
         self.loses: Loss = ""
+        self.commit = b"COMMIT\0"
+        """What is in a message that commits."""
         self._pumps: set[asyncio.Task[None]] = set()
         self._writers: list[asyncio.StreamWriter] = []
         self._to = f"{parse_qs(urlsplit(url).query)['host'][0]}/{_SOCKET}"
@@ -90,7 +92,7 @@ class Wire:
 
         async def pump(source: asyncio.StreamReader, sink: asyncio.StreamWriter, from_client: bool) -> None:
             while data := await source.read(65536):
-                if from_client and self.loses and b"COMMIT\0" in data:
+                if from_client and self.loses and self.commit in data:
                     swallowed.add(self.loses)
                     self.loses = ""
                 if "its answer" in swallowed and not from_client:

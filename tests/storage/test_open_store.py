@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -10,7 +12,7 @@ from storage_builders import NOW
 
 from holdfast.errors import ConfigurationError
 from holdfast.storage.memory import MemoryStore
-from holdfast.storage.open_store import file_of, open_store, without_password
+from holdfast.storage.open_store import open_store, open_whole, without_password
 from holdfast.storage.port import Store
 
 
@@ -74,5 +76,15 @@ def test_what_names_no_store_is_refused(url: str, match: str) -> None:
 def test_a_password_is_never_shown(url: str, shown: str) -> None:
     assert without_password(url) == shown
     with pytest.raises(ConfigurationError) as refused:
-        file_of(url) if url.startswith("postgres") else open_store("nowhere://u:s3cret@h")
+        open_whole("nowhere://u:s3cret@h")
     assert "s3cret" not in str(refused.value)
+
+
+@pytest.mark.parametrize("opening", [open_store, open_whole])
+def test_without_the_extra_it_is_named(monkeypatch: pytest.MonkeyPatch, opening: Callable[[str], object]) -> None:
+    for module in ("store", "offline", "location", "snapshot"):
+        monkeypatch.delitem(sys.modules, f"holdfast.storage.postgres.{module}", raising=False)
+    monkeypatch.delitem(sys.modules, "holdfast.storage.postgres", raising=False)
+    monkeypatch.setitem(sys.modules, "asyncpg", None)
+    with pytest.raises(ConfigurationError, match=r"needs the module 'asyncpg'.*holdfast\[postgres\]"):
+        opening("postgresql://host/db")

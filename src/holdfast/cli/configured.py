@@ -24,7 +24,8 @@ StoreUrl = Annotated[
     typer.Option(
         "--store",
         metavar="URL",
-        help="The store, as sqlite:///file.db. If it is not given: HOLDFAST_STORE, or `store` in holdfast.toml.",
+        help="The store, as sqlite:///file.db or postgresql://user@host/database. If it is not given: HOLDFAST_STORE, "
+        "or `store` in holdfast.toml.",
         show_default=False,
     ),
 ]

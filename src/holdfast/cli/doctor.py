@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -14,9 +13,8 @@ from holdfast.cli.connection import AsJson
 from holdfast.cli.errors import NOT_WELL, leaving
 from holdfast.cli.output import Progress, print_json, shown
 from holdfast.engine.doctor import Finding, check_store
-from holdfast.storage.open_store import file_of
-from holdfast.storage.sqlite.offline import remove_orphans
-from holdfast.storage.sqlite.snapshot import Orphan, open_snapshot
+from holdfast.storage.open_store import open_whole
+from holdfast.storage.transfer import Orphan, WholeHub
 
 
 def doctor(
@@ -28,16 +26,18 @@ def doctor(
 ) -> None:
     """Check a store, row by row. It only reads, so a host may run on it. Exit code 1 says that something is wrong."""
     with leaving():
-        path = file_of(configured_store(store))
+        hub = open_whole(configured_store(store))
         progress = Progress()
         number, removed = 0, 0
         try:
-            for found in _damages(path):
+            if not as_json:
+                _tell_remarks(hub)
+            for found in _damages(hub):
                 _report(found, as_json)
                 number += 1
-            if not number:  # what SQLite reads out of a damaged file says nothing about the rows
-                removed = remove_orphans(path) if mend else 0
-                for found in _findings(path, progress):
+            if not number:  # what a database reads out of a damaged file says nothing about the rows
+                removed = hub.remove_orphans() if mend else 0
+                for found in _findings(hub, progress):
                     progress.done()
                     _report(found, as_json)
                     number += 1
@@ -49,14 +49,20 @@ def doctor(
         sys.exit(NOT_WELL)
 
 
-def _damages(path: Path) -> Iterator[Finding]:
-    with open_snapshot(path) as snapshot:
+def _tell_remarks(hub: WholeHub) -> None:
+    with hub.snapshot() as snapshot:
+        for remark in snapshot.remarks():
+            typer.echo(shown(remark, chars_max=None))
+
+
+def _damages(hub: WholeHub) -> Iterator[Finding]:
+    with hub.snapshot() as snapshot:
         for damage in snapshot.damages():
             yield Finding(rule="file", instance_id=None, what=f"{damage}.", advice="Restore the file from a backup.")
 
 
-def _findings(path: Path, progress: Progress) -> Iterator[Finding]:
-    with open_snapshot(path) as snapshot:
+def _findings(hub: WholeHub, progress: Progress) -> Iterator[Finding]:
+    with hub.snapshot() as snapshot:
         for orphan in snapshot.orphans():
             yield _orphan_finding(orphan)
         yield from check_store(snapshot, lambda number: progress.tell(f"Checked {number} instances"))

@@ -18,22 +18,30 @@ from holdfast.cli.configured import CONFIGURED_STORE, StoreUrl, configured_store
 from holdfast.cli.errors import CommandError, leaving
 from holdfast.cli.files import creating
 from holdfast.cli.output import Progress
-from holdfast.storage.open_store import file_of
-from holdfast.storage.sqlite.connection import SCHEMA_VERSION
-from holdfast.storage.sqlite.offline import restore
-from holdfast.storage.sqlite.snapshot import TABLES, AnyRow, HubRecord, Snapshot, open_snapshot
+from holdfast.storage.open_store import open_whole
+from holdfast.storage.transfer import ROWS_VERSION, TABLES, AnyRow, HubRecord, Snapshot, WholeHub
 
-FORMAT_VERSION: Final = 1
+FORMAT_VERSION: Final = 2
 _LINE_BYTES_MAX: Final = 256 * 1024 * 1024
 _TELLS_EVERY: Final = 1_000
 
 File = Annotated[Path, typer.Argument(metavar="FILE")]
 
 
-class _Header(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class _Versions(msgspec.Struct, frozen=True, kw_only=True):
+    """What of a header can be read whatever version wrote it."""
+
     format: str
     v: int
-    schema_version: int
+    rows_version: int | None = None
+
+
+class _Header(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """`v` numbers the form of the file, `rows_version` what is in the rows; no schema of a store is meant."""
+
+    format: str
+    v: int
+    rows_version: int
     hub: HubRecord
 
 
@@ -59,7 +67,7 @@ def export_hub(
     with leaving():
         progress = Progress()
         try:
-            with open_snapshot(file_of(configured_store(store))) as snapshot, creating(file) as output:
+            with open_whole(configured_store(store)).snapshot() as snapshot, creating(file) as output:
                 rows = _write(snapshot, output, progress)
         finally:
             progress.done()
@@ -78,7 +86,7 @@ def _write(snapshot: Snapshot, output: BinaryIO, progress: Progress) -> int:
         digest.update(line)
         output.write(line)
 
-    write(_Header(format=_FORMAT, v=FORMAT_VERSION, schema_version=SCHEMA_VERSION, hub=hub))
+    write(_Header(format=_FORMAT, v=FORMAT_VERSION, rows_version=ROWS_VERSION, hub=hub))
     for table in TABLES:
         for row in snapshot.rows(table):
             write(_Line(table, msgspec.Raw(msgspec.json.encode(row))))
@@ -90,27 +98,31 @@ def _write(snapshot: Snapshot, output: BinaryIO, progress: Progress) -> int:
 
 
 def import_hub(file: File, store: StoreUrl = CONFIGURED_STORE) -> None:
-    """Read what `export` wrote into a store that is new or empty; all of it, or nothing.
+    """Read what `export` wrote, of whatever kind of store, into one that is new or empty; all of it, or nothing.
 
     Stop the host of the original first, or both will run what is in flight.
     """
     with leaving():
-        path = file_of(configured_store(store))
+        hub = open_whole(configured_store(store))
         progress = Progress()
         try:
             with file.open("rb") as source:
-                rows = _read(source, path, str(file), progress)
+                rows = _read(source, hub, str(file), progress)
         except OSError as error:
-            raise CommandError(f"{str(file)!r} cannot be read: {error.strerror or error}.") from error
+            raise _unreadable(str(file), error) from error
         finally:
             progress.done()
     typer.echo(f"Imported {rows} rows.")
 
 
-def _read(source: BinaryIO, path: Path, name: str, progress: Progress) -> int:
+def _read(source: BinaryIO, hub: WholeHub, name: str, progress: Progress) -> int:
     reader = _Reader(source, name, progress)
-    restore(path, reader.header(), reader.rows())
+    hub.restore(reader.header(), reader.rows())
     return reader.count
+
+
+def _unreadable(name: str, error: OSError) -> CommandError:
+    return CommandError(f"{name!r} cannot be read: {error.strerror or error}.")
 
 
 class _Reader:
@@ -124,23 +136,26 @@ class _Reader:
         self.count = 0
 
     def header(self) -> HubRecord:
-        line = self._source.readline(_LINE_BYTES_MAX)
+        line = self._line()
         self._digest.update(line)
         try:
-            header = msgspec.json.decode(line, type=_Header)
+            self._check_versions(msgspec.json.decode(line, type=_Versions))
+            return msgspec.json.decode(line, type=_Header).hub
         except msgspec.MsgspecError as error:
             raise CommandError(f"{self._name!r} is no export of a task hub: {error}.") from error
-        if header.format != _FORMAT:
-            raise CommandError(f"{self._name!r} is no export of a task hub, but of {header.format!r:.40}.")
-        if (header.v, header.schema_version) != (FORMAT_VERSION, SCHEMA_VERSION):
+
+    def _check_versions(self, found: _Versions) -> None:
+        if found.format != _FORMAT:
+            raise CommandError(f"{self._name!r} is no export of a task hub, but of {found.format!r:.40}.")
+        if (found.v, found.rows_version) != (FORMAT_VERSION, ROWS_VERSION):
             raise CommandError(
-                f"{self._name!r} was exported by another version of Holdfast (format {header.v}, schema "
-                f"{header.schema_version}); this one reads {FORMAT_VERSION} and {SCHEMA_VERSION}."
+                f"{self._name!r} was exported by another version of Holdfast (format {found.v}, rows "
+                f"{found.rows_version}); this one reads {FORMAT_VERSION} and {ROWS_VERSION}. Import it with the "
+                "version that exported it, start a host of this one on that store, and export it again."
             )
-        return header.hub
 
     def rows(self) -> Iterator[AnyRow]:
-        while line := self._source.readline(_LINE_BYTES_MAX):
+        while line := self._line():
             if line.startswith(b'{"rows"'):
                 self._check_trailer(line)
                 return
@@ -150,6 +165,12 @@ class _Reader:
             if self.count % _TELLS_EVERY == 0:
                 self._progress.tell(f"Imported {self.count} rows")
         raise CommandError(f"{self._name!r} was cut: it has no end. Nothing was imported.")
+
+    def _line(self) -> bytes:
+        try:
+            return self._source.readline(_LINE_BYTES_MAX)
+        except OSError as error:  # said here: to a store it would be an error of its own files or network
+            raise _unreadable(self._name, error) from error
 
     def _row(self, line: bytes) -> AnyRow:
         try:

@@ -6,16 +6,18 @@ from typing import TYPE_CHECKING
 
 from holdfast.engine.answers import Answers
 from holdfast.engine.residents import Resident
-from holdfast.errors import HoldfastError
+from holdfast.errors import HoldfastError, InstanceElsewhereError
 from holdfast.model.messages import Message
 from holdfast.model.work_items import ActivityWorkItem, Outcome
 
 if TYPE_CHECKING:
+    from holdfast.engine.lending import Lending
     from holdfast.engine.node import Node
 
 
 class ActivityReports:
-    def __init__(self, node: Node, answers: Answers) -> None:
+    def __init__(self, node: Node, answers: Answers, lending: Lending | None) -> None:
+        self._lending = lending
         self._node = node
         self._answers = answers
         self._refused: list[tuple[ActivityWorkItem, Outcome]] = []
@@ -36,8 +38,11 @@ class ActivityReports:
             else:
                 self._answers.discard(key)
 
-        def refused(_: HoldfastError) -> None:
-            self._refused.append((work_item, outcome))
+        def refused(error: HoldfastError) -> None:
+            if isinstance(error, InstanceElsewhereError) and self._lending is not None:
+                self._lending.report(work_item, outcome)
+            else:
+                self._refused.append((work_item, outcome))
 
         node.guarded(work_item.instance_id, lambda: node.loader.with_resident(work_item.instance_id, finish, refused))
 

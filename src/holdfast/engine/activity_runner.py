@@ -62,6 +62,10 @@ class ActivityRunner:
         """The keys of all attempts that are queued or running."""
         return self._queued.keys() | self._running.keys()
 
+    def running(self) -> list[ActivityWorkItem]:
+        """The attempts that run."""
+        return [attempt.work_item for attempt in self._running.values()]
+
     def knows(self, key: DurableKey) -> bool:
         """Whether an attempt is queued or running."""
         return key in self._queued or key in self._running

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from holdfast.engine.activity_runner import ActivityRunner
 from holdfast.engine.answers import Answers
 from holdfast.engine.clock import Clock
@@ -11,6 +13,9 @@ from holdfast.hub.instance import DurableTimer, Instance, ScheduledActivity
 from holdfast.model.instants import after
 from holdfast.model.messages import DurableKey
 from holdfast.model.work_items import ActivityWorkItem
+
+if TYPE_CHECKING:
+    from holdfast.engine.lending import Lending
 
 
 class ActivityStarts:
@@ -22,6 +27,7 @@ class ActivityStarts:
         runner: ActivityRunner,
         answers: Answers,
         queue_max: int,
+        lending: Lending | None,
     ) -> None:
         self.has_overflowed = False
         """Whether activities were left to the store because too many wait in memory."""
@@ -31,6 +37,7 @@ class ActivityStarts:
         self._runner = runner
         self._answers = answers
         self._queue_max = queue_max
+        self._lending = lending
         self._speculative: dict[DurableKey, int] = {}
         self._expected: set[DurableKey] = set()
         """What will be started once its transition is known to be durable. The store may know that before we do."""
@@ -49,15 +56,22 @@ class ActivityStarts:
         elif not self._suspects.may_start(activity):
             return
         elif self._runner.queued >= self._queue_max and not self._suspects.is_released(activity):
-            self.has_overflowed = True
+            if not self._offer(activity):
+                self.has_overflowed = True
+        elif self._lending is not None and self._lending.lacks(activity) and self._offer(activity):
+            pass
         else:
-            self._runner.submit(_work_item(activity))
+            self._runner.submit(work_item_of(activity))
+
+    def _offer(self, activity: ScheduledActivity) -> bool:
+        """Let another host run an activity, unless it is one that may kill hosts."""
+        return self._lending is not None and activity.deliveries == 0 and self._lending.offer(activity)
 
     def start_speculatively(self, activity: ScheduledActivity, lsn: int) -> None:
         """Let an activity run before its cause is durable, as its author has allowed; only the first attempt."""
         if activity.attempt == 1 and activity.deliveries == 0 and self._runner.queued < self._queue_max:
             self._speculative[activity.key] = lsn
-            self._runner.submit(_work_item(activity))
+            self._runner.submit(work_item_of(activity))
 
     def forget(self, key: DurableKey) -> None:
         """Do not start an activity any more: it is finished, or nobody waits for it."""
@@ -67,7 +81,7 @@ class ActivityStarts:
     def adopt(self, key: DurableKey, activity: ScheduledActivity) -> None:
         """Let the attempt of another activity go on as that of this one, or start this one if that does not run."""
         self._expected.discard(activity.key)
-        if not self._runner.adopt(key, _work_item(activity)):
+        if not self._runner.adopt(key, work_item_of(activity)):
             self.start(activity)
 
     def stop(self, key: DurableKey) -> None:
@@ -93,7 +107,8 @@ class ActivityStarts:
         self._runner.forget_queued()
 
 
-def _work_item(activity: ScheduledActivity) -> ActivityWorkItem:
+def work_item_of(activity: ScheduledActivity) -> ActivityWorkItem:
+    """Return what is to run for an activity now."""
     return ActivityWorkItem(
         activity.instance_id,
         activity.execution_id,

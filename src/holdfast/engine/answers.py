@@ -35,6 +35,10 @@ class Answers:
         while self._consumed and self._consumed[0][0] <= durable_lsn:
             self._by_key.pop(self._consumed.popleft()[1], None)
 
+    def waiting(self) -> list[tuple[ActivityWorkItem, Outcome]]:
+        """Return all that are not stored."""
+        return list(self._by_key.values())
+
     def offer_again(self) -> list[tuple[ActivityWorkItem, Outcome]]:
         """Return all that are not stored, for a new node."""
         self._consumed.clear()

@@ -11,11 +11,13 @@ import logging
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Final
 
+from holdfast.engine.answers import Answers
 from holdfast.engine.rows import decode_arrival
 from holdfast.errors import CorruptRecordError, InvalidInputError
 from holdfast.model.history import EntityOperationSignaled, ExecutionStarted
 from holdfast.model.ids import EntityId, partition_of, validate_instance_id
 from holdfast.model.messages import Arrival
+from holdfast.model.work_items import ActivityWorkItem
 from holdfast.storage.port import ArrivalRow, Store
 
 if TYPE_CHECKING:
@@ -46,11 +48,14 @@ async def first_arrivals(store: Store) -> list[ArrivalRow]:
 class Arrivals:
     """Looks for what has arrived, when it is told to, and now and then."""
 
-    def __init__(self, node: Node, store: Store) -> None:
+    def __init__(self, node: Node, store: Store, answers: Answers) -> None:
         self._node = node
+        self._answers = answers
         self._store = store
         self._taken: set[int] = set()
         """What is taken in, and may still be found in the store."""
+        self._reports: dict[int, ActivityWorkItem] = {}
+        """Outcomes from other hosts; each stays in the store until it is known to be stored, or to concern nobody."""
         self._wanted = asyncio.Event()
 
     def look(self) -> None:
@@ -77,33 +82,52 @@ class Arrivals:
             if len(rows) < _ROWS_PER_READ:
                 break
             after = rows[-1].arrival_id
+        self._forget_reports()
         self._taken &= found  # what a look from end to end did not find is gone for good
 
     def take_in(self, rows: Sequence[ArrivalRow]) -> None:
         """Take in, in one transition, what was not taken in before."""
         node = self._node
-        arrivals = [arrival for row in rows if row.arrival_id not in self._taken for arrival in self._read(row)]
-        self._taken.update(row.arrival_id for row in rows)
+        arrivals: list[Arrival] = []
+        for row in rows:
+            if row.arrival_id in self._taken:
+                continue
+            self._taken.add(row.arrival_id)
+            try:
+                found = decode_arrival(row)
+                _check(row, found, node.partitions.count)
+            except CorruptRecordError as error:  # it stays where it is, for somebody to look at
+                logger.error("What has arrived for %r cannot be read: %s", row.instance_id, error)  # noqa: TRY400
+                continue
+            if isinstance(found, Arrival):
+                arrivals.append(found)
+            else:
+                self._reports[row.arrival_id] = found[0]
+                self._answers.add(*found)
+                node.reports.finished(*found)
         if arrivals:
             node.guarded(arrivals[0].instance_id, lambda: node.append(node.hub.receive(arrivals, node.clock.now())))
 
-    def _read(self, row: ArrivalRow) -> list[Arrival]:
-        try:
-            arrival = decode_arrival(row)
-            _check(row, arrival, self._node.partitions.count)
-        except CorruptRecordError as error:  # it stays where it is, for somebody to look at
-            logger.error("What has arrived for %r cannot be read: %s", row.instance_id, error)  # noqa: TRY400
-            return []
-        return [arrival]
+    def _forget_reports(self) -> None:
+        node = self._node
+        done = [
+            (work_item.instance_id, arrival_id)
+            for arrival_id, work_item in self._reports.items()
+            if (work_item.execution_id, work_item.sequence) not in self._answers
+        ]
+        for _, arrival_id in done:
+            del self._reports[arrival_id]
+        if done:
+            node.guarded(done[0][0], lambda: node.append(node.hub.forget_arrivals(done, node.clock.now())))
 
 
-def _check(row: ArrivalRow, arrival: Arrival, partition_count: int) -> None:
+def _check(row: ArrivalRow, found: object, partition_count: int) -> None:
     """Check that what anybody may have inserted is for its receiver, and that this can exist.
 
     Raises:
         CorruptRecordError: otherwise.
     """
-    event, instance_id = arrival.event, row.instance_id
+    event, instance_id = found.event if isinstance(found, Arrival) else None, row.instance_id
     is_known = True
     try:
         if isinstance(event, EntityOperationSignaled):

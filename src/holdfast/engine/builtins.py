@@ -25,6 +25,9 @@ class Builtins:
         """Add one that needs the task hub, which is made of the engine."""
         self._activities[activity.name] = activity
 
+    def names(self) -> list[str]:
+        return list(self._activities)
+
     def find(self, name: str) -> Activity[Any, Any] | None:
         return self._activities.get(name)
 

@@ -8,6 +8,7 @@
   waits, waits for something.
 - Who is locked is locked for a section that its holder has, or the message is on its way that changes that.
 - A message is for an instance that is there, or that it will make.
+- Instances and messages are in the partition of their id.
 - Every record can be read.
 
 An execution that was rewound, or that carries work over, is not held to the fourth: it may wait for work that an
@@ -47,6 +48,7 @@ from holdfast.model.history import (
     TimerCreated,
     TimerFired,
 )
+from holdfast.model.ids import partition_of
 from holdfast.model.status import OrchestrationStatus
 from holdfast.storage.port import InstanceRow, StoredInstance
 
@@ -59,7 +61,7 @@ _CHILD_ENDS: TypeAlias = SubOrchestrationInstanceCompleted | SubOrchestrationIns
 _ANSWERS: TypeAlias = EntityOperationCompleted | EntityOperationFailed
 
 _ADVICE: Final = {
-    "unreadable": "Look at it with an SQLite tool, or restore a backup; the host parks the instance when it needs it.",
+    "unreadable": "Look at it with a tool of the database, or restore a backup; a host parks it at first use",
     "history": "Restore a backup, or terminate the instance and restart it: its history cannot be replayed.",
     "end": "Nothing runs any more; restore a backup if the result matters.",
     "lost work": "Terminate and restart the instance, or rewind it once it has failed: it waits for what is not there.",
@@ -67,6 +69,7 @@ _ADVICE: Final = {
     "lock": "Start a host on the store, then: holdfast entities clean",
     "orphan": "holdfast doctor --mend removes it; no host may run meanwhile.",
     "message": "It does no harm. It goes when an instance of this id is started.",
+    "partition": "Restore a backup, or move the hub with export and import, which gives each row its right partition.",
     "double": "Restore a backup: no host may run on this store.",
 }
 
@@ -83,11 +86,14 @@ class Finding(msgspec.Struct, frozen=True, kw_only=True):
 class Rows(Protocol):
     """What a check reads of a store, all of it as of one moment."""
 
+    @property
+    def partition_count(self) -> int: ...
+
     def instances(self, after: str, limit: int) -> list[InstanceRow]: ...
 
     def load(self, instance_ids: list[str]) -> list[StoredInstance]: ...
 
-    def episodes(self, execution_id: str) -> list[tuple[int, str]]: ...
+    def episodes(self, partition: int, execution_id: str) -> list[tuple[int, str]]: ...
 
     def doubled_executions(self) -> Iterable[tuple[str, str, str]]: ...
 
@@ -108,6 +114,8 @@ def check_store(rows: Rows, progress: Callable[[int], None]) -> Iterator[Finding
         yield _finding("double", first, f"it has the same execution {execution_id} as {second!r}")
     after, checked = "", 0
     while page := rows.instances(after, _PAGE):
+        for row in page:
+            yield from _check_partition("it", row.instance_id, row.partition, rows)
         for stored in rows.load([row.instance_id for row in page]):
             yield from check_instance(stored, rows)
             checked += 1
@@ -116,6 +124,12 @@ def check_store(rows: Rows, progress: Callable[[int], None]) -> Iterator[Finding
     for instance_id, message_id, event in rows.messages_to_nobody():
         if not _makes_instance(event):
             yield _finding("message", instance_id, f"there is no such instance, but message {message_id} is for it")
+
+
+def _check_partition(what: str, instance_id: str, partition: int, rows: Rows) -> Iterator[Finding]:
+    right = partition_of(instance_id, rows.partition_count)
+    if partition != right:
+        yield _finding("partition", instance_id, f"{what} is in partition {partition}, but belongs to {right}")
 
 
 def _makes_instance(text: str) -> bool:
@@ -139,8 +153,10 @@ def check_instance(stored: StoredInstance, rows: Rows) -> Iterator[Finding]:
     messages, message_errors = decode_messages(stored)
     for error in (*errors, *message_errors):
         yield _finding("unreadable", row.instance_id, str(error))
+    for message in stored.messages:
+        yield from _check_partition(f"message {message.message_id} to it", row.instance_id, message.partition, rows)
     history: list[HistoryEvent] = []
-    found = list(_read_history(row, rows.episodes(row.execution_id), history))
+    found = list(_read_history(row, rows.episodes(row.partition, row.execution_id), history))
     yield from found
     if errors or message_errors or found:
         return  # what is missing would be reported as wrong

@@ -20,6 +20,7 @@ from holdfast.engine.builtins import Builtins
 from holdfast.engine.clock import Clock, SystemClock, to_microseconds
 from holdfast.engine.config import HostConfig
 from holdfast.engine.culprits import Culprits
+from holdfast.engine.lending import Lending
 from holdfast.engine.membership import Membership
 from holdfast.engine.node import Node
 from holdfast.engine.progress import Progress
@@ -46,7 +47,8 @@ from holdfast.model.failure import failure_from_exception, qualified_name
 from holdfast.model.ids import NewId, is_entity
 from holdfast.model.refs import FunctionReference, decode_input
 from holdfast.model.work_items import ActivityWorkItem, Failed, Outcome
-from holdfast.registry.registry import Registry
+from holdfast.registry.registry import ACTIVITY, Registry
+from holdfast.storage.mail import Mail
 from holdfast.storage.port import Store
 
 logger = logging.getLogger("holdfast.engine")
@@ -80,7 +82,7 @@ class Engine:
         self.new_id = new_id
         self.waiters = Waiters()
         self.membership = Membership()
-        self.worker = Worker(registry, converter, config)
+        self.worker = Worker(registry, converter, config, self.membership.knows_orchestrator)
         self.builtins = Builtins(config.http_calls, token_sources)
         self._progress = Progress(self._record_progress)
         self._runner = ActivityRunner(
@@ -143,6 +145,11 @@ class Engine:
                 f"{self.last_failure}"
             )
         return self._node
+
+    def make_lending(self, mail: Mail) -> Lending:
+        """Return what passes activities between this host and others."""
+        functions = {*self.registry.functions(), *(ACTIVITY + each.casefold() for each in self.builtins.names())}
+        return Lending(mail, self._runner, self._answers, self.config, functions, lambda: self.membership.node)
 
     def note_failure(self, error: Exception) -> None:
         """Keep the reason for which the engine starts again; a simulation looks at it."""
@@ -253,7 +260,7 @@ class Engine:
             msgspec.structs.replace(self.config, group_transitions_max=group_max),
             self._culprits.left_alone(),
             failed,
-            self.membership.sent_elsewhere,
+            self.membership,
         )
         self._node, self._first_lsn = node, ownership.lsn
         self.membership.begins(node)
@@ -371,6 +378,8 @@ class Engine:
             async with asyncio.timeout(_LEAVE_S):
                 while not node.journal.is_settled:
                     await node.journal.settled()
+        if self.membership.lending is not None:
+            await self.membership.lending.lend(node.partitions.count)
         node.journal.fail(CommitFailedError("The host gave the instance to another one.", outcome_unknown=True))
         node.abandon()
         await self._begin_again(node, jobs)

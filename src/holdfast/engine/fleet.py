@@ -82,7 +82,7 @@ class FleetTaskHub(RemoteTaskHub):
         self._local = local
         self._mail = mail
         self._fleet_mail = FleetMail(mail, self._serve, engine.config.poll_s)
-        engine.membership.join(mail, self._fleet_mail)
+        engine.membership.join(mail, self._fleet_mail, engine.make_lending(mail))
 
     async def start_orchestration(self, request: StartRequest) -> None:
         await self._engine.membership.settled_in()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import Awaitable, Callable, Collection
+from collections.abc import Awaitable, Callable, Collection, Sequence
 from typing import Final, TypeAlias
 
 from holdfast.client.exchange import Answer, AnswerLostError, NotSentError
@@ -98,20 +98,24 @@ class FleetMail:
                     await self._wake.wait()
             except TimeoutError:
                 self._looks.update(("requests", "answers"))
-                await self._give_up_lost()
+                await self._tidy_up()
             self._wake.clear()
             try:
                 await self._go_round()
             except StorageError as error:
                 logger.info("The other hosts cannot be reached by way of the store just now: %s", error)
                 await asyncio.sleep(self._poll_s)
+            except Exception:  # a bug of ours; without this loop nothing would pass any more
+                logger.exception("An internal error, after which it goes on.")
+                await asyncio.sleep(self._poll_s)
 
-    async def _give_up_lost(self) -> None:
-        """Give up requests that the server has lost, as it does when it crashes."""
-        if self._asked:
-            with contextlib.suppress(StorageError):
+    async def _tidy_up(self) -> None:
+        """Take on what hosts had taken that are gone; give up what the server has lost, as it does when it crashes."""
+        with contextlib.suppress(StorageError):
+            if self._asked:
                 for request_id in await self._mail.lost(self._asked.keys()):
                     self._settle(request_id, AnswerLostError("the server of the store has forgotten the request"))
+            self._work_on(await self._mail.take_orphans(self._room()))
 
     async def _go_round(self) -> None:
         if self._to_hint:
@@ -153,15 +157,20 @@ class FleetMail:
             else:
                 self._asked[request_id] = each
 
+    def _room(self) -> int:
+        return 0 if self._is_closed else min(_PER_ROUND, _TAKEN_MAX - len(self._taken))
+
     async def _take(self) -> None:
-        room = min(_PER_ROUND, _TAKEN_MAX - len(self._taken))
-        if self._is_closed or room <= 0:
-            return
-        requests = await self._mail.take(room)
+        room = self._room()
+        if room > 0:
+            requests = await self._mail.take(room)
+            self._work_on(requests)
+            if len(requests) == room:
+                self.look("requests")
+
+    def _work_on(self, requests: Sequence[RequestRow]) -> None:
         for request in requests:
             self._taken[request.request_id] = asyncio.get_running_loop().create_task(self._work(request))
-        if len(requests) == room:
-            self.look("requests")
 
     def _settle(self, request_id: int, outcome: Answer | AnswerLostError) -> None:
         asked = self._asked.pop(request_id, None)

@@ -10,6 +10,7 @@ from holdfast.storage.mail import HintKind, Mail
 
 if TYPE_CHECKING:
     from holdfast.engine.fleet_mail import FleetMail
+    from holdfast.engine.lending import Lending
     from holdfast.engine.node import Node
 
 _SETTLES_IN_S: Final = 30.0
@@ -24,21 +25,30 @@ class Membership:
         self._fleet_mail: FleetMail | None = None
         self._node: Node | None = None
         self._has_node = asyncio.Event()
-        self._job: asyncio.Task[None] | None = None
+        self._jobs: list[asyncio.Task[None]] = []
+        self.lending: Lending | None = None
+        """What passes activities between hosts."""
 
-    def join(self, mail: Mail, fleet_mail: FleetMail) -> None:
-        """Exchange requests and hints with other hosts, from the start on."""
-        self._mail, self._fleet_mail = mail, fleet_mail
+    def join(self, mail: Mail, fleet_mail: FleetMail, lending: Lending) -> None:
+        """Exchange requests, activities and hints with other hosts, from the start on."""
+        self._mail, self._fleet_mail, self.lending = mail, fleet_mail, lending
 
     def begins(self, node: Node) -> None:
         """Note the node of now, with the partitions that it owns."""
         self._node = node
         self._has_node.set()
-        if self._mail is not None and self._fleet_mail is not None:
+        if self._mail is not None and self._fleet_mail is not None and self.lending is not None:
             self._mail.listen(self._heard)
             self._fleet_mail.look("requests")  # of those who asked while the partitions had no owner
-            if self._job is None:
-                self._job = asyncio.get_running_loop().create_task(self._fleet_mail.run())
+            self.lending.look(hosts_changed=True)
+            if not self._jobs:
+                start = asyncio.get_running_loop().create_task
+                self._jobs = [start(self._fleet_mail.run()), start(self.lending.run())]
+
+    @property
+    def node(self) -> Node | None:
+        """The node of now."""
+        return self._node
 
     def pauses(self) -> None:
         """Note that there is no node, until the next one begins."""
@@ -51,6 +61,10 @@ class Membership:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(_SETTLES_IN_S):
                     await self._has_node.wait()
+
+    def knows_orchestrator(self, name: str) -> bool:
+        """Whether some other host has an orchestrator, as far as is known."""
+        return self.lending is not None and self.lending.knows_orchestrator(name)
 
     def sent_elsewhere(self, partitions: set[int]) -> None:
         """Tell the owners of partitions that messages lie in the store for them."""
@@ -69,12 +83,19 @@ class Membership:
             case "hosts":
                 if node is not None:
                     node.has_doubts.set()
+                if self.lending is not None:
+                    self.lending.look(hosts_changed=True)
+            case "offers":
+                if self.lending is not None:
+                    self.lending.look()
 
     async def leave(self) -> None:
         """Take no more requests of others, and give back those that are not answered."""
         self._has_node.set()  # whoever waits finds out that the host is stopping
-        job, self._job = self._job, None
-        if self._fleet_mail is not None and job is not None:
+        jobs, self._jobs = self._jobs, []
+        if self._fleet_mail is not None and self.lending is not None and jobs:
             await self._fleet_mail.close()
-            job.cancel()
-            await asyncio.gather(job, return_exceptions=True)
+            await self.lending.close()
+            for job in jobs:
+                job.cancel()
+            await asyncio.gather(*jobs, return_exceptions=True)

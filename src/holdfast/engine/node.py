@@ -24,6 +24,7 @@ from holdfast.engine.confirmations import Confirmations
 from holdfast.engine.dropped import Dropped
 from holdfast.engine.journal import Journal
 from holdfast.engine.loader import Loader
+from holdfast.engine.membership import Membership
 from holdfast.engine.outputs import Outputs
 from holdfast.engine.partitions import OwnPartitions
 from holdfast.engine.residents import Resident, Residents
@@ -79,7 +80,7 @@ class Node:
         config: HostConfig,
         left_alone: set[str],
         failed: Callable[[Exception, str | None], None],
-        sent_elsewhere: Callable[[set[int]], None],
+        membership: Membership,
     ) -> None:
         self.fence = fence = ownership.fence
         self.context = contextvars.copy_context()
@@ -89,7 +90,7 @@ class Node:
         self.hub = Hub(ownership.lsn, fence.node_id, fence.incarnation, config.limits, config.default_version)
         self.partitions = OwnPartitions(ownership)
         self.journal = Journal(
-            store, ownership, config, self._release, waiters.changed, sent_elsewhere, self.partitions
+            store, ownership, config, self._release, waiters.changed, membership.sent_elsewhere, self.partitions
         )
         self.residents = Residents(config.cache_bytes_max)
         self.timers: DueTimes[DurableTimer | ScheduledActivity] = DueTimes(
@@ -99,12 +100,14 @@ class Node:
         self.loader = Loader(
             store, self.journal, self.residents, left_alone, self._loaded, self.fail, self.partitions.have
         )
-        self.arrivals = Arrivals(self, store)
+        self.arrivals = Arrivals(self, store, answers)
         self.has_doubts = asyncio.Event()
         """Set when the ownership should be asked about soon, as hosts have come or gone."""
         self.suspects = Suspects(self)
-        self.starts = ActivityStarts(clock, self.timers, self.suspects, runner, answers, config.activity_queue_max)
-        self.reports = ActivityReports(self, answers)
+        self.starts = ActivityStarts(
+            clock, self.timers, self.suspects, runner, answers, config.activity_queue_max, membership.lending
+        )
+        self.reports = ActivityReports(self, answers, membership.lending)
         self.confirmations = Confirmations(lambda: store.renew(self.fence))
         self._worker = worker
         self._answers = answers
@@ -347,9 +350,21 @@ class Node:
     def _when_present(self, instance_id: str, then: Callable[[Resident], None]) -> None:
         self.loader.with_resident(instance_id, lambda resident: then(resident) if resident else None)
 
-    def recover_activity(self, activity: ScheduledActivity) -> None:
-        """Start an activity found in the store, if its instance, as it is once it is in memory, still waits for it."""
-        self._when_present(activity.instance_id, lambda resident: self.starts.recover(activity, resident.instance))
+    def recover_activity(self, activity: ScheduledActivity, *, was_begun: bool = False) -> None:
+        """Start an activity found in the store, if its instance, as it is once it is in memory, still waits for it.
+
+        Args:
+            was_begun: a host that had it may have died of it.
+        """
+
+        def recover(resident: Resident) -> None:
+            instance = resident.instance
+            if was_begun and instance.activities.get(activity.sequence) == activity:
+                self.append(self.hub.count_delivery(instance, activity, self.clock.now()))
+            elif not was_begun:
+                self.starts.recover(activity, instance)
+
+        self._when_present(activity.instance_id, recover)
 
     # Outputs
 

@@ -42,6 +42,7 @@ from holdfast.model.ids import partition_of
 from holdfast.model.messages import Arrival, DurableKey, Message
 from holdfast.model.retry import RetryRule
 from holdfast.model.status import OrchestrationState, OrchestrationStatus
+from holdfast.model.work_items import ActivityWorkItem, Failed, Outcome, Succeeded
 from holdfast.storage.port import (
     ActivityRow,
     ArrivalRow,
@@ -348,8 +349,41 @@ def decode_messages(stored: StoredInstance) -> tuple[list[Message], list[Corrupt
     return messages, errors
 
 
-def decode_arrival(row: ArrivalRow) -> Arrival:
-    """Return what has come from outside; raise CorruptRecordError if it cannot be read."""
+class _Report(msgspec.Struct, frozen=True, tag_field="type", tag="ActivityReported", omit_defaults=True):
+    """The outcome of an attempt of which another host hears; it is no message, since the activity is durable itself."""
+
+    sequence: int
+    attempt: int
+    result: str | None = None
+    failure: FailureDetails | None = None
+    progress: str | None = None
+
+
+_REPORT_BEGINS: Final = '{"type":"ActivityReported"'
+
+
+def encode_report(work_item: ActivityWorkItem, outcome: Outcome) -> str:
+    """Return an outcome as the event of an arrival."""
+    match outcome:
+        case Succeeded(result):
+            return encode_record(_Report(work_item.sequence, work_item.attempt, result=result))
+        case Failed(details, progress):
+            return encode_record(_Report(work_item.sequence, work_item.attempt, failure=details, progress=progress))
+
+
+def decode_arrival(row: ArrivalRow) -> Arrival | tuple[ActivityWorkItem, Outcome]:
+    """Return what has come from outside, a message or an outcome.
+
+    Raises:
+        CorruptRecordError: if it cannot be read.
+    """
+    if row.event.startswith(_REPORT_BEGINS):
+        report = decode_record(row.event, _Report)
+        attempt = ActivityWorkItem(
+            row.instance_id, row.execution_id or "", report.sequence, "", None, attempt=report.attempt
+        )
+        failed = None if report.failure is None else Failed(report.failure, report.progress)
+        return attempt, failed or Succeeded(report.result)
     return Arrival(row.arrival_id, row.instance_id, decode_message(row.event), row.execution_id)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from holdfast.engine.config import HostConfig
 from holdfast.engine.exports import code_for, decode_episode
@@ -37,11 +37,23 @@ class Worker:
     An execution that is live goes on where it stands; otherwise it is replayed from its history first.
     """
 
-    def __init__(self, registry: Registry, converter: DataConverter, config: HostConfig) -> None:
+    def __init__(
+        self,
+        registry: Registry,
+        converter: DataConverter,
+        config: HostConfig,
+        is_known_elsewhere: Callable[[str], bool],
+    ) -> None:
+        """Run nothing yet.
+
+        Args:
+            is_known_elsewhere: whether another host has an orchestrator that this one lacks.
+        """
         self._registry = registry
         self._converter = converter
         self._limits = config.limits
         self._config = config
+        self.is_known_elsewhere = is_known_elsewhere
         self._warned_of: set[tuple[str, str | None]] = set()
 
     def run_episode(
@@ -58,6 +70,8 @@ class Worker:
                 live = self._begin(work_item, history or ())
             return live.run(work_item.new_events), live
         except NotRegisteredError as error:
+            if self.is_known_elsewhere(work_item.name):
+                return VersionRejected(), None
             return _unknown(work_item, error), None
         except VersionMismatchError as error:
             return self._mismatch(work_item, error), None

@@ -119,6 +119,12 @@ class Hub(Requests):
             transition.send(each.instance_id, self._complete(each.event, now), each.execution_id)
         return transition
 
+    def forget_arrivals(self, arrivals: Sequence[tuple[str, int]], now: datetime) -> Transition:
+        """Remove what has arrived, (instance id, arrival id), and has had its effect, or can have none any more."""
+        transition = self._begin(arrivals[0][0], now)
+        transition.arrivals_removed = arrivals
+        return transition
+
     def _take_in(self, instance: Instance, message: Message, now: datetime) -> Transition | None:
         """Queue an operation or a lock change, unless it is a repetition, or comes too early."""
         key = key_of(message)

@@ -208,7 +208,8 @@ def _check_sqlite(driver: object) -> None:
     autocommit = getattr(driver, "autocommit", _LEGACY)
     commits_at_once = getattr(driver, "isolation_level", "") is None if autocommit == _LEGACY else bool(autocommit)
     _check(
-        is_open=not commits_at_once or bool(getattr(driver, "in_transaction", False)), advice="Execute BEGIN IMMEDIATE first"
+        is_open=not commits_at_once or bool(getattr(driver, "in_transaction", False)),
+        advice="Execute BEGIN IMMEDIATE first",
     )
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Callable, Collection, Mapping
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
 
 from holdfast.errors import ConfigurationError, NotRegisteredError, VersionMismatchError
 from holdfast.model.entities import EntityDefinition
@@ -13,6 +13,11 @@ from holdfast.registry.bulk import BULK_ORCHESTRATOR
 
 V = TypeVar("V", Activity[Any, Any], Orchestrator[Any, Any])
 R = TypeVar("R", bound=Activity[Any, Any] | Orchestrator[Any, Any] | EntityDefinition)
+
+
+ACTIVITY: Final = "activity "
+ORCHESTRATOR: Final = "orchestrator "
+"""What stands before names in lower case, where a host says what it can run."""
 
 
 class Registry:
@@ -41,6 +46,10 @@ class Registry:
     @property
     def entities(self) -> Collection[EntityDefinition]:
         return self._entities.values()
+
+    def functions(self) -> set[str]:
+        """What this app can run, as hosts tell each other: a kind and a name in lower case."""
+        return {ACTIVITY + name for name in self._activities} | {ORCHESTRATOR + name for name in self._orchestrators}
 
     def add_activity(self, activity: Activity[Any, Any]) -> None:
         _add_version(self._activities, self._activity_versions, "activity", activity)

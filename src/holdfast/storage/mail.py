@@ -1,17 +1,23 @@
-"""What hosts that share a hub tell each other past their instances: requests of clients, answers, and hints.
+"""What hosts that share a hub tell each other past their instances: requests of clients, offers of work, and hints.
 
-Nothing of it has to last. What is lost is asked for again, and a hint only saves the wait for the next look.
+Nothing of it has to last, but what is posted. What is lost is asked for again; a hint only saves the wait for the next
+look.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Sequence
-from typing import Literal, Protocol, TypeAlias
+from typing import TYPE_CHECKING, Literal, Protocol, TypeAlias
 
 import msgspec
 
-HintKind: TypeAlias = Literal["arrivals", "requests", "answers", "hosts"]
-HINT_KINDS: tuple[HintKind, ...] = ("arrivals", "requests", "answers", "hosts")
+if TYPE_CHECKING:
+    from holdfast.storage.port import ActivityRow, ArrivalRow
+
+HintKind: TypeAlias = Literal["arrivals", "requests", "answers", "hosts", "offers"]
+AttemptKey: TypeAlias = tuple[int, str, int, int]
+"""(partition, execution_id, sequence, attempt) of an activity."""
+HINT_KINDS: tuple[HintKind, ...] = ("arrivals", "requests", "answers", "hosts", "offers")
 
 
 class NewRequest(msgspec.Struct, frozen=True):
@@ -47,7 +53,11 @@ class Mail(Protocol):
         ...
 
     async def take(self, limit: int) -> list[RequestRow]:
-        """Take requests for the partitions that this store owns: those that nobody has taken who lives."""
+        """Take requests for the partitions that this store owns and that nobody has taken."""
+        ...
+
+    async def take_orphans(self, limit: int) -> list[RequestRow]:
+        """Take those that were taken by hosts that are gone, and clear away what such hosts have asked."""
         ...
 
     async def give_back(self, request_ids: Sequence[int]) -> None:
@@ -68,6 +78,33 @@ class Mail(Protocol):
 
     async def withdraw(self, request_ids: Sequence[int]) -> None:
         """Forget requests for whose answers nobody waits any more."""
+        ...
+
+    async def post(self, arrivals: Sequence[ArrivalRow]) -> None:
+        """Send messages, durably, in a transaction of their own."""
+        ...
+
+    async def lend(self, attempts: Sequence[AttemptKey]) -> None:
+        """Let whoever owns some activities next know that they run here."""
+        ...
+
+    async def declare(self, functions: Collection[str]) -> frozenset[str]:
+        """Say what this host can run; return what any host can that lives."""
+        ...
+
+    async def offer(self, attempts: Sequence[AttemptKey]) -> None:
+        """Let other hosts run activities of this one."""
+        ...
+
+    async def borrow(self, names: Sequence[str], limit: int) -> list[ActivityRow]:
+        """Take activities of some names, in lower case, that other hosts offer."""
+        ...
+
+    async def reclaim(self, names: Sequence[str], limit: int) -> list[tuple[ActivityRow, bool]]:
+        """Take own offers back: those with some names that nobody has taken, and all whose takers are gone.
+
+        With each goes whether somebody had taken it: then it may have been running.
+        """
         ...
 
     async def other_hosts(self) -> list[int]:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import difflib
 import re
+from collections.abc import Generator
+from contextlib import contextmanager
 from pathlib import Path
 from urllib.parse import unquote
 
@@ -11,6 +13,8 @@ from holdfast.errors import ConfigurationError
 from holdfast.storage.memory import MemoryStore
 from holdfast.storage.port import Store
 from holdfast.storage.sqlite import SqliteStore
+from holdfast.storage.sqlite.offline import WholeFile
+from holdfast.storage.transfer import WholeHub
 
 _SCHEMES = ("sqlite", "postgresql", "memory")
 
@@ -41,36 +45,45 @@ def open_store(url: str) -> Store:
             raise ConfigurationError(_unknown(without_password(url), scheme, separator))
 
 
+def open_whole(url: str) -> WholeHub:
+    """Return the hub that a URL names as one thing; nothing is opened before it is read or written.
+
+    Raises:
+        ConfigurationError: if the URL names no store, or one that no other process can read.
+    """
+    check_shared(url)
+    scheme, _, rest = url.partition("://")
+    return WholeFile(_sqlite_path(url, rest)) if scheme.lower() == "sqlite" else _whole_schema(url)
+
+
 def _postgres_store(url: str) -> Store:
-    try:
+    with _needing_the_extra():
         from holdfast.storage.postgres import PostgresStore
         from holdfast.storage.postgres.location import parse_location
+    return PostgresStore(parse_location(url))
+
+
+def _whole_schema(url: str) -> WholeHub:
+    with _needing_the_extra():
+        from holdfast.storage.postgres.location import parse_location
+        from holdfast.storage.postgres.offline import WholeSchema
+    return WholeSchema(parse_location(url))
+
+
+@contextmanager
+def _needing_the_extra() -> Generator[None, None, None]:
+    try:
+        yield
     except ModuleNotFoundError as error:
         raise ConfigurationError(
             f"A PostgreSQL store needs the module {error.name!r}; run: pip install 'holdfast[postgres]'"
         ) from error
-    return PostgresStore(parse_location(url))
 
 
 def without_password(url: str) -> str:
     """Return the URL of a store as it may be shown and logged."""
     shown = re.sub(r"(?<=://)([^/?#@:]*):[^/?#]*@", r"\1:***@", url)
     return re.sub(r"(?<=[?&]password=)[^&#]*", "***", shown)
-
-
-def file_of(url: str) -> Path:
-    """Return the file that the URL of a store names, for what reads or writes all of it while no host needs it.
-
-    Raises:
-        ConfigurationError: if the URL names no store, or one that is no file.
-    """
-    scheme, _, rest = url.partition("://")
-    if scheme.lower() == "sqlite":
-        return _sqlite_path(url, rest).absolute()
-    check_shared(url)
-    raise ConfigurationError(
-        f"{without_password(url)!r} is a database, and this works on files only; name one, as sqlite:///file.db."
-    )
 
 
 def check_shared(url: str) -> None:

@@ -25,8 +25,20 @@ _UNDO_S: Final = 5.0
 """For a ROLLBACK, and for stopping the statement before it; a server that does not answer may not even be there."""
 _GONE: Final = ("08", "57P")
 """Errors of a connection, or of a server that is going down, as a statement learns of them that was sent too late."""
-_CERTAINLY_ROLLED_BACK: Final = ("23", "40001", "40002", "40P01")
+_BY_KEYS: Final = "; ".join(
+    f"SET LOCAL {setting}"
+    for setting in (
+        "enable_seqscan = off",
+        "enable_hashjoin = off",
+        "enable_mergejoin = off",
+        "plan_cache_mode = force_generic_plan",
+    )
+)
+"""As in the function `apply_group`, which says why."""
+_ROLLED_BACK: Final = ("23", "40001", "40002", "40P01")
 """Errors at a COMMIT after which nothing was applied: integrity and serialization. 40003 says that it is not known."""
+_REFUSED: Final = (*_ROLLED_BACK, "22", "25006", "42", "53", "55", "57014", "HF", "P0")
+"""The same for a call: data, rights, a lack of something, a limit of time, and what the function itself raises."""
 
 FAILURES: Final = (asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError, OSError, TimeoutError)
 """What the driver raises."""
@@ -48,7 +60,7 @@ class Connections:
         self._undoing: set[asyncio.Task[None]] = set()
         self._is_closed = False
         settings = (
-            f'SET LOCAL search_path = "{location.schema}", pg_temp; '
+            f"SET LOCAL search_path = {location.search_path}; "
             f"SET LOCAL statement_timeout = {round(_STATEMENT_S * 1000)}; "
             "SET LOCAL idle_in_transaction_session_timeout ="
         )
@@ -60,7 +72,13 @@ class Connections:
         # owner's row. The server must not keep it for longer than the lease, or nobody could take over.
         silence_ms = round(location.lease_s * 1000)
         self._begin_writing = f"BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE; {settings} {silence_ms}; {durable}"
+        # What a call that is a transaction by itself cannot set, and where its tables are, so that it need not.
+        self._session = (
+            "SET SESSION CHARACTERISTICS AS TRANSACTION ISOLATION LEVEL READ COMMITTED, READ WRITE;"
+            f" SET search_path = {location.search_path}; SET statement_timeout = {round(_STATEMENT_S * 1000)}"
+        )
         self._begin_reading = f"BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; {settings} {_STATEMENT_S:.0f}000"
+        self._begin_looking_up = f"{self._begin_reading}; {_BY_KEYS}"
 
     async def write(self, work: Callable[[Connection], Awaitable[_T]]) -> _T:
         """Run `work` in one transaction, and keep apart what certainly was not applied from what may have been.
@@ -85,6 +103,32 @@ class Connections:
             await self._commit(connection)
             return result
 
+    async def commit(self, call: str, *parameters: object) -> None:
+        """Make a call that is a whole transaction: in one round trip, or within a transaction if a pooler needs that.
+
+        A connection that is known to be broken is opened again first. If it breaks later than that, the call may have
+        been applied, and is not made again.
+
+        Raises:
+            CommitFailedError: when it failed, from what the server said.
+        """
+        if self._location.is_pooled:
+            await self.write(lambda connection: connection.execute(call, *parameters))
+            return
+        async with self._writing:
+            try:
+                connection = await self._open_to_call()
+            except StorageError as error:
+                raise CommitFailedError(f"Nothing was committed to {error}") from error
+            try:
+                await connection.execute(call, *parameters)
+            except FAILURES as error:
+                await self._abandon(connection)
+                raise self._failed(error, _is_refusal(error)) from error
+            except BaseException:
+                await self._abandon(connection)
+                raise
+
     async def _commit(self, connection: Connection) -> None:
         try:
             said = await connection.execute("COMMIT")
@@ -92,23 +136,30 @@ class Connections:
             self._discard(connection)
             if not isinstance(error, FAILURES):
                 raise
-            if isinstance(error, asyncpg.PostgresError) and (error.sqlstate or "").startswith(_CERTAINLY_ROLLED_BACK):
-                raise CommitFailedError(f"Nothing was committed to {self.explain(error)}") from error
-            raise CommitFailedError(
-                f"It is not known whether the commit was applied to {self.explain(error)}", outcome_unknown=True
-            ) from error
+            certain = isinstance(error, asyncpg.PostgresError) and (error.sqlstate or "").startswith(_ROLLED_BACK)
+            raise self._failed(error, certain) from error
         if said != "COMMIT":
             raise CommitFailedError(f"Nothing was committed to {self._location.text}: the server said {said}.")
 
-    async def read(self, work: Callable[[Connection], Awaitable[_T]]) -> _T:
+    def _failed(self, error: BaseException, is_certain: bool) -> CommitFailedError:
+        if is_certain:
+            return CommitFailedError(f"Nothing was committed to {self.explain(error)}")
+        return CommitFailedError(
+            f"It is not known whether the commit was applied to {self.explain(error)}", outcome_unknown=True
+        )
+
+    async def read(self, work: Callable[[Connection], Awaitable[_T]], *, by_keys: bool = False) -> _T:
         """Run `work` on one snapshot of what is committed.
+
+        Args:
+            by_keys: rows are looked up by their keys, however few there are in the tables so far.
 
         Raises:
             StorageError: when it failed.
         """
         await self._reading.acquire()
         try:
-            connection = await self._begin_to_read()
+            connection = await self._begin_to_read(self._begin_looking_up if by_keys else self._begin_reading)
         except BaseException:
             self._reading.release()
             raise
@@ -146,7 +197,7 @@ class Connections:
 
     async def _keep_reader(self, connection: Connection) -> None:
         if self._is_closed:
-            await _close(connection)
+            await close(connection)
         else:
             self._readers.append(connection)
 
@@ -157,19 +208,32 @@ class Connections:
             writer, self._writer = self._writer, None
         readers, self._readers = self._readers, []
         for connection in (*readers, *([writer] if writer is not None else [])):
-            await _close(connection)
+            await close(connection)
         await asyncio.gather(*self._undoing, return_exceptions=True)
 
     async def _begin_to_write(self) -> Connection:
         kept, self._writer = self._writer, None
-        self._writer = await self._begin(self._begin_writing, kept)
+        self._writer = await self._begin(self._begin_writing, kept, self._open_writer)
         return self._writer
 
-    async def _begin_to_read(self) -> Connection:
+    async def _begin_to_read(self, begin: str) -> Connection:
         kept = self._readers.pop() if self._readers else None
-        return await self._begin(self._begin_reading, kept)
+        return await self._begin(begin, kept, self.connect)
 
-    async def _begin(self, begin: str, kept: Connection | None) -> Connection:
+    async def _open_to_call(self) -> Connection:
+        if self._writer is None or self._writer.is_closed():
+            self._writer = await self._open_writer()
+        return self._writer
+
+    async def _open_writer(self) -> Connection:
+        connection = await self.connect()
+        if not self._location.is_pooled:
+            await self._prepare(connection, self._session)
+        return connection
+
+    async def _begin(
+        self, begin: str, kept: Connection | None, open_anew: Callable[[], Awaitable[Connection]]
+    ) -> Connection:
         """Begin a transaction on a connection that was kept, or on a new one.
 
         A connection is known to be broken when it is used, after the server was started again or failed over.
@@ -191,15 +255,19 @@ class Connections:
                 raise
             else:
                 return kept
-        connection = await self.connect()
+        connection = await open_anew()
+        await self._prepare(connection, begin)
+        return connection
+
+    async def _prepare(self, connection: Connection, script: str) -> None:
+        """Run what comes first on a new connection."""
         try:
-            await connection.execute(begin)
+            await connection.execute(script)
         except BaseException as error:
             connection.terminate()
             if isinstance(error, FAILURES):
                 raise StorageError(self.explain(error)) from error
             raise
-        return connection
 
     async def connect(self) -> Connection:
         """Return a new connection, for whoever asks to close.
@@ -207,15 +275,7 @@ class Connections:
         Raises:
             StorageError: if there is none to be had.
         """
-        try:
-            return await asyncpg.connect(
-                self._location.dsn,
-                timeout=_CONNECT_S,
-                command_timeout=_STATEMENT_S + DRIVER_S,
-                statement_cache_size=0 if self._location.is_pooled else _STATEMENTS_PREPARED_MAX,
-            )
-        except (*FAILURES, ValueError) as error:
-            raise StorageError(self.explain(error)) from error
+        return await connect(self._location, _STATEMENT_S + DRIVER_S)
 
     async def _abandon(self, connection: Connection) -> None:
         """Undo a transaction; a connection that cannot do even that is given up, which undoes it as well."""
@@ -228,12 +288,7 @@ class Connections:
 
     def explain(self, error: BaseException) -> str:
         """Say what happened to which database, and what to do."""
-        state = getattr(error, "sqlstate", None) or ""
-        advice = next((text for prefix, text in _ADVICE.items() if state.startswith(prefix)), "")
-        if not state and isinstance(error, OSError | TimeoutError):
-            advice = "Is the server running, and may this host reach it?"
-        kind = f"{type(error).__name__} {state}".strip()
-        return f"{self._location.text}: {error} ({kind}). {advice}".rstrip()
+        return explain(error, self._location)
 
 
 async def _rolled_back(connection: Connection) -> bool:
@@ -249,7 +304,42 @@ async def _rolled_back(connection: Connection) -> bool:
     return not connection.is_closed()
 
 
-async def _close(connection: Connection) -> None:
+def _is_refusal(error: BaseException) -> bool:
+    """Whether a call that is a transaction by itself has certainly changed nothing: refused, or not even sent."""
+    if isinstance(error, asyncpg.PostgresError):
+        return (error.sqlstate or "").startswith(_REFUSED)
+    return isinstance(error, asyncpg.InterfaceError)
+
+
+async def connect(location: Location, command_s: float | None) -> Connection:
+    """Open a connection, on which a command may take so long.
+
+    Raises:
+        StorageError: if it cannot be opened.
+    """
+    try:
+        return await asyncpg.connect(
+            location.dsn,
+            timeout=_CONNECT_S,
+            command_timeout=command_s,
+            statement_cache_size=0 if location.is_pooled else _STATEMENTS_PREPARED_MAX,
+        )
+    except (*FAILURES, ValueError) as error:
+        raise StorageError(explain(error, location)) from error
+
+
+def explain(error: BaseException, location: Location) -> str:
+    """Say what happened to which database, and what to do."""
+    state = getattr(error, "sqlstate", None) or ""
+    advice = next((text for prefix, text in _ADVICE.items() if state.startswith(prefix)), "")
+    if not state and isinstance(error, OSError | TimeoutError):
+        advice = "Is the server running, and may this host reach it?"
+    kind = f"{type(error).__name__} {state}".strip()
+    return f"{location.text}: {error} ({kind}). {advice}".rstrip()
+
+
+async def close(connection: Connection) -> None:
+    """Close a connection, also one that does not answer any more."""
     try:
         await connection.close(timeout=_CONNECT_S)
     except FAILURES:

@@ -51,6 +51,11 @@ class Location(msgspec.Struct, frozen=True):
                 self.partitions,
             )
 
+    @property
+    def search_path(self) -> str:
+        """Where tables and functions are looked for: nothing of the user is found by chance."""
+        return f'"{self.schema}", pg_temp'
+
 
 def parse_location(url: str) -> Location:
     """Return what a `postgresql://` URL says; `?schema=`, `?partitions=`, `?lease_s=` and `?pooler=` are ours.

@@ -12,7 +12,8 @@ from collections.abc import Callable, Collection, Sequence
 from typing import Final
 
 from holdfast.errors import StorageError
-from holdfast.storage.mail import HINT_KINDS, HintKind, NewRequest, RequestAnswer, RequestRow
+from holdfast.storage.mail import HINT_KINDS, AttemptKey, HintKind, NewRequest, RequestAnswer, RequestRow
+from holdfast.storage.port import ActivityRow, ArrivalRow
 from holdfast.storage.postgres.connections import FAILURES, Connection, Connections
 from holdfast.storage.postgres.location import Location
 from holdfast.storage.postgres.queries import QUERIES
@@ -52,8 +53,18 @@ class PostgresMail:
         return await self._connections.write(send)
 
     async def take(self, limit: int) -> list[RequestRow]:
-        asked = (None if self.owned is None else list(self.owned), limit, self._token)
-        rows = await self._connections.write(lambda connection: connection.fetch(QUERIES["take_requests"], *asked))
+        return await self._connections.write(lambda connection: self._take(connection, "take_requests", limit))
+
+    async def take_orphans(self, limit: int) -> list[RequestRow]:
+        async def take(connection: Connection) -> list[RequestRow]:
+            await connection.execute(QUERIES["clear_requests"])
+            return await self._take(connection, "take_orphans", limit)
+
+        return await self._connections.write(take)
+
+    async def _take(self, connection: Connection, query: str, limit: int) -> list[RequestRow]:
+        owned = None if self.owned is None else list(self.owned)
+        rows = await connection.fetch(QUERIES[query], owned, limit, self._token)
         return sorted((RequestRow(*row) for row in rows), key=lambda row: row.request_id)
 
     async def give_back(self, request_ids: Sequence[int]) -> None:
@@ -84,8 +95,57 @@ class PostgresMail:
         return set(wanted) - {row[0] for row in rows}
 
     async def withdraw(self, request_ids: Sequence[int]) -> None:
-        asked = (request_ids, self._token)
-        await self._connections.write(lambda connection: connection.execute(QUERIES["withdraw_requests"], *asked))
+        await self._connections.write(lambda connection: connection.execute(QUERIES["withdraw_requests"], request_ids))
+
+    async def post(self, arrivals: Sequence[ArrivalRow]) -> None:
+        columns = zip(
+            *((each.partition, each.instance_id, each.execution_id, each.event) for each in arrivals), strict=True
+        )
+
+        async def post(connection: Connection) -> None:
+            await connection.execute(QUERIES["post_arrivals"], *columns)
+            await self._notify(connection, "arrivals", {str(each.partition) for each in arrivals})
+
+        await self._connections.write(post)
+
+    async def lend(self, attempts: Sequence[AttemptKey]) -> None:
+        columns = (*zip(*attempts, strict=True), self._token)
+        await self._connections.write(lambda connection: connection.execute(QUERIES["lend_activities"], *columns))
+
+    async def declare(self, functions: Collection[str]) -> frozenset[str]:
+        async def declare(connection: Connection) -> frozenset[str]:
+            said = await connection.execute(QUERIES["declare_functions"], self._token, sorted(functions))
+            if said != "UPDATE 0":  # the others may have something for it
+                await self._notify(connection, "hosts", (_ALL,))
+            return frozenset(row[0] for row in await connection.fetch(QUERIES["functions"]))
+
+        return await self._connections.write(declare)
+
+    async def offer(self, attempts: Sequence[AttemptKey]) -> None:
+        columns = list(zip(*attempts, strict=True))
+
+        async def offer(connection: Connection) -> None:
+            await connection.execute(QUERIES["offer_activities"], *columns)
+            await self._notify(connection, "offers", (_ALL,))
+
+        await self._connections.write(offer)
+
+    async def borrow(self, names: Sequence[str], limit: int) -> list[ActivityRow]:
+        if self.owned is None:
+            return []
+        asked = (names, list(self.owned), limit, self._token)
+        rows = await self._connections.write(lambda connection: connection.fetch(QUERIES["borrow_activities"], *asked))
+        return [ActivityRow(*row) for row in rows]
+
+    async def reclaim(self, names: Sequence[str], limit: int) -> list[tuple[ActivityRow, bool]]:
+        owned = None if self.owned is None else list(self.owned)
+
+        async def reclaim(connection: Connection) -> list[tuple[ActivityRow, bool]]:
+            await connection.execute(QUERIES["clear_offers"], owned)
+            rows = await connection.fetch(QUERIES["reclaim_activities"], owned, names, limit)
+            return [(ActivityRow(*row[1:]), row[0]) for row in (tuple(each) for each in rows)]
+
+        return await self._connections.write(reclaim)
 
     async def other_hosts(self) -> list[int]:
         rows = await self._connections.read(

@@ -11,16 +11,10 @@ from holdfast.storage.postgres.connections import DRIVER_S, Connection
 _LONG_S: Final = 3600.0
 
 
-async def execute_patiently(connection: Connection, statement: str) -> None:
-    """Run a script that may take up to an hour, in the open transaction."""
+async def execute_patiently(connection: Connection, statement: str, *parameters: object) -> None:
+    """Run a statement, or a script without parameters, that may take up to an hour, in the open transaction."""
     async with _unhurried(connection):
-        await connection.execute(statement, timeout=_LONG_S + DRIVER_S)
-
-
-async def fetchval_patiently(connection: Connection, query: str, *parameters: object) -> object:
-    """Return the one value that a query gives, which may take up to an hour, in the open transaction."""
-    async with _unhurried(connection):
-        return await connection.fetchval(query, *parameters, timeout=_LONG_S + DRIVER_S)
+        await connection.execute(statement, *parameters, timeout=_LONG_S + DRIVER_S)
 
 
 @asynccontextmanager

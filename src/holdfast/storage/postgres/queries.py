@@ -1,4 +1,4 @@
-"""The statements of `queries.sql`, by name."""
+"""The statements of `queries.sql` and `offline.sql`, by name."""
 
 from __future__ import annotations
 
@@ -9,3 +9,4 @@ from holdfast.storage.statements import read_statements
 PACKAGE: Final = "holdfast.storage.postgres"
 
 QUERIES: Final = read_statements(PACKAGE, "queries.sql")
+OFFLINE: Final = read_statements(PACKAGE, "offline.sql")

@@ -1,12 +1,12 @@
--- Every statement that the PostgreSQL adapter runs on rows. What takes many rows takes one array for each column. Ids
--- are found by their partition and themselves; the adapter knows the partition of an id.
+-- Every statement that the PostgreSQL adapter runs on rows, but those of a commit: they are in the function `apply_group`
+-- of the migrations. Ids are found by their partition and themselves; the adapter knows the partition of an id.
 --
--- Whoever locks several rows locks the row of the node first, and then partitions in the order of their numbers; so two
--- that want the same wait for each other one after the other, and never in a circle. The statements of a commit lock
--- rows of instances, messages and the like in any order: only the owner of their partitions does, after the row of its
--- node, and whoever takes those partitions, or counts deliveries in them, waits there. What only creates rows, or
--- changes the row of a node alone, has nothing to wait for while it holds something. The advisory lock of migrations
--- comes before all of it.
+-- Hosts take partitions one after the other: each locks the row of the hub first, then the rows of nodes in their order,
+-- then partitions, which nobody else changes but a host that gives up its own. The statements of a commit lock the row of
+-- their node, then rows of instances, messages and the like in any order: only the owner of their partitions does that,
+-- and whoever takes those partitions, or counts deliveries in them, waits for the row of the node first. What only
+-- creates rows, or changes the row of a node alone, has nothing to wait for while it holds something. The advisory lock
+-- of migrations comes before all of it.
 
 -- name: read_hub
 -- The version of the tables, and into how many partitions the hub is divided.
@@ -39,7 +39,7 @@ FROM node WHERE node_id = $1 FOR UPDATE;
 
 -- name: create_node
 -- A place of which nobody has had any.
-INSERT INTO node VALUES ($1, 0, 0, true, '', '', 'epoch');
+INSERT INTO node VALUES ($1, 0, 0, true, '', '', 'epoch', '{}');
 
 -- name: free_node
 -- Its host is taken for dead: no commit of it succeeds any more.
@@ -98,16 +98,6 @@ UPDATE node SET released = true WHERE node_id = $1 AND incarnation = $2 AND NOT 
 -- The host writes no more, but has not left in good order.
 UPDATE node SET lease_until = clock_timestamp() WHERE owner_token = $1 AND NOT released;
 
--- name: advance_watermark
--- The fence of a commit: one row changes, or the writer is not the owner, or the group does not follow. Partitions move
--- in a transaction of their owner, or after its place was freed: since only the row of the place is looked at anew after
--- waiting for it.
-UPDATE node SET lsn = $1, lease_until = clock_timestamp() + $5::float8 * interval '1 second'
-WHERE node_id = $2 AND incarnation = $3 AND lsn = $4 AND NOT released
-  AND cardinality($6::int[]) = (
-    SELECT count(*) FROM partition JOIN unnest($6::int[], $7::bigint[]) AS fence (partition, epoch)
-      USING (partition, epoch) WHERE partition.node_id = $2);
-
 -- name: check_fence
 -- The watermark, if the writer is still the owner of exactly these partitions.
 SELECT lsn FROM node
@@ -121,127 +111,6 @@ WHERE node_id = $1 AND incarnation = $2 AND NOT released
 -- The owner lives.
 UPDATE node SET lease_until = clock_timestamp() + $3::float8 * interval '1 second'
 WHERE node_id = $1 AND incarnation = $2 AND NOT released;
-
--- name: remove_history
--- All episodes of some executions; how many executions had as many as is said.
-WITH removed AS (
-    DELETE FROM history USING unnest($1::int[], $2::text[]) AS gone (partition, execution_id)
-    WHERE history.partition = gone.partition AND history.execution_id = gone.execution_id
-    RETURNING history.execution_id
-), counted AS (
-    SELECT execution_id, count(*) AS episodes FROM removed GROUP BY execution_id
-)
-SELECT count(*) FROM counted JOIN unnest($2::text[], $3::bigint[]) AS said (execution_id, episodes)
-    USING (execution_id, episodes);
-
--- name: remove_messages
--- Messages that were consumed.
-DELETE FROM inbox USING unnest($1::int[], $2::bigint[]) AS gone (partition, message_id)
-WHERE inbox.partition = gone.partition AND inbox.message_id = gone.message_id;
-
--- name: remove_arrivals
--- What was taken in.
-DELETE FROM arrival USING unnest($1::int[], $2::bigint[]) AS gone (partition, arrival_id)
-WHERE arrival.partition = gone.partition AND arrival.arrival_id = gone.arrival_id;
-
--- name: remove_activities
--- Activities whose completion was consumed, or which were abandoned.
-DELETE FROM activity USING unnest($1::int[], $2::text[], $3::bigint[]) AS gone (partition, execution_id, sequence)
-WHERE activity.partition = gone.partition AND activity.execution_id = gone.execution_id
-  AND activity.sequence = gone.sequence;
-
--- name: remove_timers
--- Timers that fired or were cancelled.
-DELETE FROM timer USING unnest($1::int[], $2::text[], $3::bigint[]) AS gone (partition, execution_id, sequence)
-WHERE timer.partition = gone.partition AND timer.execution_id = gone.execution_id AND timer.sequence = gone.sequence;
-
--- name: remove_children
--- Sub-orchestrations whose end was consumed, or which were given up.
-DELETE FROM child USING unnest($1::int[], $2::text[], $3::bigint[]) AS gone (partition, execution_id, sequence)
-WHERE child.partition = gone.partition AND child.execution_id = gone.execution_id AND child.sequence = gone.sequence;
-
--- name: remove_operation_keys
--- Idempotency keys that entities remember no longer.
-DELETE FROM operation_key USING unnest($1::int[], $2::text[], $3::text[]) AS gone (partition, instance_id, operation_key)
-WHERE operation_key.partition = gone.partition AND operation_key.instance_id = gone.instance_id
-  AND operation_key.operation_key = gone.operation_key;
-
--- name: remove_instances
--- What was purged, and entities that hold nothing any more, each with the revision that must be stored.
-DELETE FROM instance USING unnest($1::int[], $2::text[], $3::bigint[]) AS gone (partition, instance_id, revision)
-WHERE instance.partition = gone.partition AND instance.instance_id = gone.instance_id
-  AND instance.revision = gone.revision;
-
--- name: update_instances
--- New images within executions, each with the revision that must be stored.
-UPDATE instance SET revision = new.revision, status = new.status, updated_at = new.updated_at, output = new.output,
-    custom_status = new.custom_status, failure = new.failure, parked = new.parked, state = new.state, lock = new.lock,
-    episodes = new.episodes, history_events = new.history_events, deliveries = new.deliveries,
-    events_buffered = new.events_buffered, events_awaited = new.events_awaited
-FROM unnest($1::int[], $2::text[], $3::bigint[], $4::bigint[], $5::text[], $6::bigint[], $7::text[], $8::text[],
-    $9::text[], $10::text[], $11::text[], $12::text[], $13::bigint[], $14::bigint[], $15::bigint[], $16::bigint[],
-    $17::text[])
-  AS new (partition, instance_id, revision_before, revision, status, updated_at, output, custom_status, failure, parked,
-    state, lock, episodes, history_events, deliveries, events_buffered, events_awaited)
-WHERE instance.partition = new.partition AND instance.instance_id = new.instance_id
-  AND instance.revision = new.revision_before;
-
--- name: restart_instances
--- What is fixed within an execution, of instances that get another one; their images follow.
-UPDATE instance SET execution_id = new.execution_id, name = new.name, created_at = new.created_at, input = new.input,
-    parent = new.parent, version = new.version, tags = new.tags, request_key = new.request_key
-FROM unnest($1::int[], $2::text[], $3::bigint[], $4::text[], $5::text[], $6::bigint[], $7::text[], $8::text[],
-    $9::text[], $10::text[], $11::text[])
-  AS new (partition, instance_id, revision_before, execution_id, name, created_at, input, parent, version, tags,
-    request_key)
-WHERE instance.partition = new.partition AND instance.instance_id = new.instance_id
-  AND instance.revision = new.revision_before;
-
--- name: update_activities
--- What changes when activities are tried again.
-UPDATE activity SET attempt = new.attempt, deliveries = new.deliveries, visible_at = new.visible_at,
-    progress = new.progress
-FROM unnest($1::int[], $2::text[], $3::bigint[], $4::bigint[], $5::bigint[], $6::bigint[], $7::text[])
-  AS new (partition, execution_id, sequence, attempt, deliveries, visible_at, progress)
-WHERE activity.partition = new.partition AND activity.execution_id = new.execution_id
-  AND activity.sequence = new.sequence;
-
--- name: insert_instances
--- New orchestrations and entities.
-INSERT INTO instance SELECT * FROM unnest($1::int[], $2::text[], $3::text[], $4::bigint[], $5::text[], $6::text[],
-    $7::bigint[], $8::bigint[], $9::text[], $10::text[], $11::text[], $12::text[], $13::text[], $14::text[], $15::text[],
-    $16::text[], $17::bigint[], $18::bigint[], $19::bigint[], $20::text[], $21::text[], $22::text[], $23::bigint[],
-    $24::text[]);
-
--- name: insert_history
--- The history of episodes.
-INSERT INTO history SELECT * FROM unnest($1::int[], $2::text[], $3::bigint[], $4::text[]);
-
--- name: insert_messages
--- Messages that wait.
-INSERT INTO inbox SELECT * FROM unnest($1::int[], $2::bigint[], $3::text[], $4::text[], $5::text[]);
-
--- name: insert_arrivals
--- Messages for instances of other nodes, perhaps.
-INSERT INTO arrival (partition, instance_id, execution_id, event)
-SELECT * FROM unnest($1::int[], $2::text[], $3::text[], $4::text[]);
-
--- name: insert_activities
--- Activities that were asked for.
-INSERT INTO activity SELECT * FROM unnest($1::int[], $2::text[], $3::bigint[], $4::text[], $5::text[], $6::text[],
-    $7::text[], $8::bigint[], $9::bigint[], $10::bigint[], $11::bigint[], $12::text[]);
-
--- name: insert_timers
--- Timers that were set, and signals that were scheduled.
-INSERT INTO timer SELECT * FROM unnest($1::int[], $2::text[], $3::bigint[], $4::text[], $5::bigint[], $6::text[]);
-
--- name: insert_children
--- Sub-orchestrations that were started.
-INSERT INTO child SELECT * FROM unnest($1::int[], $2::text[], $3::bigint[], $4::text[], $5::text[]);
-
--- name: insert_operation_keys
--- Idempotency keys that entities are to remember.
-INSERT INTO operation_key SELECT * FROM unnest($1::int[], $2::text[], $3::text[], $4::bigint[], $5::text[]);
 
 -- name: read_instance
 -- One instance's row.
@@ -346,6 +215,9 @@ SELECT DISTINCT instance_id FROM inbox WHERE {owned} AND instance_id > $2 ORDER 
 -- name: activities_visible
 -- A page of the activities that may run.
 SELECT * FROM activity WHERE {owned} AND visible_at <= $2 AND (visible_at, execution_id, sequence) > ($3, $4, $5)
+  AND NOT EXISTS (
+    SELECT 1 FROM offer WHERE offer.partition = activity.partition AND offer.execution_id = activity.execution_id
+      AND offer.sequence = activity.sequence AND offer.attempt = activity.attempt)
 ORDER BY visible_at, execution_id, sequence LIMIT $6;
 
 -- name: timers_due
@@ -365,16 +237,25 @@ FROM unnest($1::int[], $2::text[], $3::text[]) WITH ORDINALITY AS new (partition
 ORDER BY position RETURNING request_id;
 
 -- name: take_requests
--- Requests for some partitions, or all, that nobody has taken who lives.
-WITH living AS (
-    SELECT owner_token FROM node WHERE NOT released AND lease_until > clock_timestamp()
-), found AS (
-    SELECT request_id, taker FROM request
-    WHERE {owned} AND status IS NULL AND (taker IS NULL OR taker NOT IN (SELECT owner_token FROM living))
+-- Requests for some partitions, or all, that nobody has taken.
+WITH found AS (
+    SELECT request_id FROM request WHERE {owned} AND taker IS NULL
     ORDER BY request_id LIMIT $2 FOR UPDATE SKIP LOCKED
 )
 UPDATE request SET taker = $3 FROM found WHERE request.request_id = found.request_id
-RETURNING request.request_id, method, arguments, found.taker IS NOT NULL;
+RETURNING request.request_id, method, arguments, false;
+
+-- name: take_orphans
+-- Those that somebody had taken who is gone.
+WITH living AS (
+    SELECT owner_token FROM node WHERE NOT released AND lease_until > clock_timestamp()
+), found AS (
+    SELECT request_id FROM request
+    WHERE {owned} AND status IS NULL AND taker NOT IN (SELECT owner_token FROM living)
+    ORDER BY request_id LIMIT $2 FOR UPDATE SKIP LOCKED
+)
+UPDATE request SET taker = $3 FROM found WHERE request.request_id = found.request_id
+RETURNING request.request_id, method, arguments, true;
 
 -- name: give_requests_back
 -- Requests whose partitions have another owner by now.
@@ -396,9 +277,77 @@ DELETE FROM request WHERE caller = $1 AND status IS NOT NULL RETURNING request_i
 SELECT request_id FROM request WHERE request_id = ANY ($1::bigint[]);
 
 -- name: withdraw_requests
--- Requests for whose answers nobody waits, and those of hosts that are gone.
-DELETE FROM request WHERE (request_id = ANY ($1::bigint[]) AND caller = $2)
-    OR caller NOT IN (SELECT owner_token FROM node WHERE NOT released AND lease_until > clock_timestamp());
+-- Requests for whose answers nobody waits.
+DELETE FROM request WHERE request_id = ANY ($1::bigint[]);
+
+-- name: clear_requests
+-- Those of hosts that are gone.
+DELETE FROM request
+WHERE caller NOT IN (SELECT owner_token FROM node WHERE NOT released AND lease_until > clock_timestamp());
+
+-- name: lend_activities
+-- What goes on on a host although its partitions are another one's now. Whoever had offered it runs it himself.
+INSERT INTO offer SELECT partition, execution_id, sequence, attempt, $5
+FROM unnest($1::int[], $2::text[], $3::bigint[], $4::bigint[]) AS running (partition, execution_id, sequence, attempt)
+ON CONFLICT (partition, execution_id, sequence) DO UPDATE SET attempt = excluded.attempt, taker = excluded.taker;
+
+-- name: offer_activities
+-- Activities for which their owner has no room, or no code.
+INSERT INTO offer SELECT partition, execution_id, sequence, attempt, NULL
+FROM unnest($1::int[], $2::text[], $3::bigint[], $4::bigint[]) AS offered (partition, execution_id, sequence, attempt)
+ON CONFLICT (partition, execution_id, sequence) DO UPDATE SET attempt = excluded.attempt, taker = NULL
+WHERE offer.attempt < excluded.attempt;
+
+-- name: borrow_activities
+-- Offers of others, of activities that this host can run. Whoever commits their outcome first has done them.
+WITH found AS (
+    SELECT offer.partition, offer.execution_id, offer.sequence
+    FROM offer JOIN activity USING (partition, execution_id, sequence, attempt)
+    WHERE taker IS NULL AND lower(name) = ANY ($1::text[]) AND NOT partition = ANY ($2::int[])
+    ORDER BY visible_at LIMIT $3 FOR UPDATE OF offer SKIP LOCKED
+), taken AS (
+    UPDATE offer SET taker = $4 FROM found
+    WHERE (offer.partition, offer.execution_id, offer.sequence)
+        = (found.partition, found.execution_id, found.sequence)
+    RETURNING offer.partition, offer.execution_id, offer.sequence
+)
+SELECT activity.* FROM activity JOIN taken USING (partition, execution_id, sequence);
+
+-- name: reclaim_activities
+-- Own offers that nobody has taken and for which there is room now, and those whose takers are gone.
+WITH living AS (
+    SELECT owner_token FROM node WHERE NOT released AND lease_until > clock_timestamp()
+), found AS (
+    SELECT offer.partition, offer.execution_id, offer.sequence, taker IS NOT NULL AS was_begun
+    FROM offer JOIN activity USING (partition, execution_id, sequence, attempt)
+    WHERE {owned} AND CASE WHEN taker IS NULL THEN lower(name) = ANY ($2::text[])
+        ELSE taker NOT IN (SELECT owner_token FROM living) END
+    ORDER BY visible_at LIMIT $3 FOR UPDATE OF offer SKIP LOCKED
+), gone AS (
+    DELETE FROM offer USING found
+    WHERE (offer.partition, offer.execution_id, offer.sequence)
+        = (found.partition, found.execution_id, found.sequence)
+)
+SELECT was_begun, activity.* FROM activity JOIN found USING (partition, execution_id, sequence);
+
+-- name: clear_offers
+-- Of attempts that are over.
+DELETE FROM offer WHERE {owned} AND NOT EXISTS (
+    SELECT 1 FROM activity WHERE activity.partition = offer.partition AND activity.execution_id = offer.execution_id
+      AND activity.sequence = offer.sequence AND activity.attempt = offer.attempt);
+
+-- name: post_arrivals
+-- Messages that no transition of the sender has to do with.
+INSERT INTO arrival (partition, instance_id, execution_id, event)
+SELECT * FROM unnest($1::int[], $2::text[], $3::text[], $4::text[]);
+
+-- name: declare_functions
+-- What a host can run.
+UPDATE node SET functions = $2 WHERE owner_token = $1 AND functions <> $2;
+
+-- name: functions
+-- What hosts can run that live.
+SELECT DISTINCT unnest(functions) FROM node WHERE NOT released AND lease_until > clock_timestamp();
 
 -- name: partitions_of_others
 -- A partition of each other host.

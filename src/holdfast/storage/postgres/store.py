@@ -112,7 +112,7 @@ class PostgresStore:
         self._check_open()
         check_partitions(fence, writes)
         check_disjoint(writes)
-        await self._connections.write(lambda connection: apply(connection, fence, writes, self._location.lease_s))
+        await apply(self._connections, self._location, fence, writes)
 
     async def close(self) -> None:
         if self._closed:
@@ -129,7 +129,7 @@ class PostgresStore:
         await self._connections.close()
 
     async def load(self, instance_ids: list[str]) -> list[StoredInstance]:
-        return await self._read(lambda connection, count: _load(connection, instance_ids, count))
+        return await self._read(lambda connection, count: load_stored(connection, instance_ids, count), by_keys=True)
 
     async def load_history(
         self, instance_id: str, execution_id: str, first: int = 0, limit: int | None = None
@@ -198,7 +198,7 @@ class PostgresStore:
     async def _select(self, query: str, *parameters: object) -> list[asyncpg.Record]:
         return await self._read(lambda connection, _: connection.fetch(QUERIES[query], *parameters))
 
-    async def _read(self, read: Callable[[Connection, int], Awaitable[_T]]) -> _T:
+    async def _read(self, read: Callable[[Connection, int], Awaitable[_T]], *, by_keys: bool = False) -> _T:
         self._check_open()
 
         async def with_count(connection: Connection) -> _T:
@@ -207,7 +207,7 @@ class PostgresStore:
                 count = self._partition_count = await self._count_partitions(connection)
             return await read(connection, count)
 
-        return await self._connections.read(with_count)
+        return await self._connections.read(with_count, by_keys=by_keys)
 
     async def _count_partitions(self, connection: Connection) -> int:
         try:
@@ -222,7 +222,8 @@ class PostgresStore:
             raise StorageError(f"The store {self._location.text} is closed.")
 
 
-async def _load(connection: Connection, instance_ids: Sequence[str], count: int) -> list[StoredInstance]:
+async def load_stored(connection: Connection, instance_ids: Sequence[str], count: int) -> list[StoredInstance]:
+    """Return what `Store.load` returns, of a hub with so many partitions."""
     places = [partition_of(instance_id, count) for instance_id in instance_ids]
     found = await connection.fetch(QUERIES["load_instances"], places, instance_ids)
     rows = [InstanceRow(**row) for row in found]

@@ -1,69 +1,95 @@
-"""Applying a group inside a transaction; the caller begins and ends it. Each kind of row is one statement."""
+"""Applying a group: one call of the function `apply_group` in the schema, which does it whole or not at all."""
 
 from __future__ import annotations
 
-import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from operator import attrgetter
 from typing import Final
 
 import asyncpg
 import msgspec
-from msgspec.structs import astuple
 
-from holdfast.errors import CommitFailedError, OwnershipLostError
+from holdfast.errors import CommitFailedError, OwnershipLostError, StorageError
 from holdfast.storage.groups import partitions_of
-from holdfast.storage.port import Fence, WriteSet
-from holdfast.storage.postgres.connections import Connection
-from holdfast.storage.postgres.patience import fetchval_patiently
+from holdfast.storage.port import Fence, InstanceUpdate, WriteSet
+from holdfast.storage.postgres.connections import Connection, Connections
+from holdfast.storage.postgres.location import Location
+from holdfast.storage.postgres.patience import execute_patiently
 from holdfast.storage.postgres.queries import QUERIES
+
+_NOT_FENCED: Final = "HF001"
+_NOT_EXACT: Final = "HF002"
+"""Errors that the function raises."""
 
 _EPISODES_SOON_REMOVED: Final = 20_000
 """More may take longer than a statement usually may."""
-_FIXED = attrgetter("execution_id", "name", "created_at", "input", "parent", "version", "tags", "request_key")
-_IMAGE = attrgetter(
+
+_FIXED: Final = ("execution_id", "name", "created_at", "input", "parent", "version", "tags", "request_key")
+_IMAGE: Final = (
     *("revision", "status", "updated_at", "output", "custom_status", "failure", "parked", "state", "lock"),
     *("episodes", "history_events", "deliveries", "events_buffered", "events_awaited"),
 )
-_ATTEMPT = attrgetter("partition", "execution_id", "sequence", "attempt", "deliveries", "visible_at", "progress")
+_ATTEMPT: Final = ("partition", "execution_id", "sequence", "attempt", "deliveries", "visible_at", "progress")
+
+_Rows = Sequence[object]
+"""What becomes a JSON object for each row, with the names of the columns."""
 
 
-async def apply(connection: Connection, fence: Fence, writes: WriteSet, lease_s: float) -> None:
-    """Check the fence and write the group, in the open transaction: removals, then updates, then inserts.
+class _Kind(msgspec.Struct, frozen=True):
+    """One thing that a group does to a table; the function has a case of its name."""
+
+    name: str
+    table: str
+    rows: Callable[[WriteSet], _Rows]
+    verb: str = "changes"
+
+
+async def apply(connections: Connections, location: Location, fence: Fence, writes: WriteSet) -> None:
+    """Check the fence and write the group, in one transaction: removals, then updates, then inserts.
 
     Raises:
         OwnershipLostError: if the fence does not hold any more.
         CommitFailedError: if the group does not follow the watermark, or is not exact.
     """
-    began = time.monotonic()
-    await _advance(connection, fence, writes, lease_s)
-    await _remove_histories(connection, writes.executions_removed)
-    await _change(connection, "inbox", "remove_messages", writes.messages_removed)
-    await _change(connection, "arrival", "remove_arrivals", writes.arrivals_removed)
-    await _change(connection, "activity", "remove_activities", writes.activities_removed)
-    await _change(connection, "timer", "remove_timers", writes.timers_removed)
-    await _change(connection, "child", "remove_children", writes.children_removed)
-    await _change(connection, "operation_key", "remove_operation_keys", writes.operation_keys_removed)
-    await _change(connection, "instance", "remove_instances", writes.instances_removed)
-    updates = [
-        ((each.row.partition, each.row.instance_id, each.revision_before), each) for each in writes.instances_updated
-    ]
-    restarts = [(*key, *_FIXED(each.row)) for key, each in updates if each.new_execution]
-    await _change(connection, "instance", "restart_instances", restarts)
-    await _change(connection, "instance", "update_instances", [(*key, *_IMAGE(each.row)) for key, each in updates])
-    await _change(connection, "activity", "update_activities", [_ATTEMPT(row) for row in writes.activities_updated])
-    await _insert(connection, "instance", "insert_instances", writes.instances_inserted)
-    await _insert(connection, "history", "insert_history", writes.history_inserted)
-    await _insert(connection, "inbox", "insert_messages", writes.messages_inserted)
-    if writes.arrivals_inserted:
-        arrivals = [(row.partition, row.instance_id, row.execution_id, row.event) for row in writes.arrivals_inserted]
-        await connection.execute(QUERIES["insert_arrivals"], *_columns(arrivals))
-    await _insert(connection, "activity", "insert_activities", writes.activities_inserted)
-    await _insert(connection, "timer", "insert_timers", writes.timers_inserted)
-    await _insert(connection, "child", "insert_children", writes.children_inserted)
-    await _insert(connection, "operation_key", "insert_operation_keys", writes.operation_keys_inserted)
-    if time.monotonic() - began > lease_s / 3:  # else the lease would be over soon after so long a commit
-        await connection.execute(QUERIES["renew_lease"], fence.node_id, fence.incarnation, lease_s)
+    found = [(kind, rows) for kind in _KINDS if (rows := kind.rows(writes))]
+    touched = sorted(partitions_of(writes))
+    try:
+        changes = [msgspec.json.encode(rows).decode() for _, rows in found]
+    except UnicodeEncodeError as error:
+        raise CommitFailedError(f"Nothing was committed to {location.text}: {error}") from error
+    try:
+        await _call(
+            connections,
+            writes,
+            f'SELECT "{location.schema}".apply_group($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)',
+            location.search_path,
+            fence.node_id,
+            fence.incarnation,
+            writes.lsn_before,
+            writes.lsn,
+            location.lease_s,
+            touched,
+            [fence.epochs[partition] for partition in touched],
+            [kind.name for kind, _ in found],
+            changes,
+            [len(rows) for _, rows in found],
+        )
+    except CommitFailedError as error:
+        if not isinstance(error.__cause__, asyncpg.PostgresError):
+            raise
+        if error.__cause__.sqlstate == _NOT_FENCED:
+            lsn = await connections.write(lambda connection: check_fence(connection, fence))
+            message = f"The group follows lsn {writes.lsn_before}, but the store is at {lsn}."
+            raise CommitFailedError(message) from error
+        raise (_refusal(error.__cause__, found) or error) from error.__cause__
+
+
+async def _call(connections: Connections, writes: WriteSet, call: str, *parameters: object) -> None:
+    """Make the call, within a transaction if a limit of its own must be set for it first."""
+    if sum(episodes for _, _, episodes in writes.executions_removed) <= _EPISODES_SOON_REMOVED:
+        await connections.commit(call, *parameters)
+    else:
+        await connections.write(lambda connection: execute_patiently(connection, call, *parameters))
 
 
 async def check_fence(connection: Connection, fence: Fence) -> int:
@@ -79,59 +105,70 @@ async def check_fence(connection: Connection, fence: Fence) -> int:
     return lsn
 
 
-async def _advance(connection: Connection, fence: Fence, writes: WriteSet, lease_s: float) -> None:
-    touched = sorted(partitions_of(writes))
-    advanced = await connection.execute(
-        QUERIES["advance_watermark"],
-        writes.lsn,
-        fence.node_id,
-        fence.incarnation,
-        writes.lsn_before,
-        lease_s,
-        touched,
-        [fence.epochs[partition] for partition in touched],
+def _refusal(error: asyncpg.PostgresError, found: Sequence[tuple[_Kind, _Rows]]) -> StorageError | None:
+    """Say in which table the group is not exact, if that is what the error means."""
+    if error.sqlstate == _NOT_EXACT:
+        kind, rows = next(each for each in found if each[0].name == error.constraint_name)
+        return CommitFailedError(
+            f"The group {kind.verb} {len(rows)} rows of table {kind.table}, but {error.detail} are there as it says."
+        )
+    if isinstance(error, asyncpg.UniqueViolationError) and error.table_name:
+        return CommitFailedError(
+            f"The group inserts a row of table {error.table_name} which is there already ({error.detail or error})."
+        )
+    return None
+
+
+def _objects(*names: str) -> Callable[[Iterable[Sequence[object]]], _Rows]:
+    """Give the values of rows their names; what is None need not be sent."""
+    fields: list[tuple[str, type, None]] = [(name, object, None) for name in names]
+    row = msgspec.defstruct("Row", fields, omit_defaults=True)
+    return lambda rows: [row(*values) for values in rows]
+
+
+def _updates(names: tuple[str, ...]) -> Callable[[Iterable[InstanceUpdate]], _Rows]:
+    """Take some fields of instances, besides the key and the revision that must be stored."""
+    objects, values = _objects("partition", "instance_id", "revision_before", *names), attrgetter(*names)
+    return lambda updates: objects(
+        (each.row.partition, each.row.instance_id, each.revision_before, *values(each.row)) for each in updates
     )
-    if _count(advanced) != 1:
-        lsn = await check_fence(connection, fence)
-        raise CommitFailedError(f"The group follows lsn {writes.lsn_before}, but the store is at {lsn}.")
 
 
-async def _remove_histories(connection: Connection, removed: Sequence[tuple[int, str, int]]) -> None:
-    if not removed:
-        return
-    query, columns = QUERIES["remove_history"], _columns(removed)
-    if sum(episodes for _, _, episodes in removed) <= _EPISODES_SOON_REMOVED:
-        exact = await connection.fetchval(query, *columns)
-    else:
-        exact = await fetchval_patiently(connection, query, *columns)
-    _expect("removes the episodes of", len(removed), "history", exact)
+_arrivals: Final = _objects("partition", "arrival_id")
+_executions: Final = _objects("partition", "execution_id", "episodes")
+_messages: Final = _objects("partition", "message_id")
+_work: Final = _objects("partition", "execution_id", "sequence")
+_operation_keys: Final = _objects("partition", "instance_id", "operation_key")
+_instances: Final = _objects("partition", "instance_id", "revision")
+_restarts: Final = _updates(_FIXED)
+_images: Final = _updates(_IMAGE)
+_attempts: Final = _objects(*_ATTEMPT)
 
-
-async def _change(connection: Connection, table: str, query: str, rows: Sequence[tuple[str | int | None, ...]]) -> None:
-    if rows:
-        _expect("changes", len(rows), table, _count(await connection.execute(QUERIES[query], *_columns(rows))))
-
-
-async def _insert(connection: Connection, table: str, query: str, rows: Sequence[msgspec.Struct]) -> None:
-    if not rows:
-        return
-    try:
-        await connection.execute(QUERIES[query], *_columns([astuple(row) for row in rows]))
-    except asyncpg.UniqueViolationError as error:
-        raise CommitFailedError(
-            f"The group inserts a row of table {table} which is there already ({error.detail or error})."
-        ) from error
-
-
-def _columns(rows: Iterable[tuple[str | int | None, ...]]) -> list[tuple[str | int | None, ...]]:
-    return list(zip(*rows, strict=True))
-
-
-def _count(said: str) -> int:
-    """Return the number of rows from what the server says of a statement, such as `DELETE 3`."""
-    return int(said.rpartition(" ")[2])
-
-
-def _expect(verb: str, wanted: int, table: str, found: object) -> None:
-    if found != wanted:
-        raise CommitFailedError(f"The group {verb} {wanted} rows of table {table}, but {found} are there as it says.")
+_KINDS: Final = (
+    _Kind("remove_history", "history", lambda group: _executions(group.executions_removed), "removes the episodes of"),
+    _Kind("remove_messages", "inbox", lambda group: _messages(group.messages_removed)),
+    _Kind("remove_arrivals", "arrival", lambda group: _arrivals(group.arrivals_removed)),
+    _Kind("remove_activities", "activity", lambda group: _work(group.activities_removed)),
+    _Kind("remove_timers", "timer", lambda group: _work(group.timers_removed)),
+    _Kind("remove_children", "child", lambda group: _work(group.children_removed)),
+    _Kind("remove_operation_keys", "operation_key", lambda group: _operation_keys(group.operation_keys_removed)),
+    _Kind("remove_instances", "instance", lambda group: _instances(group.instances_removed)),
+    _Kind(
+        "restart_instances",
+        "instance",
+        lambda group: _restarts(each for each in group.instances_updated if each.new_execution),
+    ),
+    _Kind("update_instances", "instance", lambda group: _images(group.instances_updated)),
+    _Kind(
+        "update_activities", "activity", lambda group: _attempts(map(attrgetter(*_ATTEMPT), group.activities_updated))
+    ),
+    _Kind("insert_instances", "instance", lambda group: group.instances_inserted),
+    _Kind("insert_history", "history", lambda group: group.history_inserted),
+    _Kind("insert_messages", "inbox", lambda group: group.messages_inserted),
+    _Kind("insert_arrivals", "arrival", lambda group: group.arrivals_inserted),
+    _Kind("insert_activities", "activity", lambda group: group.activities_inserted),
+    _Kind("insert_timers", "timer", lambda group: group.timers_inserted),
+    _Kind("insert_children", "child", lambda group: group.children_inserted),
+    _Kind("insert_operation_keys", "operation_key", lambda group: group.operation_keys_inserted),
+)
+"""What a group may do, in the order in which it is done. A key may be removed and inserted again."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Generator, Iterable
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
 from typing import Final
 
@@ -14,15 +14,12 @@ from holdfast.errors import StorageError
 from holdfast.storage.sqlite.connection import explain, open_writer
 from holdfast.storage.sqlite.owner_lock import OwnerLock
 from holdfast.storage.sqlite.queries import OFFLINE, QUERIES
-from holdfast.storage.sqlite.snapshot import TABLES, AnyRow, HubRecord, Snapshot
+from holdfast.storage.sqlite.snapshot import SqliteSnapshot, open_snapshot
+from holdfast.storage.transfer import COLUMNS, TABLES, AnyRow, HubRecord, Snapshot, columns_for
 
 _INSERTS: Final = {
-    kind: QUERIES[f"insert_{name}"]
-    for kind, name in zip(
-        TABLES.values(),
-        ("instance", "history", "message", "activity", "timer", "child", "operation_key"),
-        strict=True,
-    )
+    kind: OFFLINE["insert_row"].format(table=table, columns=", ".join(names), values=", ".join("?" * len(names)))
+    for (table, kind), names in zip(TABLES.items(), COLUMNS.values(), strict=True)
 }
 _PARTITION: Final = 0
 """The only one of a file."""
@@ -34,43 +31,52 @@ _REMOVALS: Final = {
 }
 
 
-def restore(path: Path, hub: HubRecord, rows: Iterable[AnyRow]) -> None:
-    """Put all rows of a hub into a file that is new or was never used, in one transaction.
+class WholeFile:
+    """A task hub in one file, as one thing."""
 
-    Whatever `rows` raises leaves the file as it was; one that was new is removed again.
+    def __init__(self, path: Path) -> None:
+        self._path = path.absolute()
 
-    Raises:
-        StoreInUseError: if a host owns it.
-        StorageError: if something is stored there, or it cannot be written.
-    """
-    with _owning(path) as connection:
-        [is_used] = connection.execute(OFFLINE["is_used"]).fetchone()
-        if is_used:
-            raise StorageError(f"{str(path)!r} is in use already: an import needs a file that is new or empty.")
-        connection.execute(QUERIES["create_hub"], {"now": hub.created_at})
-        connection.execute(QUERIES["create_node"])
-        connection.execute(QUERIES["create_partition"])
-        for name in ("hub", "node", "partition"):
-            connection.execute(OFFLINE[f"restore_{name}"], msgspec.structs.asdict(hub))
-        for row in rows:
-            connection.execute(_INSERTS[type(row)], msgspec.structs.astuple(row))
+    def snapshot(self) -> AbstractContextManager[Snapshot]:
+        return open_snapshot(self._path)
+
+    def restore(self, hub: HubRecord, rows: Iterable[AnyRow]) -> None:
+        with _owning(self._path) as connection:
+            if _is_used(connection):
+                raise StorageError(
+                    f"{str(self._path)!r} is in use already: an import needs a file that is new or empty."
+                )
+            connection.execute(QUERIES["create_hub"], {"now": hub.created_at})
+            connection.execute(QUERIES["create_node"])
+            connection.execute(QUERIES["create_partition"])
+            for name in ("hub", "node", "partition"):
+                connection.execute(OFFLINE[f"restore_{name}"], msgspec.structs.asdict(hub))
+            for row in rows:
+                _insert(connection, row)
+
+    def remove_orphans(self) -> int:
+        with _owning(self._path) as connection:
+            orphans = list(SqliteSnapshot(connection).orphans())
+            for orphan in orphans:
+                if orphan.table == "history":
+                    connection.execute(QUERIES["remove_history"], (_PARTITION, *orphan.key[:1]))
+                else:
+                    connection.execute(QUERIES[_REMOVALS[orphan.table]], (_PARTITION, *orphan.key))
+        return len(orphans)
 
 
-def remove_orphans(path: Path) -> int:
-    """Remove what belongs to nobody, in one transaction; return how many rows and histories that were.
+def _is_used(connection: sqlite3.Connection) -> bool:
+    asked = (OFFLINE["is_used"], *(OFFLINE["has_rows"].format(table=table) for table in TABLES))
+    return any(connection.execute(query).fetchone()[0] for query in asked)
 
-    Raises:
-        StoreInUseError: if a host owns the file.
-        StorageError: if it cannot be written.
-    """
-    with _owning(path) as connection:
-        orphans = list(Snapshot(connection).orphans())
-        for orphan in orphans:
-            if orphan.table == "history":
-                connection.execute(QUERIES["remove_history"], (_PARTITION, *orphan.key[:1]))
-            else:
-                connection.execute(QUERIES[_REMOVALS[orphan.table]], (_PARTITION, *orphan.key))
-    return len(orphans)
+
+def _insert(connection: sqlite3.Connection, row: AnyRow) -> None:
+    try:
+        connection.execute(_INSERTS[type(row)], columns_for(row, 1))
+    except sqlite3.IntegrityError as error:
+        raise StorageError(
+            f"Nothing was stored: a row of the hub that was to come is there twice ({error})."
+        ) from error
 
 
 @contextmanager

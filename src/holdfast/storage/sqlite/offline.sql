@@ -2,57 +2,48 @@
 -- They read tables from end to end, row by row.
 
 -- name: read_hub
--- What a hub is besides its rows: its own row, that of its one node, and the epoch of its one partition.
-SELECT hub_id, partition_count, created_at, node.node_id, incarnation, lsn, released, epoch
-FROM hub, node, partition WHERE partition = 0;
+-- What a hub is besides its rows.
+SELECT hub_id, created_at, incarnation, lsn, released FROM hub, node;
 
 -- name: restore_hub
 -- The hub of a file that takes over all rows of another one.
 UPDATE hub SET hub_id = :hub_id, created_at = :created_at;
 
 -- name: restore_node
--- Its node: ids that are made from the watermark and the incarnation must not come again.
-UPDATE node SET incarnation = :incarnation, lsn = :lsn, released = :released;
+-- Its node: ids that are made from the watermark and the incarnation must not come again, nor may a fence that somebody
+-- still has hold.
+UPDATE node SET incarnation = max(incarnation, :incarnation) + 1, lsn = :lsn, released = :released;
 
 -- name: restore_partition
 -- Its partition.
-UPDATE partition SET epoch = :epoch;
+UPDATE partition SET epoch = epoch + 1;
 
 -- name: is_used
--- Whether anything was ever stored.
-SELECT EXISTS (SELECT 1 FROM instance) OR EXISTS (SELECT 1 FROM inbox) OR EXISTS (SELECT 1 FROM node WHERE lsn > 0);
+-- Whether an owner ever stored anything.
+SELECT EXISTS (SELECT 1 FROM node WHERE lsn > 0);
 
--- name: all_instance
--- Every row, in the order of the index: nothing is sorted, so that it is read as it is asked for.
-SELECT * FROM instance ORDER BY partition, instance_id;
+-- name: has_rows
+-- Whether there is anything in a table.
+SELECT EXISTS (SELECT 1 FROM {table});
+
+-- name: insert_row
+-- A row that comes from elsewhere.
+INSERT INTO {table} ({columns}) VALUES ({values});
+
+-- name: all_rows
+-- Every row, as it lies there: nothing is sorted, so that it is read as it is asked for.
+SELECT {columns} FROM {table};
 
 -- name: all_history
--- As above.
-SELECT * FROM history ORDER BY partition, execution_id, episode;
-
--- name: all_inbox
--- As above.
-SELECT * FROM inbox ORDER BY message_id;
-
--- name: all_activity
--- As above.
-SELECT * FROM activity ORDER BY partition, execution_id, sequence;
-
--- name: all_timer
--- As above.
-SELECT * FROM timer ORDER BY partition, execution_id, sequence;
-
--- name: all_child
--- As above.
-SELECT * FROM child ORDER BY partition, execution_id, sequence;
-
--- name: all_operation_key
--- As above.
-SELECT * FROM operation_key ORDER BY partition, instance_id, operation_key;
+-- As above, with the instance whose current execution it is. SQLite keeps the list of executions in a temporary index.
+SELECT history.partition, history.execution_id, episode, events, owner.instance_id
+FROM history LEFT JOIN (
+    SELECT execution_id, min(instance_id) AS instance_id FROM instance GROUP BY execution_id
+) AS owner ON owner.execution_id = history.execution_id;
 
 -- name: episodes
 -- The episodes of one execution with their numbers, in order.
-SELECT episode, events FROM history WHERE partition = 0 AND execution_id = ? ORDER BY episode;
+SELECT episode, events FROM history WHERE partition = ? AND execution_id = ? ORDER BY episode;
 
 -- name: doubled_executions
 -- Executions that two instances have.
@@ -109,4 +100,14 @@ ORDER BY message_id;
 
 -- name: messages_about
 -- Messages to anybody with a text in them.
-SELECT event FROM inbox WHERE instr(event, ?) > 0 LIMIT 1000;
+SELECT event FROM inbox WHERE instr(event, ?1) > 0 UNION ALL SELECT event FROM arrival WHERE instr(event, ?1) > 0
+LIMIT 1000;
+
+-- name: arrivals_for
+-- What has arrived for some instances.
+SELECT partition, -arrival_id, instance_id, execution_id, event FROM arrival
+WHERE instance_id IN (SELECT value FROM json_each(?));
+
+-- name: all_arrival
+-- In the order in which it came, for which the next ids stand.
+SELECT partition, instance_id, execution_id, event, arrival_id FROM arrival ORDER BY arrival_id;

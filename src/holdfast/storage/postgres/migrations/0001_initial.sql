@@ -13,7 +13,7 @@ CREATE TABLE hub (
 
 -- A place for a host of the fleet. `lsn` is its watermark: every commit moves it, and fails if it or the incarnation is
 -- not what the writer believes. A place that is not released is its host's until the lease is over, by the clock of the
--- database. Incarnations are numbered by the hub; a host that owns no partition yet has 0.
+-- database. Incarnations are numbered by the hub; a host that owns no partition yet has 0. `functions` are what it can run.
 CREATE TABLE node (
     node_id TEXT PRIMARY KEY,
     incarnation BIGINT NOT NULL,
@@ -21,7 +21,8 @@ CREATE TABLE node (
     released BOOLEAN NOT NULL,
     owner TEXT NOT NULL,
     owner_token TEXT NOT NULL,
-    lease_until TIMESTAMPTZ NOT NULL
+    lease_until TIMESTAMPTZ NOT NULL,
+    functions TEXT[] NOT NULL DEFAULT '{}'
 ) WITH (fillfactor = 50, autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 1000);
 
 -- `node_id` is '' for one that nobody owns.
@@ -107,6 +108,8 @@ CREATE UNLOGGED TABLE request (
     status INTEGER,
     answer TEXT
 ) WITH (fillfactor = 70, autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 1000);
+CREATE INDEX request_to_take ON request (request_id) WHERE taker IS NULL;
+CREATE INDEX request_answered ON request (caller) WHERE status IS NOT NULL;
 
 -- A row of one of the next three tables always belongs to the current execution of its instance.
 CREATE TABLE activity (
@@ -125,6 +128,17 @@ CREATE TABLE activity (
     PRIMARY KEY (partition, execution_id, sequence)
 ) WITH (fillfactor = 80, autovacuum_vacuum_scale_factor = 0.01, autovacuum_vacuum_threshold = 1000);
 CREATE INDEX activity_by_time ON activity (visible_at, execution_id, sequence);
+
+-- Attempts of activities that the owner of their partition does not run itself: `taker` is the host that does, none until
+-- one has taken it. The activity is in `activity` until an outcome is stored.
+CREATE TABLE offer (
+    partition INTEGER NOT NULL,
+    execution_id TEXT COLLATE "C" NOT NULL,
+    sequence BIGINT NOT NULL,
+    attempt BIGINT NOT NULL,
+    taker TEXT,
+    PRIMARY KEY (partition, execution_id, sequence)
+) WITH (autovacuum_vacuum_scale_factor = 0.01, autovacuum_vacuum_threshold = 1000);
 
 CREATE TABLE timer (
     partition INTEGER NOT NULL,
@@ -172,6 +186,152 @@ EXCEPTION WHEN OTHERS THEN
     RETURN NULL;
 END
 $$;
+
+-- One commit is one call, so that it takes one round trip. `kinds` says what is to be done, in this order, `changes` has
+-- the rows of each as a JSON array of objects, and `counts` says how many rows that must find; otherwise all is undone.
+-- Whoever calls may have a session of any kind, from a pooler perhaps, so what matters is set here: the tables that are
+-- meant, and that the commit is durable. Rows are looked up by their keys, never by going through a table: a plan is
+-- kept for long, and is often made while the tables are still empty.
+CREATE FUNCTION apply_group(
+    path TEXT, writer TEXT, its_incarnation BIGINT, lsn_before BIGINT, lsn_after BIGINT, lease_s FLOAT8,
+    touched INTEGER[], epochs BIGINT[], kinds TEXT[], changes JSON[], counts BIGINT[]
+) RETURNS VOID LANGUAGE plpgsql
+SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off SET plan_cache_mode = force_generic_plan
+AS $$
+#variable_conflict use_column
+DECLARE
+    began CONSTANT TIMESTAMPTZ := clock_timestamp();
+    found BIGINT;
+    given JSON;
+BEGIN
+    IF current_setting('search_path') <> path THEN
+        PERFORM set_config('search_path', path, true);
+    END IF;
+    IF current_setting('synchronous_commit') = 'off' THEN
+        PERFORM set_config('synchronous_commit', 'on', true);
+    END IF;
+
+    -- The fence: one row changes, or the writer is not the owner, or the group does not follow. Partitions move in a
+    -- transaction of their owner, or after its place was freed: since only the row of the place is looked at anew after
+    -- waiting for it. What only arrives may be in partitions of others.
+    UPDATE node SET lsn = lsn_after, lease_until = clock_timestamp() + lease_s * interval '1 second'
+    WHERE node_id = writer AND incarnation = its_incarnation AND lsn = lsn_before AND NOT released
+      AND cardinality(touched) = (
+        SELECT count(*) FROM partition JOIN unnest(touched, epochs) AS fence (partition, epoch)
+          USING (partition, epoch) WHERE partition.node_id = writer);
+    GET DIAGNOSTICS found = ROW_COUNT;
+    IF found <> 1 THEN
+        RAISE EXCEPTION 'the fence of % does not hold, or lsn % is not the last', writer, lsn_before
+            USING ERRCODE = 'HF001';
+    END IF;
+
+    FOR number IN 1 .. cardinality(kinds) LOOP
+        given := changes[number];
+        CASE kinds[number]
+        WHEN 'remove_history' THEN  -- all episodes of executions; it counts those that had as many as is said
+            WITH removed AS (
+                DELETE FROM history
+                USING json_to_recordset(given) AS gone (partition INTEGER, execution_id TEXT, episodes BIGINT)
+                WHERE history.partition = gone.partition AND history.execution_id = gone.execution_id
+                RETURNING gone.partition, gone.execution_id, gone.episodes
+            ), exact AS (
+                SELECT FROM removed GROUP BY partition, execution_id, episodes HAVING count(*) = episodes
+            )
+            SELECT count(*) FROM exact INTO found;
+        WHEN 'remove_messages' THEN
+            DELETE FROM inbox USING json_to_recordset(given) AS gone (partition INTEGER, message_id BIGINT)
+            WHERE inbox.partition = gone.partition AND inbox.message_id = gone.message_id;
+        WHEN 'remove_arrivals' THEN
+            DELETE FROM arrival USING json_to_recordset(given) AS gone (partition INTEGER, arrival_id BIGINT)
+            WHERE arrival.partition = gone.partition AND arrival.arrival_id = gone.arrival_id;
+        WHEN 'remove_activities' THEN
+            DELETE FROM activity
+            USING json_to_recordset(given) AS gone (partition INTEGER, execution_id TEXT, sequence BIGINT)
+            WHERE activity.partition = gone.partition AND activity.execution_id = gone.execution_id
+              AND activity.sequence = gone.sequence;
+        WHEN 'remove_timers' THEN
+            DELETE FROM timer
+            USING json_to_recordset(given) AS gone (partition INTEGER, execution_id TEXT, sequence BIGINT)
+            WHERE timer.partition = gone.partition AND timer.execution_id = gone.execution_id
+              AND timer.sequence = gone.sequence;
+        WHEN 'remove_children' THEN
+            DELETE FROM child
+            USING json_to_recordset(given) AS gone (partition INTEGER, execution_id TEXT, sequence BIGINT)
+            WHERE child.partition = gone.partition AND child.execution_id = gone.execution_id
+              AND child.sequence = gone.sequence;
+        WHEN 'remove_operation_keys' THEN
+            DELETE FROM operation_key
+            USING json_to_recordset(given) AS gone (partition INTEGER, instance_id TEXT, operation_key TEXT)
+            WHERE operation_key.partition = gone.partition AND operation_key.instance_id = gone.instance_id
+              AND operation_key.operation_key = gone.operation_key;
+        WHEN 'remove_instances' THEN
+            DELETE FROM instance
+            USING json_to_recordset(given) AS gone (partition INTEGER, instance_id TEXT, revision BIGINT)
+            WHERE instance.partition = gone.partition AND instance.instance_id = gone.instance_id
+              AND instance.revision = gone.revision;
+        WHEN 'restart_instances' THEN  -- what is fixed within an execution; their images follow
+            UPDATE instance SET execution_id = new.execution_id, name = new.name, created_at = new.created_at,
+                input = new.input, parent = new.parent, version = new.version, tags = new.tags,
+                request_key = new.request_key
+            FROM json_to_recordset(given) AS new (partition INTEGER, instance_id TEXT, revision_before BIGINT,
+                execution_id TEXT, name TEXT, created_at BIGINT, input TEXT, parent TEXT, version TEXT, tags TEXT,
+                request_key TEXT)
+            WHERE instance.partition = new.partition AND instance.instance_id = new.instance_id
+              AND instance.revision = new.revision_before;
+        WHEN 'update_instances' THEN
+            UPDATE instance SET revision = new.revision, status = new.status, updated_at = new.updated_at,
+                output = new.output, custom_status = new.custom_status, failure = new.failure, parked = new.parked,
+                state = new.state, lock = new.lock, episodes = new.episodes, history_events = new.history_events,
+                deliveries = new.deliveries, events_buffered = new.events_buffered, events_awaited = new.events_awaited
+            FROM json_to_recordset(given) AS new (partition INTEGER, instance_id TEXT, revision_before BIGINT,
+                revision BIGINT, status TEXT, updated_at BIGINT, output TEXT, custom_status TEXT, failure TEXT,
+                parked TEXT, state TEXT, lock TEXT, episodes BIGINT, history_events BIGINT, deliveries BIGINT,
+                events_buffered BIGINT, events_awaited TEXT)
+            WHERE instance.partition = new.partition AND instance.instance_id = new.instance_id
+              AND instance.revision = new.revision_before;
+        WHEN 'update_activities' THEN
+            UPDATE activity SET attempt = new.attempt, deliveries = new.deliveries, visible_at = new.visible_at,
+                progress = new.progress
+            FROM json_to_recordset(given) AS new (partition INTEGER, execution_id TEXT, sequence BIGINT,
+                attempt BIGINT, deliveries BIGINT, visible_at BIGINT, progress TEXT)
+            WHERE activity.partition = new.partition AND activity.execution_id = new.execution_id
+              AND activity.sequence = new.sequence;
+        WHEN 'insert_instances' THEN
+            INSERT INTO instance SELECT * FROM json_to_recordset(given) AS new (partition INTEGER, instance_id TEXT,
+                execution_id TEXT, revision BIGINT, name TEXT, status TEXT, created_at BIGINT, updated_at BIGINT,
+                input TEXT, output TEXT, custom_status TEXT, failure TEXT, parked TEXT, parent TEXT, state TEXT,
+                lock TEXT, episodes BIGINT, history_events BIGINT, deliveries BIGINT, version TEXT, tags TEXT,
+                request_key TEXT, events_buffered BIGINT, events_awaited TEXT);
+        WHEN 'insert_history' THEN
+            INSERT INTO history SELECT * FROM json_populate_recordset(NULL::history, given);
+        WHEN 'insert_messages' THEN
+            INSERT INTO inbox SELECT * FROM json_populate_recordset(NULL::inbox, given);
+        WHEN 'insert_arrivals' THEN  -- for other nodes, perhaps; the table numbers them
+            INSERT INTO arrival (partition, instance_id, execution_id, event)
+            SELECT partition, instance_id, execution_id, event FROM json_populate_recordset(NULL::arrival, given);
+        WHEN 'insert_activities' THEN
+            INSERT INTO activity SELECT * FROM json_populate_recordset(NULL::activity, given);
+        WHEN 'insert_timers' THEN
+            INSERT INTO timer SELECT * FROM json_populate_recordset(NULL::timer, given);
+        WHEN 'insert_children' THEN
+            INSERT INTO child SELECT * FROM json_populate_recordset(NULL::child, given);
+        WHEN 'insert_operation_keys' THEN
+            INSERT INTO operation_key SELECT * FROM json_populate_recordset(NULL::operation_key, given);
+        END CASE;
+        IF kinds[number] <> 'remove_history' THEN
+            GET DIAGNOSTICS found = ROW_COUNT;
+        END IF;
+        IF found <> counts[number] THEN
+            RAISE EXCEPTION '% finds % rows instead of %', kinds[number], found, counts[number]
+                USING ERRCODE = 'HF002', CONSTRAINT = kinds[number], DETAIL = found;
+        END IF;
+    END LOOP;
+
+    -- The lease would be over soon after so long a commit.
+    IF clock_timestamp() > began + lease_s / 3 * interval '1 second' THEN
+        UPDATE node SET lease_until = clock_timestamp() + lease_s * interval '1 second'
+        WHERE node_id = writer AND incarnation = its_incarnation;
+    END IF;
 
 -- For programs in other languages: messages that are sent in the transaction of the caller, by inserting them above.
 -- They refuse what cannot be meant; what they cannot tell, a host refuses when it takes the message in.

@@ -1,0 +1,117 @@
+"""All that a run found: as a file, and as a table with the stores side by side."""
+
+from __future__ import annotations
+
+import os
+import platform
+import sqlite3
+import subprocess
+from datetime import datetime
+from pathlib import Path
+
+import msgspec
+
+import holdfast
+from benchmarks.loop import LOOP_NAME
+from benchmarks.results import Machine, Result
+
+
+class Setting(msgspec.Struct, frozen=True):
+    """What was measured, and on what."""
+
+    holdfast: str
+    commit: str
+    python: str
+    platform: str
+    processor: str
+    cpus: int
+    sqlite: str
+    loop: str
+
+
+class Report(msgspec.Struct, frozen=True):
+    """All that is written to the JSON file. `results` and `failed` are by store.
+
+    `failed` names the workloads that gave no numbers, with the reason.
+    """
+
+    started_at: datetime
+    took_s: float
+    quick: bool
+    setting: Setting
+    machine: Machine
+    results: dict[str, list[Result]]
+    failed: dict[str, dict[str, str]]
+
+
+def describe_setting() -> Setting:
+    return Setting(
+        holdfast=holdfast.__version__,
+        commit=_commit(),
+        python=platform.python_version(),
+        platform=platform.platform(),
+        processor=_processor(),
+        cpus=os.cpu_count() or 1,
+        sqlite=sqlite3.sqlite_version,
+        loop=LOOP_NAME,
+    )
+
+
+def _commit() -> str:
+    """Which commit the code is of, and whether it was changed since."""
+    command = ("git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty", "--exclude=*")
+    try:
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        return "unknown"
+
+
+def _processor() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text("utf-8").splitlines()
+    except OSError:
+        return platform.processor()
+    return next((line.partition(": ")[2] for line in lines if line.startswith("model name")), platform.processor())
+
+
+def print_report(report: Report) -> None:
+    for measure, value, unit in _limits(report.machine):
+        print(f"{'machine':<9}{measure:<36}{_number(value):>10} {unit}")
+    stores = list(report.results)
+    if len(stores) > 1:
+        print(f"\n{'':<45}{''.join(f'{name:>22}' for name in stores)}")
+    by_row: dict[tuple[str, str], dict[str, Result]] = {}
+    for store, results in report.results.items():
+        for each in results:
+            by_row.setdefault((each.workload, each.measure), {})[store] = each
+    for (workload, measure), found in by_row.items():
+        print(f"{workload:<9}{measure:<36}{''.join(_cell(found.get(store)) for store in stores)}{_of(found)}".rstrip())
+    for store, failed in report.failed.items():
+        for name, reason in failed.items():
+            print(f"{name:<9}did not finish on {store}: {reason}")
+
+
+def _limits(machine: Machine) -> list[tuple[str, float, str]]:
+    limits = [
+        ("4 KiB append and fsync, p50", machine.fsync_p50_s * 1e3, "ms"),
+        ("grouped SQLite rows", machine.grouped_rows_per_s, "/s"),
+        ("asyncio task switch", machine.task_switch_s * 1e6, "us"),
+    ]
+    if machine.postgres_commit_p50_s is not None:
+        limits.append(("PostgreSQL, one row's commit, p50", machine.postgres_commit_p50_s * 1e3, "ms"))
+    return limits
+
+
+def _cell(result: Result | None) -> str:
+    if result is None:
+        return f"{'':>22}"
+    ratio = "" if result.ratio is None else _number(result.ratio.value)
+    return f"{_number(result.value):>10} {result.unit:<3}{ratio:>8}"
+
+
+def _of(found: dict[str, Result]) -> str:
+    return next((f" {each.ratio.of}" for each in found.values() if each.ratio is not None), "")
+
+
+def _number(value: float) -> str:
+    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"

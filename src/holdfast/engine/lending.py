@@ -1,0 +1,195 @@
+"""Activities that do not run on the host that owns their instance.
+
+They are lent when their partition moves while they run; offered when their owner has no room for them, or not the code;
+borrowed by hosts with nothing to do. Their outcomes go to whoever owns the instance then, as messages do; the attempt
+says whether they still count. Whoever dies meanwhile had them, and their owner takes them back.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import Callable, Collection
+from typing import TYPE_CHECKING, Final
+
+from holdfast.engine.activity_runner import ActivityRunner
+from holdfast.engine.activity_starts import work_item_of
+from holdfast.engine.answers import Answers
+from holdfast.engine.config import HostConfig
+from holdfast.engine.rows import decode_activity, encode_report
+from holdfast.errors import CorruptRecordError, StorageError
+from holdfast.hub.instance import ScheduledActivity
+from holdfast.model.ids import partition_of
+from holdfast.model.messages import DurableKey
+from holdfast.model.work_items import ActivityWorkItem, Outcome
+from holdfast.registry.registry import ACTIVITY, ORCHESTRATOR
+from holdfast.storage.mail import Mail
+from holdfast.storage.port import ActivityRow, ArrivalRow
+
+if TYPE_CHECKING:
+    from holdfast.engine.node import Node
+
+logger = logging.getLogger("holdfast.engine")
+
+_PER_ROUND: Final = 200
+_OFFERS_MAX: Final = 50_000
+
+
+class Lending:
+    """Of one engine. One loop offers, takes back, borrows and reports."""
+
+    def __init__(
+        self,
+        mail: Mail,
+        runner: ActivityRunner,
+        answers: Answers,
+        config: HostConfig,
+        functions: Collection[str],
+        node: Callable[[], Node | None],
+    ) -> None:
+        """Begin with nothing.
+
+        Args:
+            functions: what this host can run, as `registry.functions` says it.
+        """
+        self._mail = mail
+        self._runner = runner
+        self._answers = answers
+        self._config = config
+        self._functions = functions
+        self._activities = [name.removeprefix(ACTIVITY) for name in functions if name.startswith(ACTIVITY)]
+        self._node = node
+        self._known: frozenset[str] = frozenset(functions)
+        self._offers: dict[DurableKey, ScheduledActivity] = {}
+        self._reports: list[tuple[ActivityWorkItem, Outcome]] = []
+        self._wake = asyncio.Event()
+        self._is_closed = False
+        self._hosts_changed = True
+
+    def knows_orchestrator(self, name: str) -> bool:
+        """Whether some host of the fleet has an orchestrator, as far as is known here."""
+        return ORCHESTRATOR + name.casefold() in self._known
+
+    def lacks(self, activity: ScheduledActivity) -> bool:
+        """Whether this host cannot run an activity; another one may."""
+        return ACTIVITY + activity.name.casefold() not in self._functions
+
+    def look(self, *, hosts_changed: bool = False) -> None:
+        """Look soon for offers of others, and for what can be taken back; and for what other hosts can run."""
+        self._hosts_changed = self._hosts_changed or hosts_changed
+        self._wake.set()
+
+    def offer(self, activity: ScheduledActivity) -> bool:
+        """Let another host run an activity; return False if too many are offered already."""
+        if len(self._offers) >= _OFFERS_MAX:
+            return False
+        self._offers[activity.key] = activity
+        self._wake.set()
+        return True
+
+    async def lend(self, partition_count: int) -> None:
+        """Let the next owners know what runs here, before there are any; what cannot be told runs again there."""
+        work_items = [*self._runner.running(), *(work_item for work_item, _ in self._answers.waiting())]
+        attempts = [
+            (partition_of(each.instance_id, partition_count), each.execution_id, each.sequence, each.attempt)
+            for each in work_items
+        ]
+        if attempts:
+            with contextlib.suppress(StorageError):
+                await self._mail.lend(attempts)
+
+    def report(self, work_item: ActivityWorkItem, outcome: Outcome) -> None:
+        """Send an outcome to whoever owns the instance now."""
+        self._reports.append((work_item, outcome))
+        self._wake.set()
+
+    async def run(self) -> None:
+        """Go round for ever. A store that cannot be reached is tried again."""
+        while True:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(self._config.poll_s):
+                    await self._wake.wait()
+            self._wake.clear()
+            try:
+                await self._go_round()
+            except StorageError as error:
+                logger.info("Activities cannot be passed between hosts just now: %s", error)
+                await asyncio.sleep(self._config.poll_s)
+            except Exception:  # a bug of ours; without this loop nothing would pass any more
+                logger.exception("An internal error, after which it goes on.")
+                await asyncio.sleep(self._config.poll_s)
+
+    async def _go_round(self) -> None:
+        await self._post_reports()
+        node, has_room = self._node(), self._runner.queued <= self._config.activity_queue_max // 2
+        if node is None or self._is_closed:
+            return
+        if self._hosts_changed:
+            self._known = await self._mail.declare(self._functions)
+            self._hosts_changed = False
+        await self._make_offers(node)
+        taken_back = await self._mail.reclaim(self._activities if has_room else [], _PER_ROUND)
+        for row, was_begun in taken_back:
+            self._take_back(node, row, was_begun=was_begun)
+        borrowed: list[ActivityRow] = []
+        if not taken_back and self._runner.queued == 0 and node is self._node():
+            borrowed = await self._mail.borrow(self._activities, _PER_ROUND)
+            for row in borrowed:
+                with contextlib.suppress(CorruptRecordError):  # its owner finds that out, too
+                    self._runner.submit(work_item_of(decode_activity(row)))
+        if len(taken_back) == _PER_ROUND or len(borrowed) == _PER_ROUND:
+            self._wake.set()
+
+    async def _make_offers(self, node: Node) -> None:
+        if any(self.lacks(each) for each in self._offers.values()):
+            self._known = await self._mail.declare(self._functions)
+        offers, self._offers = self._offers, {}
+        nobodys = [
+            each for each in offers.values() if self.lacks(each) and ACTIVITY + each.name.casefold() not in self._known
+        ]
+        for each in nobodys:
+            self._runner.submit(work_item_of(each))  # which says that there is no such activity
+            del offers[each.key]
+        count = node.partitions.count
+        keys = [(partition_of(each.instance_id, count), *each.key, each.attempt) for each in offers.values()]
+        if not keys:
+            return
+        try:
+            await self._mail.offer(keys)
+        except StorageError:
+            self._offers = {**offers, **self._offers}
+            raise
+
+    def _take_back(self, node: Node, row: ActivityRow, *, was_begun: bool) -> None:
+        if self._node() is node:
+            with contextlib.suppress(CorruptRecordError):  # a look at the store finds that out, too
+                node.recover_activity(decode_activity(row), was_begun=was_begun)
+
+    async def _post_reports(self) -> None:
+        reports, node = self._reports, self._node()
+        if not reports or node is None:
+            return
+        self._reports = []
+        rows = [
+            ArrivalRow(
+                partition_of(each.instance_id, node.partitions.count),
+                each.instance_id,
+                each.execution_id,
+                encode_report(each, outcome),
+            )
+            for each, outcome in reports
+        ]
+        try:
+            await self._mail.post(rows)
+        except StorageError:
+            self._reports = reports + self._reports
+            raise
+        for each, _ in reports:
+            self._answers.discard((each.execution_id, each.sequence))
+
+    async def close(self) -> None:
+        """Send what is to be sent, and take nothing more on."""
+        self._is_closed = True
+        with contextlib.suppress(StorageError):
+            await self._go_round()
