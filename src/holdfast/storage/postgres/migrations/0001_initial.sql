@@ -332,6 +332,8 @@ BEGIN
         UPDATE node SET lease_until = clock_timestamp() + lease_s * interval '1 second'
         WHERE node_id = writer AND incarnation = its_incarnation;
     END IF;
+END
+$$;
 
 -- For programs in other languages: messages that are sent in the transaction of the caller, by inserting them above.
 -- They refuse what cannot be meant; what they cannot tell, a host refuses when it takes the message in.
