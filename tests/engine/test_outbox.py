@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import logging
 import sqlite3
+import subprocess
+import sys
 from collections.abc import Awaitable, Iterator
 from contextlib import closing
 from datetime import UTC, datetime, timedelta
@@ -427,6 +429,54 @@ def test_a_database_without_a_hub_is_named(postgres_server: str) -> None:
         with engine.connect() as alchemy, pytest.raises(ConfigurationError, match="'nowhere'"):
             SyncOutbox("nowhere").start_new(alchemy, "chain", 1)
         engine.dispose()
+
+    asyncio.run(scenario())
+
+
+DJANGO = """
+import asyncio
+import sys
+
+import django
+from django.conf import settings
+
+options = {"HOST": sys.argv[3], "USER": "postgres"} if sys.argv[1] == "postgresql" else {}
+database = {"ENGINE": f"django.db.backends.{sys.argv[1]}", "NAME": sys.argv[2], **options}
+settings.configure(DATABASES={"default": database})
+django.setup()
+
+from django.db import connection, connections, transaction
+
+from holdfast import InvalidInputError, SyncOutbox
+
+outbox = SyncOutbox(sys.argv[4])
+with transaction.atomic():
+    outbox.start_new(connection, "chain", 2, instance_id="100% done")
+with transaction.atomic():
+    outbox.start_new(connections["default"], "chain", 2, instance_id="undone")
+    transaction.set_rollback(True)
+try:
+    outbox.start_new(connection, "chain", 2, instance_id="at once")
+except InvalidInputError as error:
+    print(error)
+connection.close()
+"""
+
+
+@on_each_store
+def test_djangos_connection_does_as_well(kind: str, url: str) -> None:
+    database = ("sqlite3", path_of(url), "", "holdfast")
+    if not on_sqlite(kind):
+        database = ("postgresql", "postgres", server_of(url).partition("host=")[2], schema_of(url))
+
+    async def scenario() -> None:
+        await make_hub(url)
+        command = (sys.executable, "-c", DJANGO, *database)
+        said = await asyncio.to_thread(subprocess.run, command, check=True, capture_output=True, text=True, timeout=60)
+        assert "Use `with transaction.atomic():`" in said.stdout
+        assert await arrivals(url) == 1
+        async with host(url) as run:
+            assert await completed(run, "100% done") == 4
 
     asyncio.run(scenario())
 
