@@ -49,7 +49,7 @@ from holdfast.model.refs import FunctionReference, decode_input
 from holdfast.model.work_items import ActivityWorkItem, Failed, Outcome
 from holdfast.registry.registry import ACTIVITY, Registry
 from holdfast.storage.mail import Mail
-from holdfast.storage.port import Store
+from holdfast.storage.port import ArrivalRow, Store
 
 logger = logging.getLogger("holdfast.engine")
 
@@ -92,6 +92,8 @@ class Engine:
             self.clock,
             self._activity_finished,
             self._progress.reported,
+            store.transactions,
+            self._activity_committed,
         )
         self._node: Node | None = None
         self._first_lsn = 0
@@ -418,6 +420,12 @@ class Engine:
         self._answers.add(work_item, outcome)
         if self._node is not None:
             self._node.reports.finished(work_item, outcome)
+
+    def _activity_committed(self, report: ArrivalRow) -> None:
+        """Take in what a transactional activity has stored itself, unless it is for another host to find."""
+        node = self._node
+        if node is not None and node.partitions.have(report.instance_id):
+            node.arrivals.take_in([report])
 
 
 def _has_other_owner(error: StorageError) -> bool:

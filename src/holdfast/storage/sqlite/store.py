@@ -50,6 +50,7 @@ class SqliteStore:
     """
 
     mail = None
+    transactions = None
 
     def __init__(self, path: Path) -> None:
         self._path = path.absolute()

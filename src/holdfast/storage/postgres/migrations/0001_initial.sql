@@ -500,3 +500,34 @@ BEGIN
     ), notify);
 END
 $$;
+
+-- Records, in the transaction of an activity, that this attempt of it has succeeded. Nothing is returned if it concerns
+-- nobody; the report of an attempt that was committed before comes back as no new one. Statements of such a function see
+-- what was committed before each of them, so that of two attempts the second one finds the report of the first.
+-- From here to the commit the row of the activity is locked, which must not be for long.
+CREATE FUNCTION complete_activity(
+    crc BIGINT, of_instance TEXT, of_execution TEXT, its_sequence BIGINT, its_attempt BIGINT, report TEXT
+) RETURNS TABLE (is_new BOOLEAN, in_partition INTEGER, instance TEXT, execution TEXT, event TEXT, id BIGINT)
+LANGUAGE plpgsql SET search_path FROM CURRENT AS $$
+DECLARE
+    its_partition CONSTANT INTEGER := crc % (SELECT partition_count FROM hub);
+BEGIN
+    PERFORM pg_catalog.set_config('idle_in_transaction_session_timeout', '5000', true);
+    PERFORM FROM activity
+    WHERE partition = its_partition AND execution_id = of_execution AND sequence = its_sequence
+        AND attempt = its_attempt
+    FOR UPDATE;
+    IF NOT FOUND THEN
+        RETURN;
+    END IF;
+    RETURN QUERY SELECT false, arrival.* FROM arrival
+    WHERE partition = its_partition AND instance_id = of_instance AND execution_id = of_execution
+        AND starts_with(arrival.event, format('{"type":"ActivityReported","sequence":%s,"attempt":0,', its_sequence))
+    LIMIT 1;
+    IF NOT FOUND THEN
+        RETURN QUERY INSERT INTO arrival (partition, instance_id, execution_id, event)
+        VALUES (its_partition, of_instance, of_execution, report)
+        RETURNING true, arrival.*;
+    END IF;
+END
+$$;
