@@ -15,7 +15,7 @@ from holdfast.durable_http.caller import TokenSource
 from holdfast.engine.clock import Clock
 from holdfast.engine.config import HostConfig
 from holdfast.engine.engine import Engine
-from holdfast.engine.fleet import task_hub
+from holdfast.engine.fleet import client_of
 from holdfast.errors import ConfigurationError
 from holdfast.model.access import AccessKey
 from holdfast.registry.registry import Registry
@@ -45,7 +45,7 @@ class Host:
         self._routes = routes
         self._converter = JsonConverter(payload_bytes_max=config.limits.payload_bytes_max)
         self._engine = Engine(registry, store, self._converter, config, clock, token_sources=token_sources)
-        self._client = Client(task_hub(self._engine), self._converter, config.limits)
+        self._client = client_of(self._engine, self._converter)
         self._asgi: Starlette | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
 

@@ -36,7 +36,7 @@ async def _read(url: str) -> Rows:
 
         async with connection.transaction(isolation="repeatable_read"):
             return Rows(
-                lsn=await connection.fetchval("SELECT lsn FROM node") if is_there else 0,
+                lsn=(await connection.fetchval("SELECT max(lsn) FROM node") or 0) if is_there else 0,
                 instances=await read(InstanceRow, "instance"),
                 history=await read(HistoryRow, "history"),
                 messages=await read(InboxRow, "inbox"),
@@ -48,6 +48,23 @@ async def _read(url: str) -> Rows:
             )
     finally:
         await connection.close()
+
+
+def mail_in_postgres(url: str) -> tuple[list[str], list[str]]:
+    """Return what hosts have sent each other and nobody took in: messages, and requests."""
+    return asyncio.run(_read_mail(url))
+
+
+async def _read_mail(url: str) -> tuple[list[str], list[str]]:
+    connection = await connect(url)
+    try:
+        arrivals, requests = [
+            [str(dict(row)) for row in await connection.fetch(f"SELECT * FROM {table}")]
+            for table in ("arrival", "request")
+        ]
+    finally:
+        await connection.close()
+    return arrivals, requests
 
 
 def check_cold_postgres(url: str) -> None:

@@ -30,7 +30,8 @@ from holdfast.engine import purging
 from holdfast.errors import CommitFailedError
 from holdfast.storage.memory import MemoryData, MemoryStore
 from holdfast.storage.open_store import open_store
-from holdfast.storage.port import Fence, InstanceConditions, Store, WriteSet
+from holdfast.storage.port import Fence, Store, WriteSet
+from holdfast.storage.selection import InstanceConditions
 from holdfast.testing import Simulation
 
 app = App()

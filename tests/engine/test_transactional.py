@@ -23,8 +23,8 @@ from holdfast import (
     TaskFailedError,
     activity_context,
 )
-from holdfast.engine.engine import Engine
-from holdfast.engine.rows import encode_report
+from holdfast.engine import engine
+from holdfast.engine.stored import encode_report
 from holdfast.model.work_items import COMMITTED_ATTEMPT, ActivityWorkItem, Succeeded
 from holdfast.storage.memory import MemoryStore
 from holdfast.storage.open_store import open_store
@@ -143,7 +143,7 @@ def test_a_host_that_dies_after_the_commit_does_not_run_it_again(url: str, monke
 
     async def scenario() -> None:
         with monkeypatch.context() as patched:
-            patched.setattr(Engine, "_activity_committed", lambda _, report: committed.append(report))
+            patched.setattr(engine, "take_in_committed", lambda _, report: committed.append(report))
             config = type(CONFIG)(drain_s=0.1, poll_s=3600)  # nor does it find the report by itself
             async with host(url, bank.app, config) as run:
                 await run.client.start_new(bank.writes, "row", instance_id="i")
@@ -343,8 +343,8 @@ def test_an_outcome_that_comes_twice_is_kept_until_the_first_is_stored(url: str)
         async with host(url, bank.app) as run:
             started = await run.client.start_new(bank.writes, "row", instance_id="i")
             await until(lambda: bank.runs == 1)
-            [item] = run.engine._runner.running()
-            answers, key = run.engine._answers, (item.execution_id, item.sequence)
+            [item] = run.engine.runner.running()
+            answers, key = run.engine.answers, (item.execution_id, item.sequence)
             answers.add(item, Succeeded('"told"'))
             for _ in range(2):
                 run.engine.node.reports.finished(item, Succeeded('"told"'))

@@ -142,7 +142,7 @@ BUGS: tuple[PlantedBug, ...] = (
     ),
     bug(
         "keys of operations are not read back",
-        ("engine.rows:decode_instance", "instance.remember(_decode_operation_key(key))", "pass"),
+        ("engine.stored:decode_instance", "instance.remember(_decode_operation_key(key))", "pass"),
     ),
     bug(
         "a repeated start begins a second execution",

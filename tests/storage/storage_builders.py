@@ -13,7 +13,6 @@ from holdfast.storage.open_store import open_store
 from holdfast.storage.port import (
     ActivityRow,
     ChildRow,
-    EntityRow,
     Fence,
     HistoryRow,
     InboxRow,
@@ -26,6 +25,7 @@ from holdfast.storage.port import (
     TimerRow,
     WriteSet,
 )
+from holdfast.storage.selection import EntityRow
 from holdfast.storage.sqlite import SqliteStore
 
 NOW = 1_000_000

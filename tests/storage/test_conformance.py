@@ -28,7 +28,8 @@ from storage_builders import (
 )
 
 from holdfast.errors import CommitFailedError, OwnershipLostError, StorageError, StoreInUseError
-from holdfast.storage.port import EntityRow, Fence, Store
+from holdfast.storage.port import Fence, Store
+from holdfast.storage.selection import EntityRow
 
 
 async def everything(store: Store) -> object:

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from storage_builders import NOW, Hub, in_loop, instance, own
 
-from holdfast.storage.port import EndedInstance, InstanceConditions
+from holdfast.storage.selection import EndedInstance, InstanceConditions
 
 times = st.integers(NOW - 2, NOW + 2)
 bounds = st.none() | times

@@ -17,7 +17,7 @@ from holdfast.engine.activity_context import CURRENT, ActivityContext, AttemptIn
 from holdfast.engine.config import HostConfig
 from holdfast.engine.process_messages import ProcessCall
 from holdfast.engine.processes import ProcessWorkers, WorkerProcessDiedError
-from holdfast.engine.rows import encode_report
+from holdfast.engine.stored import encode_report
 from holdfast.errors import ConfigurationError, HoldfastError, PayloadError
 from holdfast.model.converter import DataConverter
 from holdfast.model.failure import FailureDetails, failure_from_exception

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING
 from holdfast.engine.activity_runner import ActivityRunner
 from holdfast.engine.answers import Answers
 from holdfast.engine.clock import Clock
-from holdfast.engine.suspects import Suspects
 from holdfast.engine.timers import DueTimes
 from holdfast.hub.instance import DurableTimer, Instance, ScheduledActivity
 from holdfast.model.instants import after
@@ -16,6 +15,9 @@ from holdfast.model.work_items import ActivityWorkItem
 
 if TYPE_CHECKING:
     from holdfast.engine.lending import Lending
+    from holdfast.engine.node import Node
+    from holdfast.engine.residents import Resident
+    from holdfast.engine.suspects import Suspects
 
 
 class ActivityStarts:
@@ -125,3 +127,20 @@ def work_item_of(activity: ScheduledActivity) -> ActivityWorkItem:
         activity.version,
         activity.call_id,
     )
+
+
+def recover_activity(node: Node, activity: ScheduledActivity, *, was_begun: bool = False) -> None:
+    """Start an activity found in the store, if its instance, as it is once it is in memory, still waits for it.
+
+    Args:
+        was_begun: a host that had it may have died of it.
+    """
+
+    def recover(resident: Resident) -> None:
+        instance = resident.instance
+        if not was_begun:
+            node.starts.recover(activity, instance)
+        elif instance.activities.get(activity.sequence) == activity and activity.sequence not in instance.answered:
+            node.append(node.hub.count_delivery(instance, activity, node.clock.now()))
+
+    node.when_present(activity.instance_id, recover)

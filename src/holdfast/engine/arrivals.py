@@ -12,7 +12,8 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Final
 
 from holdfast.engine.answers import Answers
-from holdfast.engine.rows import decode_arrival
+from holdfast.engine.confirmations import Confirmations
+from holdfast.engine.stored import decode_arrival
 from holdfast.errors import CorruptRecordError, InvalidInputError
 from holdfast.model.history import EntityOperationSignaled, ExecutionStarted
 from holdfast.model.ids import EntityId, partition_of, validate_instance_id
@@ -45,6 +46,12 @@ async def first_arrivals(store: Store) -> list[ArrivalRow]:
     return rows
 
 
+def take_in_committed(node: Node | None, report: ArrivalRow) -> None:
+    """Take in what a transactional activity has stored itself, unless it is for another host to find."""
+    if node is not None and node.partitions.have(report.instance_id):
+        node.arrivals.take_in([report])
+
+
 class Arrivals:
     """Looks for what has arrived, when it is told to, and now and then."""
 
@@ -57,6 +64,8 @@ class Arrivals:
         self._reports: dict[int, ActivityWorkItem] = {}
         """Outcomes from other hosts; each stays in the store until it is known to be stored, or to concern nobody."""
         self._wanted = asyncio.Event()
+        self._looking = asyncio.Lock()
+        self._confirmations = Confirmations(self._look)
 
     def look(self) -> None:
         """Look soon: somebody says that something has arrived."""
@@ -71,8 +80,16 @@ class Arrivals:
             self._wanted.clear()
             await self._look()
 
+    async def caught_up(self) -> None:
+        """Take in what has arrived by now; one look serves all who ask at the same time."""
+        await self._confirmations.confirm()
+
     async def _look(self) -> None:
-        after, found = 0, set[int]()
+        async with self._looking:
+            await self._look_from_end_to_end()
+
+    async def _look_from_end_to_end(self) -> None:
+        after, found, before = 0, set[int](), set(self._taken)
         while True:
             while self._node.journal.is_full:  # noqa: ASYNC110 - nothing tells that it has room again
                 await asyncio.sleep(_LOOK_FOR_ROOM_S)
@@ -83,7 +100,7 @@ class Arrivals:
                 break
             after = rows[-1].arrival_id
         self._forget_reports()
-        self._taken &= found  # what a look from end to end did not find is gone for good
+        self._taken -= before - found  # what a look from end to end did not find is gone for good
 
     def take_in(self, rows: Sequence[ArrivalRow]) -> None:
         """Take in, in one transition, what was not taken in before."""

@@ -24,7 +24,7 @@ from typing import Any, Final, Protocol, TypeAlias
 import msgspec
 
 from holdfast.codec.history import decode_events, decode_message
-from holdfast.engine.rows import decode_instance, decode_messages, decode_work
+from holdfast.engine.stored import decode_instance, decode_messages, decode_work
 from holdfast.errors import CorruptRecordError
 from holdfast.hub.instance import CriticalSectionState, Instance
 from holdfast.model.history import (

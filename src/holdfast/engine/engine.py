@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import contextvars
 import logging
 from collections.abc import Awaitable, Callable, Coroutine, Mapping
@@ -15,16 +14,15 @@ from holdfast.client.origins import random_id
 from holdfast.durable_http.caller import TokenSource
 from holdfast.engine.activity_runner import ActivityRunner
 from holdfast.engine.answers import Answers
-from holdfast.engine.arrivals import first_arrivals
+from holdfast.engine.arrivals import first_arrivals, take_in_committed
 from holdfast.engine.builtins import Builtins
 from holdfast.engine.clock import Clock, SystemClock, to_microseconds
 from holdfast.engine.config import HostConfig
 from holdfast.engine.culprits import Culprits
-from holdfast.engine.lending import Lending
+from holdfast.engine.handover import LEAVE_S, hand_over, leave, wake_waiters
 from holdfast.engine.membership import Membership
 from holdfast.engine.node import Node
 from holdfast.engine.progress import Progress
-from holdfast.engine.readable import readable_state
 from holdfast.engine.recovery import check_renewal, keep_filled, keep_ownership, recover, recover_after
 from holdfast.engine.retention import keep_retention, retention_rules
 from holdfast.engine.standby import begin_in_turn
@@ -34,30 +32,23 @@ from holdfast.errors import (
     CommitFailedError,
     ConfigurationError,
     HostStoppedError,
-    InstanceElsewhereError,
-    InstanceNotFoundError,
     OverloadedError,
     OwnershipLostError,
-    PayloadError,
     StorageError,
     StoreInUseError,
 )
 from holdfast.model.converter import DataConverter
 from holdfast.model.failure import failure_from_exception, qualified_name
-from holdfast.model.ids import NewId, is_entity
-from holdfast.model.refs import FunctionReference, decode_input
+from holdfast.model.ids import NewId
 from holdfast.model.work_items import ActivityWorkItem, Failed, Outcome
-from holdfast.registry.registry import ACTIVITY, Registry
-from holdfast.storage.mail import Mail
-from holdfast.storage.port import ArrivalRow, Store
+from holdfast.registry.registry import Registry
+from holdfast.storage.port import Store
 
 logger = logging.getLogger("holdfast.engine")
 
 _BACK_OFF_S = (0.0, 0.1, 1.0, 5.0)
 _ISOLATION_S = 0.5
-_LEAVE_S = 5.0
 _HOST_STOPPED = qualified_name(HostStoppedError)
-_LOOK_AGAIN_S = 0.001
 _LOOK_FOR_SHARE_S = 0.5
 
 
@@ -84,8 +75,9 @@ class Engine:
         self.membership = Membership()
         self.worker = Worker(registry, converter, config, self.membership.knows_orchestrator)
         self.builtins = Builtins(config.http_calls, token_sources)
+        self.answers = Answers()
         self._progress = Progress(self._record_progress)
-        self._runner = ActivityRunner(
+        self.runner = ActivityRunner(
             lambda name, version: self.builtins.find(name) or registry.activity(name, version),
             converter,
             config,
@@ -93,14 +85,13 @@ class Engine:
             self._activity_finished,
             self._progress.reported,
             store.transactions,
-            self._activity_committed,
+            lambda report: take_in_committed(self._node, report),
         )
         self._node: Node | None = None
         self._first_lsn = 0
         self.last_failure: Exception | None = None
         """Why it had to start from what is stored, if it had to."""
         self._jobs: set[asyncio.Task[None]] = set()
-        self._answers = Answers()
         self._culprits = Culprits()
         self._is_stopping = False
         self._is_shared = False
@@ -115,14 +106,9 @@ class Engine:
         return self._node is not None and not self._is_stopping
 
     @property
-    def is_stopping(self) -> bool:
-        """Whether it has been told to stop, or has stopped."""
-        return self._is_stopping
-
-    @property
     def is_quiet(self) -> bool:
         """Whether nothing is being read, stepped, stored or run at this moment."""
-        return self._node is not None and self._node.is_quiet and not self._runner.known_keys()
+        return self._node is not None and self._node.is_quiet and not self.runner.known_keys()
 
     @property
     def banned(self) -> frozenset[str]:
@@ -148,22 +134,9 @@ class Engine:
             )
         return self._node
 
-    def make_lending(self, mail: Mail) -> Lending:
-        """Return what passes activities between this host and others."""
-        functions = {*self.registry.functions(), *(ACTIVITY + each.casefold() for each in self.builtins.names())}
-        return Lending(mail, self._runner, self._answers, self.config, functions, lambda: self.membership.node)
-
     def note_failure(self, error: Exception) -> None:
         """Keep the reason for which the engine starts again; a simulation looks at it."""
         self.last_failure = error
-
-    def check_input(self, function: FunctionReference, input: str | None) -> None:
-        """Raise PayloadError if an input does not fit the type that a function declares for it."""
-        if not function.has_input:
-            if input not in (None, "null"):
-                raise PayloadError(f"{function!r} takes no input; it got {input[:80]}.")
-        elif input is not None or function.input_required:
-            decode_input(self._converter, function, input)
 
     async def start(self) -> None:
         """Take the store and begin to work.
@@ -197,35 +170,20 @@ class Engine:
         if self._is_stopping or self._stopped is None:
             return
         if self._moving is not None:  # else what it owns would not be left in good order
-            await asyncio.wait({self._moving}, timeout=_LEAVE_S)
+            await asyncio.wait({self._moving}, timeout=LEAVE_S)
         self._is_stopping = True
-        await self.membership.leave()
+        await self.membership.take_no_more()
         await asyncio.gather(
-            self._runner.drain(self.config.drain_s),
+            self.runner.drain(self.config.drain_s),
             *([] if self._node is None else [self._node.batches.drain(self.config.drain_s)]),
         )
         await self.builtins.close()
         self._progress.close()
         node, self._node = self._node, None
+        await self.membership.leave()
         if node is not None:
-            await self._leave(node)
-            node.abandon()
+            await leave(node, self.store)
         await self._end(None)
-
-    async def _leave(self, node: Node) -> None:
-        """Take in what has finished, make it durable, and mark the store as left in good order."""
-        try:
-            with contextlib.suppress(TimeoutError):  # some orchestrations never come to rest by themselves
-                async with asyncio.timeout(_LEAVE_S):
-                    while not node.is_quiet:
-                        await node.journal.settled()
-                        await asyncio.sleep(_LOOK_AGAIN_S)
-            node.pause()
-            await node.journal.settled()
-            await self.store.release(node.fence)
-        except StorageError as error:
-            logger.error("The store was not left in good order; nothing stored is lost: %r", error)  # noqa: TRY400
-        node.journal.fail(CommitFailedError("The host stopped before this was stored.", outcome_unknown=True))
 
     async def _end(self, error: StorageError | None) -> None:
         self._is_stopping = True
@@ -255,8 +213,8 @@ class Engine:
             self.store,
             ownership,
             self.worker,
-            self._runner,
-            self._answers,
+            self.runner,
+            self.answers,
             self.waiters,
             self.clock,
             msgspec.structs.replace(self.config, group_transitions_max=group_max),
@@ -268,13 +226,13 @@ class Engine:
         self.membership.begins(node)
         node.arrivals.take_in(arrived)
         self._start_job(node, node.journal.run)
-        self._start_job(node, lambda: recover(node, self.store, self._runner))
+        self._start_job(node, lambda: recover(node, self.store, self.runner))
         self._start_job(node, node.arrivals.run)
-        self._start_job(node, lambda: keep_filled(node, self.store, self._runner))
+        self._start_job(node, lambda: keep_filled(node, self.store, self.runner))
         self._start_job(node, lambda: keep_ownership(node, self.store, ownership.lease_s, lambda: self._move(node)))
         rules = retention_rules(self.config, self.registry.orchestrator_versions)
         self._start_job(node, lambda: keep_retention(rules, node, self.store))
-        self._start_job(node, lambda: self._wake_waiters(node))
+        self._start_job(node, lambda: wake_waiters(node, self.waiters, self.store))
         self.waiters.fail_requests(
             CommitFailedError(
                 "The host had to start again before the request was answered. Ask again with the same update_id, or "
@@ -282,7 +240,7 @@ class Engine:
                 outcome_unknown=True,
             )
         )
-        for work_item, outcome in self._answers.offer_again():
+        for work_item, outcome in self.answers.offer_again():
             node.reports.finished(work_item, outcome)
         self._park_guilty(node)
         if self._culprits.is_isolating:
@@ -305,7 +263,7 @@ class Engine:
         else:
             node.journal.group_max = self.config.group_transitions_max
         lsn = node.hub.lsn
-        self._start_job(node, lambda: recover_after(lsn, node, self.store, self._runner))
+        self._start_job(node, lambda: recover_after(lsn, node, self.store, self.runner))
 
     def _start_job(self, node: Node, work: Callable[[], Awaitable[None]]) -> None:
         async def guarded() -> None:
@@ -317,23 +275,6 @@ class Engine:
         job = asyncio.get_running_loop().create_task(guarded())
         self._jobs.add(job)
         job.add_done_callback(self._jobs.discard)
-
-    async def _wake_waiters(self, node: Node) -> None:
-        """Tell those whose instance ended or changed in a commit of which we never heard whether it was applied."""
-        self.waiters.all_changed()
-        for instance_id in self.waiters.instance_ids():
-            if not node.partitions.have(instance_id):
-                self.waiters.fail(instance_id, InstanceElsewhereError(instance_id))
-                continue
-            row = await self.store.read_instance(instance_id)
-            if row is None and is_entity(instance_id):
-                continue  # the call that somebody waits for is about to bring it into being
-            if row is None:
-                self.waiters.fail(instance_id, InstanceNotFoundError(instance_id))
-                continue
-            state = readable_state(row)
-            if state.runtime_status.is_terminal or state.parked is not None:
-                self.waiters.stopped(state)
 
     def _node_failed(self, node: Node, error: Exception, instance_id: str | None) -> None:
         """Handle a failure as a crash: forget what is not durable, take the store anew, go on from there."""
@@ -356,7 +297,7 @@ class Engine:
         if isinstance(error, OwnershipLostError) and not self._is_shared:
             self._start_aside(self._end(error))
         else:
-            self._start_aside(self._begin_again(node, list(self._jobs)))
+            self._start_aside(self._begin_again(node, list(self._jobs), self._back_off_s()))
 
     def _start_aside(self, work: Coroutine[None, None, None]) -> asyncio.Task[None]:
         """Do what goes on while there is no node."""
@@ -374,40 +315,36 @@ class Engine:
             self._moving = self._start_aside(self._hand_over(node, list(self._jobs)))
 
     async def _hand_over(self, node: Node, jobs: list[asyncio.Task[None]]) -> None:
-        await node.batches.drain(_LEAVE_S)
-        node.pause()
-        with contextlib.suppress(StorageError, TimeoutError):  # then it begins again all the same
-            async with asyncio.timeout(_LEAVE_S):
-                while not node.journal.is_settled:
-                    await node.journal.settled()
-        if self.membership.lending is not None:
-            await self.membership.lending.lend(node.partitions.count)
-        node.journal.fail(CommitFailedError("The host gave the instance to another one.", outcome_unknown=True))
-        node.abandon()
-        await self._begin_again(node, jobs)
+        await hand_over(node, self.membership)
+        # At once, however it went before: until then nobody renews the lease, nor works on what is owned already.
+        await self._begin_again(node, jobs, 0.0)
 
-    async def _begin_again(self, old: Node, old_jobs: list[asyncio.Task[None]]) -> None:
+    async def _begin_again(self, old: Node, old_jobs: list[asyncio.Task[None]], pause_s: float) -> None:
         for job in old_jobs:
             job.cancel()
         await asyncio.gather(*old_jobs, return_exceptions=True)
-        await old.batches.closed(_LEAVE_S)
+        await old.batches.closed(LEAVE_S)
         while not self._is_stopping:
-            await asyncio.sleep(_BACK_OFF_S[min(self._culprits.failures_in_a_row, len(_BACK_OFF_S) - 1)])
+            await asyncio.sleep(pause_s)
             try:
                 await self._begin(after_crash=False)
             except Exception as error:  # of the store, or a bug of ours: there is nothing better than to try again
                 self.note_failure(error)
                 if isinstance(error, StorageError) and _has_other_owner(error):
                     if self._is_shared:
-                        await asyncio.sleep(_LOOK_FOR_SHARE_S)
+                        pause_s = _LOOK_FOR_SHARE_S
                         continue
                     logger.error("This host has lost its store and stops: %s", error)  # noqa: TRY400
                     await self._end(error)
                     return
                 logger.error("The store cannot be taken again yet: %r", error)  # noqa: TRY400
                 self._culprits.failures_in_a_row += 1
+                pause_s = self._back_off_s()
             else:
                 return
+
+    def _back_off_s(self) -> float:
+        return _BACK_OFF_S[min(self._culprits.failures_in_a_row, len(_BACK_OFF_S) - 1)]
 
     def _record_progress(self, work_item: ActivityWorkItem, progress: str) -> None:
         if self._node is not None:
@@ -417,15 +354,9 @@ class Engine:
         self._progress.ended(work_item)
         if self._is_stopping and isinstance(outcome, Failed) and outcome.details.error_type == _HOST_STOPPED:
             return  # it could not do its work because this host is stopping; it runs again on the next
-        self._answers.add(work_item, outcome)
+        self.answers.add(work_item, outcome)
         if self._node is not None:
             self._node.reports.finished(work_item, outcome)
-
-    def _activity_committed(self, report: ArrivalRow) -> None:
-        """Take in what a transactional activity has stored itself, unless it is for another host to find."""
-        node = self._node
-        if node is not None and node.partitions.have(report.instance_id):
-            node.arrivals.take_in([report])
 
 
 def _has_other_owner(error: StorageError) -> bool:

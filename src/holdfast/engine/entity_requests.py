@@ -15,7 +15,7 @@ from holdfast.engine.engine import Engine
 from holdfast.engine.node import Node
 from holdfast.engine.readable import readable_instant
 from holdfast.engine.residents import Resident
-from holdfast.engine.rows import check_status, decode_instance_lock, decode_section
+from holdfast.engine.stored import check_status, decode_instance_lock, decode_section
 from holdfast.errors import CorruptRecordError, InstanceElsewhereError, InstanceParkedError
 from holdfast.hub.instance import LockHolder
 from holdfast.model.entities import EntityFunction, check_operation
@@ -33,7 +33,8 @@ from holdfast.model.instants import instant
 from holdfast.model.requests import EntityFilter, OperationRequest
 from holdfast.model.status import EntitiesRemoved, EntityState, LockState, OrchestrationState
 from holdfast.replay.entity_context import running_operation
-from holdfast.storage.port import EntityRow, StoredInstance
+from holdfast.storage.port import StoredInstance
+from holdfast.storage.selection import EntityRow
 
 logger = logging.getLogger("holdfast.engine")
 
@@ -128,9 +129,9 @@ class EntityRequests:
         entity = self._engine.registry.entity(name_of(request.instance_id))
         found = check_operation(entity, request.operation)
         if found is not None:
-            self._engine.check_input(found, request.input)
+            self._engine.worker.check_input(found, request.input)
         elif isinstance(entity, EntityFunction) and entity.has_input:
-            self._engine.check_input(entity, request.input)
+            self._engine.worker.check_input(entity, request.input)
 
     # Reading
 
@@ -232,6 +233,8 @@ class EntityRequests:
         while True:
             rows = await self._engine.store.entities_locked(after, _ENTITIES_PER_READ)
             for row in rows:
+                if not self._admitting_node().partitions.have(row.instance_id):
+                    continue  # the host that has it does this
                 holder = _readable_lock(row)
                 if holder is not None and await self._is_orphaned(holder):
                     node = self._admitting_node()

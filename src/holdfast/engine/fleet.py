@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from datetime import timedelta
 from types import MappingProxyType
@@ -17,12 +17,14 @@ import msgspec
 
 from holdfast.client import protocol
 from holdfast.client.arguments import Arguments, CleanEntities, PurgeInstances
+from holdfast.client.client import Client
 from holdfast.client.exchange import Answer
 from holdfast.client.protocol import METHODS, Method, Refusal
 from holdfast.client.remote import NOT_YET, NotYet, RemoteTaskHub
 from holdfast.client.wire_errors import to_wire
 from holdfast.engine.engine import Engine
 from holdfast.engine.fleet_mail import FleetMail
+from holdfast.engine.lending import Lending
 from holdfast.engine.task_hub import LocalTaskHub
 from holdfast.errors import (
     CommitFailedError,
@@ -32,9 +34,11 @@ from holdfast.errors import (
     InvalidInputError,
     WaitTimeoutError,
 )
+from holdfast.model.converter import DataConverter
 from holdfast.model.ids import partition_of
 from holdfast.model.requests import InstanceFilter, OperationRequest, StartRequest
 from holdfast.model.status import EntitiesRemoved, InstancesPurged
+from holdfast.registry.registry import ACTIVITY
 from holdfast.storage.mail import Mail, NewRequest, RequestRow
 
 A = TypeVar("A", bound=Arguments)
@@ -42,6 +46,8 @@ R = TypeVar("R")
 
 _ATTEMPTS_MAX: Final = 12
 """With the pauses between them, more than the two leases that a takeover may need."""
+_NEW_IDS_MAX: Final = 500
+_FINISHES_IN_S: Final = 5.0
 _OK, _NOT_YET, _REFUSED = 200, 202, 500
 
 _OWNED: Final[Mapping[str, str]] = MappingProxyType(
@@ -81,14 +87,24 @@ class FleetTaskHub(RemoteTaskHub):
         self._engine = engine
         self._local = local
         self._mail = mail
-        self._fleet_mail = FleetMail(mail, self._serve, engine.config.poll_s)
-        engine.membership.join(mail, self._fleet_mail, engine.make_lending(mail))
+        self._fleet_mail = FleetMail(mail, self._serve, engine.config.poll_s, engine.membership.is_alone)
+        functions = {*engine.registry.functions(), *(ACTIVITY + each.casefold() for each in engine.builtins.names())}
+        lending = Lending(mail, engine.runner, engine.answers, engine.config, functions, lambda: engine.membership.node)
+        engine.membership.join(mail, self._fleet_mail, lending)
+
+    def new_id(self) -> str:
+        """Return an id that nothing else has, of an instance that this host owns: so nobody else need be asked."""
+        made = self._engine.new_id()
+        for _ in range(_NEW_IDS_MAX):
+            if not self._engine.is_ready or self._engine.node.partitions.have(made):
+                break
+            made = self._engine.new_id()
+        return made
 
     async def start_orchestration(self, request: StartRequest) -> None:
         await self._engine.membership.settled_in()
         if request.is_new_id and self._engine.is_ready:
-            with contextlib.suppress(InstanceElsewhereError):
-                # Whoever owns it, it cannot be there already: so nobody else need be asked.
+            with contextlib.suppress(InstanceElsewhereError):  # then its owner is asked, as for any other
                 await self._local.start_orchestration(request)
                 return
         await super().start_orchestration(request)
@@ -162,7 +178,7 @@ class FleetTaskHub(RemoteTaskHub):
         return found
 
     async def _pause(self, seconds: float) -> None:
-        if self._engine.is_stopping:
+        if self._engine.membership.is_leaving:
             raise HostStoppedError("The host is stopping; nothing was stored.")
         await asyncio.sleep(seconds)
 
@@ -175,7 +191,7 @@ class FleetTaskHub(RemoteTaskHub):
             if method is None:
                 raise InvalidInputError(f"A hub has no method {request.method[:60]!r}.")
             return await self._done(method, request)
-        except InstanceElsewhereError:
+        except (InstanceElsewhereError, HostStoppedError):
             raise
         except WaitTimeoutError as error:
             return (_NOT_YET, "") if method is not None and method.waits else _refused(error)
@@ -195,7 +211,9 @@ class FleetTaskHub(RemoteTaskHub):
         await self._engine.membership.settled_in()
         if instance_id is not None:
             self._engine.node.partitions.check(instance_id)
-        result = await method.call(self._local, arguments, self._engine.config.limits)
+            await self._engine.node.arrivals.caught_up()  # what its client has sent before it comes before it
+        doing = method.call(self._local, arguments, self._engine.config.limits)
+        result = await (doing if arguments.is_repeatable else _finished(doing))
         return _OK, msgspec.json.encode(result).decode()
 
 
@@ -204,6 +222,21 @@ class _NoWay:
 
     async def post(self, path: str, body: bytes, wait_s: float | None) -> Answer | None:
         raise AssertionError(f"{path} is sent by mail")
+
+
+async def _finished(doing: Awaitable[R]) -> R:
+    """Let what was begun come to its end, also when this host stops: another one must not do it a second time."""
+    job = asyncio.ensure_future(doing)
+    try:
+        return await asyncio.shield(job)
+    except asyncio.CancelledError:
+        if not (await asyncio.wait({job}, timeout=_FINISHES_IN_S))[0]:
+            job.cancel()
+            raise CommitFailedError(
+                "The host that was asked has stopped: the request may have been done, or not. Look at the status first.",
+                outcome_unknown=True,
+            ) from None
+        return job.result()
 
 
 def _refused(error: HoldfastError) -> tuple[int, str]:
@@ -215,8 +248,10 @@ def _page_end(next_after: str) -> tuple[int, str]:
     return int(updated_at), instance_id
 
 
-def task_hub(engine: Engine) -> LocalTaskHub | FleetTaskHub:
-    """Return the task hub of an engine, which starts after that, for the clients of its host."""
-    local = LocalTaskHub(engine)
-    mail = engine.store.mail
-    return local if mail is None else FleetTaskHub(engine, local, mail)
+def client_of(engine: Engine, converter: DataConverter) -> Client:
+    """Return the client of the host of an engine, which starts after that."""
+    local, mail = LocalTaskHub(engine), engine.store.mail
+    if mail is None:
+        return Client(local, converter, engine.config.limits)
+    hub = FleetTaskHub(engine, local, mail)
+    return Client(hub, converter, engine.config.limits, new_id=hub.new_id)

@@ -6,10 +6,10 @@ import asyncio
 import contextlib
 import logging
 from collections.abc import Awaitable, Callable, Collection, Sequence
-from typing import Final, TypeAlias
+from typing import Final, TypeAlias, TypeVar
 
 from holdfast.client.exchange import Answer, AnswerLostError, NotSentError
-from holdfast.errors import InstanceElsewhereError, StorageError
+from holdfast.errors import HostStoppedError, InstanceElsewhereError, StorageError
 from holdfast.storage.mail import HintKind, Mail, NewRequest, RequestAnswer, RequestRow
 
 logger = logging.getLogger("holdfast.engine")
@@ -20,6 +20,7 @@ _PER_ROUND: Final = 500
 _PATIENCE_S: Final = 30.0
 """How long an answer may take, besides what the request itself waits; it outlives the lease of a host that is dead."""
 
+T = TypeVar("T")
 Serve: TypeAlias = Callable[[RequestRow], Awaitable[tuple[int, str]]]
 
 
@@ -35,13 +36,15 @@ class _Asked:
 class FleetMail:
     """One loop sends, takes, answers and collects, each for all that has come up meanwhile."""
 
-    def __init__(self, mail: Mail, serve: Serve, poll_s: float) -> None:
+    def __init__(self, mail: Mail, serve: Serve, poll_s: float, is_alone: Callable[[], bool]) -> None:
         """Send nothing yet.
 
         Args:
-            serve: does what a request asks for, and returns its status and body; raises InstanceElsewhereError if that
-                is for another host to do.
+            serve: does what a request asks for, and returns its status and body; raises InstanceElsewhereError or
+                HostStoppedError if that is for another host to do.
+            is_alone: whether no other host owns anything; then nobody asks anything, and there is nobody to be asked.
         """
+        self._is_alone = is_alone
         self._mail = mail
         self._serve = serve
         self._poll_s = poll_s
@@ -54,6 +57,7 @@ class FleetMail:
         self._to_give_back: list[int] = []
         self._to_hint: set[int] = set()
         self._taken: dict[int, asyncio.Task[None]] = {}
+        self._going_round = asyncio.Lock()
         self._is_closed = False
 
     async def ask(self, request: NewRequest, wait_s: float | None) -> Answer | None:
@@ -92,15 +96,20 @@ class FleetMail:
 
     async def run(self) -> None:
         """Go round for ever. A store that cannot be reached is tried again."""
+        ticking = asyncio.get_running_loop().time
+        look_at = ticking() + self._poll_s
         while True:
-            try:
-                async with asyncio.timeout(self._poll_s):
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout_at(look_at):
                     await self._wake.wait()
-            except TimeoutError:
-                self._looks.update(("requests", "answers"))
-                await self._tidy_up()
             self._wake.clear()
+            is_due = ticking() >= look_at  # also where so much is asked that there is never a pause
             try:
+                if is_due:
+                    look_at = ticking() + self._poll_s
+                    if self._asked or not self._is_alone():  # who is alone now may have asked one that is gone
+                        self._looks.update(("requests", "answers"))
+                        await self._tidy_up()
                 await self._go_round()
             except StorageError as error:
                 logger.info("The other hosts cannot be reached by way of the store just now: %s", error)
@@ -111,32 +120,28 @@ class FleetMail:
 
     async def _tidy_up(self) -> None:
         """Take on what hosts had taken that are gone; give up what the server has lost, as it does when it crashes."""
-        with contextlib.suppress(StorageError):
-            if self._asked:
-                for request_id in await self._mail.lost(self._asked.keys()):
-                    self._settle(request_id, AnswerLostError("the server of the store has forgotten the request"))
-            self._work_on(await self._mail.take_orphans(self._room()))
+        if self._asked:
+            for request_id in await self._mail.lost(self._asked.keys()):
+                self._settle(request_id, AnswerLostError("the server of the store has forgotten the request"))
+        answered = (answer.request_id for answer in self._to_answer)
+        self._work_on(await self._mail.take_orphans(self._room(), {*self._taken, *answered, *self._to_give_back}))
 
     async def _go_round(self) -> None:
-        if self._to_hint:
-            hinted, self._to_hint = self._to_hint, set()
-            await self._mail.hint("arrivals", hinted)
-        await self._send()
-        if self._to_give_back:
-            given_back, self._to_give_back = self._to_give_back, []
-            await self._mail.give_back(given_back)
-        if self._to_answer:
-            answers, self._to_answer = self._to_answer, []
-            await self._mail.answer(answers)
-        if self._to_withdraw:
-            withdrawn, self._to_withdraw = self._to_withdraw, []
-            await self._mail.withdraw(withdrawn)
-        looks, self._looks = self._looks, set[HintKind]()
-        if "answers" in looks and self._asked:
-            for answer in await self._mail.collect():
-                self._settle(answer.request_id, Answer(answer.status, answer.body.encode()))
-        if "requests" in looks:
-            await self._take()
+        async with self._going_round:
+            if self._to_hint:
+                hinted, self._to_hint = self._to_hint, set()
+                await self._mail.hint("arrivals", hinted)
+            await self._send()
+            await _pass_on(self._to_give_back, self._mail.give_back)
+            await _pass_on(self._to_answer, self._mail.answer)
+            await _pass_on(self._to_withdraw, self._mail.withdraw)
+            if "answers" in self._looks and self._asked:
+                self._looks.discard("answers")
+                for answer in await self._mail.collect():
+                    self._settle(answer.request_id, Answer(answer.status, answer.body.encode()))
+            if "requests" in self._looks:
+                self._looks.discard("requests")
+                await self._take()
 
     async def _send(self) -> None:
         sending, self._to_send = [each for each in self._to_send if not each.answer.done()], []
@@ -170,6 +175,8 @@ class FleetMail:
 
     def _work_on(self, requests: Sequence[RequestRow]) -> None:
         for request in requests:
+            if request.request_id in self._taken:
+                continue  # it was another host's meanwhile, which took this one for dead, and has given it back
             self._taken[request.request_id] = asyncio.get_running_loop().create_task(self._work(request))
 
     def _settle(self, request_id: int, outcome: Answer | AnswerLostError) -> None:
@@ -185,7 +192,7 @@ class FleetMail:
         try:
             status, body = await self._serve(request)
             self._to_answer.append(RequestAnswer(request.request_id, status, body))
-        except (InstanceElsewhereError, asyncio.CancelledError):
+        except (InstanceElsewhereError, HostStoppedError, asyncio.CancelledError):
             self._to_give_back.append(request.request_id)
         finally:
             del self._taken[request.request_id]
@@ -193,13 +200,24 @@ class FleetMail:
 
     async def close(self) -> None:
         """Take no more requests, and give back those that are not answered."""
+        if self._is_closed:
+            return
         self._is_closed = True
         for job in self._taken.values():
             job.cancel()
         if self._taken:
             await asyncio.wait(self._taken.values())
+        self._to_withdraw.extend(self._asked)
         with contextlib.suppress(StorageError):
             await self._go_round()
         for asked in [*self._to_send, *self._asked.values()]:
             if not asked.answer.done():
                 asked.answer.set_exception(AnswerLostError("this host has stopped"))
+
+
+async def _pass_on(waiting: list[T], pass_on: Callable[[Sequence[T]], Awaitable[None]]) -> None:
+    """Pass on what waits. It goes on waiting if that fails: whoever is to get it would wait in vain."""
+    if waiting:
+        passed = waiting[:]
+        await pass_on(passed)
+        del waiting[: len(passed)]

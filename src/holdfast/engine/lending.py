@@ -14,10 +14,10 @@ from collections.abc import Callable, Collection
 from typing import TYPE_CHECKING, Final
 
 from holdfast.engine.activity_runner import ActivityRunner
-from holdfast.engine.activity_starts import work_item_of
+from holdfast.engine.activity_starts import recover_activity, work_item_of
 from holdfast.engine.answers import Answers
 from holdfast.engine.config import HostConfig
-from holdfast.engine.rows import decode_activity, encode_report
+from holdfast.engine.stored import decode_activity, encode_report
 from holdfast.errors import CorruptRecordError, StorageError
 from holdfast.hub.instance import ScheduledActivity
 from holdfast.model.ids import partition_of
@@ -66,6 +66,7 @@ class Lending:
         self._wake = asyncio.Event()
         self._is_closed = False
         self._hosts_changed = True
+        self._has_offers = True
 
     def knows_orchestrator(self, name: str) -> bool:
         """Whether some host of the fleet has an orchestrator, as far as is known here."""
@@ -82,7 +83,8 @@ class Lending:
 
     def offer(self, activity: ScheduledActivity) -> bool:
         """Let another host run an activity; return False if too many are offered already."""
-        if len(self._offers) >= _OFFERS_MAX:
+        node = self._node()
+        if node is None or node.partitions.some is None or len(self._offers) >= _OFFERS_MAX:
             return False
         self._offers[activity.key] = activity
         self._wake.set()
@@ -110,6 +112,10 @@ class Lending:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(self._config.poll_s):
                     await self._wake.wait()
+            node = self._node()
+            is_alone = node is None or node.partitions.some is None
+            if not self._wake.is_set() and is_alone and not self._has_offers:
+                continue  # it is alone, and nobody says that there is something to do
             self._wake.clear()
             try:
                 await self._go_round()
@@ -138,6 +144,7 @@ class Lending:
             for row in borrowed:
                 with contextlib.suppress(CorruptRecordError):  # its owner finds that out, too
                     self._runner.submit(work_item_of(decode_activity(row)))
+        self._has_offers = await self._mail.has_offers()
         if len(taken_back) == _PER_ROUND or len(borrowed) == _PER_ROUND:
             self._wake.set()
 
@@ -164,7 +171,7 @@ class Lending:
     def _take_back(self, node: Node, row: ActivityRow, *, was_begun: bool) -> None:
         if self._node() is node:
             with contextlib.suppress(CorruptRecordError):  # a look at the store finds that out, too
-                node.recover_activity(decode_activity(row), was_begun=was_begun)
+                recover_activity(node, decode_activity(row), was_begun=was_begun)
 
     async def _post_reports(self) -> None:
         reports, node = self._reports, self._node()
@@ -188,8 +195,11 @@ class Lending:
         for each, _ in reports:
             self._answers.discard((each.execution_id, each.sequence))
 
-    async def close(self) -> None:
-        """Send what is to be sent, and take nothing more on."""
+    def take_no_more(self) -> None:
+        """Offer, take back and borrow nothing more."""
         self._is_closed = True
+
+    async def flush(self) -> None:
+        """Send the outcomes that are to be sent, if that can be."""
         with contextlib.suppress(StorageError):
-            await self._go_round()
+            await self._post_reports()

@@ -118,13 +118,13 @@ class Loader:
         """
         resident = self._residents.get(instance_id)
         is_gone = self.gone_at(instance_id) > self._journal.durable_lsn
+        if resident is None and not self._owns(instance_id):
+            if refused is not None:
+                refused(InstanceElsewhereError(instance_id))
+            return
         is_known = resident is not None or is_new or is_gone
         if instance_id not in self._wanted and is_known:
             arrived(resident)
-            return
-        if not self._owns(instance_id):
-            if refused is not None:
-                refused(InstanceElsewhereError(instance_id))
             return
         self._wanted.setdefault(instance_id, []).append((arrived, refused, message_id))
         self._schedule()

@@ -25,6 +25,8 @@ class Membership:
         self._fleet_mail: FleetMail | None = None
         self._node: Node | None = None
         self._has_node = asyncio.Event()
+        self.is_leaving = False
+        """Whether the host is stopping, or has stopped."""
         self._jobs: list[asyncio.Task[None]] = []
         self.lending: Lending | None = None
         """What passes activities between hosts."""
@@ -49,6 +51,10 @@ class Membership:
     def node(self) -> Node | None:
         """The node of now."""
         return self._node
+
+    def is_alone(self) -> bool:
+        """Whether this host owns the whole hub, or nothing just now."""
+        return self._node is None or self._node.partitions.some is None
 
     def pauses(self) -> None:
         """Note that there is no node, until the next one begins."""
@@ -89,13 +95,25 @@ class Membership:
                 if self.lending is not None:
                     self.lending.look()
 
-    async def leave(self) -> None:
-        """Take no more requests of others, and give back those that are not answered."""
+    async def lend(self, node: Node) -> None:
+        """Let the next owners of what a node had know which activities run on here."""
+        if self.lending is not None:
+            await self.lending.lend(node.partitions.count)
+
+    async def take_no_more(self) -> None:
+        """Take no more requests and activities of others, and give back requests that are not answered."""
+        self.is_leaving = True
         self._has_node.set()  # whoever waits finds out that the host is stopping
-        jobs, self._jobs = self._jobs, []
-        if self._fleet_mail is not None and self.lending is not None and jobs:
+        if self._fleet_mail is not None and self.lending is not None:
+            self.lending.take_no_more()
             await self._fleet_mail.close()
-            await self.lending.close()
+
+    async def leave(self) -> None:
+        """Tell the other hosts what is left to be told, and nothing more."""
+        await self.take_no_more()
+        jobs, self._jobs = self._jobs, []
+        if self.lending is not None and jobs:
+            await self.lending.flush()
             for job in jobs:
                 job.cancel()
             await asyncio.gather(*jobs, return_exceptions=True)

@@ -29,7 +29,7 @@ from holdfast.engine.outputs import Outputs
 from holdfast.engine.partitions import OwnPartitions
 from holdfast.engine.residents import Resident, Residents
 from holdfast.engine.rewinding import ChildRewinds
-from holdfast.engine.rows import decode_instance, decode_messages, decode_work
+from holdfast.engine.stored import decode_instance, decode_messages, decode_work
 from holdfast.engine.suspects import Suspects
 from holdfast.engine.timers import DueTimes
 from holdfast.engine.turns import Turns
@@ -98,7 +98,13 @@ class Node:
         )
         self.left_alone = left_alone
         self.loader = Loader(
-            store, self.journal, self.residents, left_alone, self._loaded, self.fail, self.partitions.have
+            store,
+            self.journal,
+            self.residents,
+            left_alone,
+            lambda stored: _take_in(self, stored, self._dropped),
+            self.fail,
+            self.partitions.have,
         )
         self.arrivals = Arrivals(self, store, answers)
         self.has_doubts = asyncio.Event()
@@ -307,7 +313,7 @@ class Node:
 
     def park_by_id(self, instance_id: str, details: FailureDetails) -> None:
         """Set an instance aside for an operator, once it is in memory."""
-        self._when_present(instance_id, lambda resident: self.park(resident.instance, details))
+        self.when_present(instance_id, lambda resident: self.park(resident.instance, details))
 
     def park(self, instance: Instance, details: FailureDetails) -> None:
         """Set an instance aside for an operator."""
@@ -321,50 +327,13 @@ class Node:
 
     # Arrivals from the store
 
-    def _loaded(self, stored: StoredInstance) -> None:
-        """Take in what the loader read.
-
-        An instance with a message, activity or timer that cannot be read is parked, and the others wait with it.
-
-        Raises:
-            CorruptRecordError: if the instance itself cannot be read; it is left alone then.
-        """
-        messages, errors = decode_messages(stored)
-        if stored.row is not None:
-            instance = decode_instance(stored)
-            errors += decode_work(stored, instance)
-            self.residents.add(instance)
-            for timer in instance.timers.values():
-                self.timers.add(timer.key, timer.due_at, timer)
-        for message in messages:
-            if message.message_id not in self._dropped:
-                self.deliver(self.residents.get(stored.instance_id), message)
-        resident = self.residents.get(stored.instance_id)
-        if errors and resident is not None:
-            self.park(resident.instance, failure_from_exception(errors[0]))
-
     def wake(self, instance_id: str) -> None:
         """Bring an instance into memory, and let it go on with whatever waits for it."""
-        self._when_present(instance_id, lambda resident: self.make_runnable(resident.instance))
+        self.when_present(instance_id, lambda resident: self.make_runnable(resident.instance))
 
-    def _when_present(self, instance_id: str, then: Callable[[Resident], None]) -> None:
+    def when_present(self, instance_id: str, then: Callable[[Resident], None]) -> None:
+        """Do something to an instance once it is in memory, if it exists and is of this node."""
         self.loader.with_resident(instance_id, lambda resident: then(resident) if resident else None)
-
-    def recover_activity(self, activity: ScheduledActivity, *, was_begun: bool = False) -> None:
-        """Start an activity found in the store, if its instance, as it is once it is in memory, still waits for it.
-
-        Args:
-            was_begun: a host that had it may have died of it.
-        """
-
-        def recover(resident: Resident) -> None:
-            instance = resident.instance
-            if was_begun and instance.activities.get(activity.sequence) == activity:
-                self.append(self.hub.count_delivery(instance, activity, self.clock.now()))
-            elif not was_begun:
-                self.starts.recover(activity, instance)
-
-        self._when_present(activity.instance_id, recover)
 
     # Outputs
 
@@ -385,6 +354,29 @@ class Node:
         fired = item.event or TimerFired(timestamp=self.clock.now(), timer_id=item.sequence, fire_at=item.due_at)
         message = Message(item.instance_id, fired, execution_id=item.execution_id, timer=item.key)
         self.guarded(item.instance_id, lambda: self.route(message))
+
+
+def _take_in(node: Node, stored: StoredInstance, dropped: Dropped) -> None:
+    """Take in what the loader read.
+
+    An instance with a message, activity or timer that cannot be read is parked, and the others wait with it.
+
+    Raises:
+        CorruptRecordError: if the instance itself cannot be read; it is left alone then.
+    """
+    messages, errors = decode_messages(stored)
+    if stored.row is not None:
+        instance = decode_instance(stored)
+        errors += decode_work(stored, instance)
+        node.residents.add(instance)
+        for timer in instance.timers.values():
+            node.timers.add(timer.key, timer.due_at, timer)
+    for message in messages:
+        if message.message_id not in dropped:
+            node.deliver(node.residents.get(stored.instance_id), message)
+    resident = node.residents.get(stored.instance_id)
+    if errors and resident is not None:
+        node.park(resident.instance, failure_from_exception(errors[0]))
 
 
 def _let_wait(node: Node, instance: Instance, pending: PendingEpisode) -> None:

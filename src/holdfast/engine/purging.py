@@ -26,7 +26,8 @@ from holdfast.hub.transition import OpenWork
 from holdfast.model.ids import is_entity, validate_instance_id
 from holdfast.model.requests import InstanceFilter
 from holdfast.model.status import InstancesPurged, OrchestrationStatus
-from holdfast.storage.port import EndedInstance, InstanceConditions, Store, StoredInstance
+from holdfast.storage.port import Store, StoredInstance
+from holdfast.storage.selection import EndedInstance, InstanceConditions
 
 if TYPE_CHECKING:
     from holdfast.engine.node import Node

@@ -8,18 +8,12 @@ from typing import TypeVar
 
 import msgspec
 
-from holdfast.codec.history import decode_names, decode_record
+from holdfast.codec.history import decode_names, decode_record, decode_tags
 from holdfast.engine.clock import from_microseconds
-from holdfast.engine.rows import (
-    ParentInstance,
-    decode_instance,
-    decode_instance_lock,
-    decode_section,
-    decode_state,
-    decode_tags,
-)
+from holdfast.engine.stored import decode_instance, decode_instance_lock, decode_section, decode_state
 from holdfast.errors import CorruptRecordError
 from holdfast.model.failure import FailureDetails, failure_from_exception
+from holdfast.model.history import ParentInstance
 from holdfast.model.ids import is_entity
 from holdfast.model.status import OrchestrationState, OrchestrationStatus
 from holdfast.storage.port import InstanceRow, StoredInstance

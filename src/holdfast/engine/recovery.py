@@ -8,10 +8,11 @@ import logging
 from collections.abc import Callable
 
 from holdfast.engine.activity_runner import ActivityRunner
+from holdfast.engine.activity_starts import recover_activity
 from holdfast.engine.clock import to_microseconds
 from holdfast.engine.config import HostConfig
 from holdfast.engine.node import Node
-from holdfast.engine.rows import decode_activity, decode_timer
+from holdfast.engine.stored import decode_activity, decode_timer
 from holdfast.errors import ConfigurationError, CorruptRecordError, OwnershipLostError, StorageError
 from holdfast.model.failure import failure_from_exception
 from holdfast.storage.port import Ownership, Store
@@ -179,7 +180,7 @@ async def _fill_activities(node: Node, store: Store, runner: ActivityRunner) -> 
             if row.key in known:
                 continue
             try:
-                node.recover_activity(decode_activity(row))
+                recover_activity(node, decode_activity(row))
             except CorruptRecordError as error:
                 node.park_by_id(row.instance_id, failure_from_exception(error))
         if len(rows) < _ROWS_PER_READ:

@@ -17,7 +17,8 @@ from holdfast.engine.purging import purge_instances
 from holdfast.errors import OverloadedError, StorageError
 from holdfast.model.refs import Orchestrator
 from holdfast.model.status import OrchestrationStatus
-from holdfast.storage.port import InstanceConditions, Store
+from holdfast.storage.port import Store
+from holdfast.storage.selection import InstanceConditions
 
 logger = logging.getLogger("holdfast.engine")
 

@@ -13,6 +13,7 @@ import itertools
 from contextlib import suppress
 from typing import TYPE_CHECKING, Final
 
+from holdfast.engine.activity_starts import recover_activity
 from holdfast.hub.instance import Instance, ScheduledActivity
 from holdfast.model.failure import FailureDetails
 from holdfast.model.messages import DurableKey
@@ -103,7 +104,7 @@ class Suspects:
             if isinstance(work, str):
                 self._node.wake(work)
             else:
-                self._node.recover_activity(work)
+                recover_activity(self._node, work)
 
     async def _run(self) -> None:
         try:

@@ -81,16 +81,10 @@ class LocalTaskHub:
     async def start_orchestration(self, request: StartRequest) -> None:
         version = request.version or self._engine.config.default_version
         orchestrator = self._engine.registry.orchestrator(request.name, version)
-        self._engine.check_input(orchestrator, request.input)
+        self._engine.worker.check_input(orchestrator, request.input)
         request = msgspec.structs.replace(request, name=orchestrator.name)
         validate_instance_id(request.instance_id)
         node = self._admitting_node()
-
-        if request.is_new_id and not node.partitions.have(request.instance_id):
-            sent = node.hub.start_elsewhere(request, node.clock.now())
-            node.context.run(node.append, sent)
-            await node.journal.durable(sent.lsn)
-            return
 
         def start(resident: Resident | None) -> int:
             existing = resident.instance if resident else None

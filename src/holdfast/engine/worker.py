@@ -7,11 +7,18 @@ from collections.abc import Callable, Sequence
 
 from holdfast.engine.config import HostConfig
 from holdfast.engine.exports import code_for, decode_episode
-from holdfast.errors import CorruptRecordError, NonDeterminismError, NotRegisteredError, VersionMismatchError
+from holdfast.errors import (
+    CorruptRecordError,
+    NonDeterminismError,
+    NotRegisteredError,
+    PayloadError,
+    VersionMismatchError,
+)
 from holdfast.hub.instance import Instance
 from holdfast.model.actions import CompleteOrchestration
 from holdfast.model.converter import DataConverter
 from holdfast.model.failure import FailureDetails, failure_from_exception
+from holdfast.model.refs import FunctionReference, decode_input
 from holdfast.model.status import OrchestrationStatus
 from holdfast.model.work_items import (
     Blocked,
@@ -55,6 +62,14 @@ class Worker:
         self._config = config
         self.is_known_elsewhere = is_known_elsewhere
         self._warned_of: set[tuple[str, str | None]] = set()
+
+    def check_input(self, function: FunctionReference, input: str | None) -> None:
+        """Raise PayloadError if an input does not fit the type that a function declares for it."""
+        if not function.has_input:
+            if input not in (None, "null"):
+                raise PayloadError(f"{function!r} takes no input; it got {input[:80]}.")
+        elif input is not None or function.input_required:
+            decode_input(self._converter, function, input)
 
     def run_episode(
         self, work_item: OrchestrationWorkItem, live: Execution | None, history: Sequence[str] | None

@@ -52,7 +52,7 @@ from holdfast.model.history import (
     WorkRemembered,
 )
 from holdfast.model.ids import is_entity, name_of
-from holdfast.model.messages import Arrival, Message
+from holdfast.model.messages import Message
 from holdfast.model.status import OrchestrationStatus
 from holdfast.model.work_items import ActivityWorkItem, EntityBatch, Episode, Failed, Outcome
 
@@ -110,20 +110,6 @@ class Hub(Requests):
             begin_section(transition, instance)
             return instance, transition
         return instance, None
-
-    def receive(self, arrivals: Sequence[Arrival], now: datetime) -> Transition:
-        """Take in what came from outside this node, at least one, as if it had been sent here in this order."""
-        transition = self._begin(arrivals[0].instance_id, now)
-        transition.arrivals_removed = [(each.instance_id, each.arrival_id) for each in arrivals]
-        for each in arrivals:
-            transition.send(each.instance_id, self._complete(each.event, now), each.execution_id)
-        return transition
-
-    def forget_arrivals(self, arrivals: Sequence[tuple[str, int]], now: datetime) -> Transition:
-        """Remove what has arrived, (instance id, arrival id), and has had its effect, or can have none any more."""
-        transition = self._begin(arrivals[0][0], now)
-        transition.arrivals_removed = arrivals
-        return transition
 
     def _take_in(self, instance: Instance, message: Message, now: datetime) -> Transition | None:
         """Queue an operation or a lock change, unless it is a repetition, or comes too early."""

@@ -24,7 +24,7 @@ from holdfast.model.history import (
 )
 from holdfast.model.instants import after
 from holdfast.model.limits import EVENTS_AWAITED_MAX, Limits
-from holdfast.model.messages import Message
+from holdfast.model.messages import Arrival, Message
 from holdfast.model.requests import StartRequest
 
 
@@ -60,28 +60,25 @@ class Requests(Rewinds):
             return Admission.RETURN_EXISTING
         raise InstanceAlreadyExistsError(request.instance_id, existing.status.value)
 
+    def receive(self, arrivals: Sequence[Arrival], now: datetime) -> Transition:
+        """Take in what came from outside this node, at least one, as if it had been sent here in this order."""
+        transition = self.forget_arrivals([(each.instance_id, each.arrival_id) for each in arrivals], now)
+        for each in arrivals:
+            transition.send(each.instance_id, self._complete(each.event, now), each.execution_id)
+        return transition
+
+    def forget_arrivals(self, arrivals: Sequence[tuple[str, int]], now: datetime) -> Transition:
+        """Remove what has arrived, (instance id, arrival id), and has had its effect, or can have none any more."""
+        transition = self._begin(arrivals[0][0], now)
+        transition.arrivals_removed = arrivals
+        return transition
+
     def start(self, existing: Instance | None, request: StartRequest, now: datetime) -> tuple[Instance, Transition]:
         """Start an orchestration under an id that is free, or whose last owner has ended."""
         transition = self._begin(request.instance_id, now)
-        started = self._started(request, transition)
-        instance = existing or Instance(request.instance_id, started.execution_id, request.name, now)
-        if not request.is_restart:
-            instance.request_key = request.request_key
-        begin_execution(transition, instance, started)
-        if not waits_for_start(instance):
-            transition.send(request.instance_id, started)
-        return instance, transition
-
-    def start_elsewhere(self, request: StartRequest, now: datetime) -> Transition:
-        """Start an orchestration that nothing can exist of, and that another node is to run."""
-        transition = self._begin(request.instance_id, now)
-        transition.send(request.instance_id, self._started(request, transition))
-        return transition
-
-    def _started(self, request: StartRequest, transition: Transition) -> ExecutionStarted:
-        begins_at = max(transition.now, request.start_at or transition.now)
-        return ExecutionStarted(
-            timestamp=transition.now,
+        begins_at = max(now, request.start_at or now)
+        started = ExecutionStarted(
+            timestamp=now,
             name=request.name,
             instance_id=request.instance_id,
             execution_id=self._execution_id(transition.lsn),
@@ -91,6 +88,13 @@ class Requests(Rewinds):
             start_at=request.start_at,
             expires_at=None if request.run_timeout is None else after(begins_at, request.run_timeout),
         )
+        instance = existing or Instance(request.instance_id, started.execution_id, request.name, now)
+        if not request.is_restart:
+            instance.request_key = request.request_key
+        begin_execution(transition, instance, started)
+        if not waits_for_start(instance):
+            transition.send(request.instance_id, started)
+        return instance, transition
 
     def _complete(self, event: MessageEvent, now: datetime) -> MessageEvent:
         """Fill in what a start that comes from a transaction of a user leaves to this host."""

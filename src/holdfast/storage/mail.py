@@ -56,8 +56,12 @@ class Mail(Protocol):
         """Take requests for the partitions that this store owns and that nobody has taken."""
         ...
 
-    async def take_orphans(self, limit: int) -> list[RequestRow]:
-        """Take those that were taken by hosts that are gone, and clear away what such hosts have asked."""
+    async def take_orphans(self, limit: int, known: Collection[int]) -> list[RequestRow]:
+        """Take requests for these partitions that a host had taken which is gone.
+
+        Args:
+            known: what is being done here. Of what else this store has taken nobody has heard, as an answer was lost.
+        """
         ...
 
     async def give_back(self, request_ids: Sequence[int]) -> None:
@@ -105,6 +109,10 @@ class Mail(Protocol):
 
         With each goes whether somebody had taken it: then it may have been running.
         """
+        ...
+
+    async def has_offers(self) -> bool:
+        """Whether anything is offered or lent of the partitions that this store owns."""
         ...
 
     async def other_hosts(self) -> list[int]:

@@ -17,11 +17,8 @@ from holdfast.storage.port import (
     ActivityRow,
     ArrivalRow,
     ChildRow,
-    EndedInstance,
-    EntityRow,
     Fence,
     InboxRow,
-    InstanceConditions,
     InstanceRow,
     OperationKeyRow,
     Ownership,
@@ -31,6 +28,7 @@ from holdfast.storage.port import (
     WorkKey,
     WriteSet,
 )
+from holdfast.storage.selection import EndedInstance, EntityRow, InstanceConditions
 
 _STATUSES: Final = frozenset(status.value for status in OrchestrationStatus)
 _ENDED: Final = frozenset(status.value for status in OrchestrationStatus if status.is_terminal)

@@ -11,7 +11,7 @@ import msgspec
 from holdfast.codec.history import decode_events
 from holdfast.engine.config import HostConfig
 from holdfast.engine.exports import check_replay
-from holdfast.engine.rows import decode_instance_lock, decode_section
+from holdfast.engine.stored import decode_instance_lock, decode_section
 from holdfast.errors import HoldfastError
 from holdfast.model.exported import ExportedHistory
 from holdfast.model.status import OrchestrationStatus

@@ -15,11 +15,8 @@ from holdfast.storage.port import (
     ActivityRow,
     ArrivalRow,
     ChildRow,
-    EndedInstance,
-    EntityRow,
     Fence,
     InboxRow,
-    InstanceConditions,
     InstanceRow,
     OperationKeyRow,
     Ownership,
@@ -29,6 +26,7 @@ from holdfast.storage.port import (
     TimerRow,
     WriteSet,
 )
+from holdfast.storage.selection import EndedInstance, EntityRow, InstanceConditions
 from holdfast.storage.sqlite.store import SqliteStore
 from holdfast.testing.crashes import Side
 from holdfast.testing.faults import Trouble

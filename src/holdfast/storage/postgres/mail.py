@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import secrets
+import time
 from collections.abc import Callable, Collection, Sequence
 from typing import Final
 
@@ -23,6 +25,9 @@ logger = logging.getLogger("holdfast.storage")
 
 _LISTEN_AGAIN_S: Final = 1.0
 _LISTENS_CHECK_S: Final = 10.0
+_RANDOM_BITS: Final = 10
+"""Of the ids of requests, below the microsecond in which they were made: a table that a crash of the server empties
+would number them from the beginning again, and there are hosts that still know the old ones."""
 _PAYLOAD_CHARS_MAX: Final = 7_000
 """Of a NOTIFY: PostgreSQL takes up to 8,000 bytes."""
 _ALL: Final = "*"
@@ -45,26 +50,29 @@ class PostgresMail:
             *((each.partition, each.method, each.arguments) for each in requests), strict=True
         )
 
+        first = (time.time_ns() // 1_000 << _RANDOM_BITS) + secrets.randbits(_RANDOM_BITS)
+        ids = list(range(first, first + len(requests)))
+
         async def send(connection: Connection) -> list[int]:
-            rows = await connection.fetch(QUERIES["send_requests"], partitions, methods, arguments, self._token)
+            await connection.execute(QUERIES["send_requests"], ids, partitions, methods, arguments, self._token)
             await self._notify(connection, "requests", {str(each) for each in partitions})
-            return [row[0] for row in rows]
+            return ids
 
         return await self._connections.write(send)
 
     async def take(self, limit: int) -> list[RequestRow]:
         return await self._connections.write(lambda connection: self._take(connection, "take_requests", limit))
 
-    async def take_orphans(self, limit: int) -> list[RequestRow]:
+    async def take_orphans(self, limit: int, known: Collection[int]) -> list[RequestRow]:
         async def take(connection: Connection) -> list[RequestRow]:
             await connection.execute(QUERIES["clear_requests"])
-            return await self._take(connection, "take_orphans", limit)
+            return await self._take(connection, "take_orphans", limit, list(known))
 
         return await self._connections.write(take)
 
-    async def _take(self, connection: Connection, query: str, limit: int) -> list[RequestRow]:
+    async def _take(self, connection: Connection, query: str, limit: int, *more: object) -> list[RequestRow]:
         owned = None if self.owned is None else list(self.owned)
-        rows = await connection.fetch(QUERIES[query], owned, limit, self._token)
+        rows = await connection.fetch(QUERIES[query], owned, limit, self._token, *more)
         return sorted((RequestRow(*row) for row in rows), key=lambda row: row.request_id)
 
     async def give_back(self, request_ids: Sequence[int]) -> None:
@@ -146,6 +154,10 @@ class PostgresMail:
             return [(ActivityRow(*row[1:]), row[0]) for row in (tuple(each) for each in rows)]
 
         return await self._connections.write(reclaim)
+
+    async def has_offers(self) -> bool:
+        owned = None if self.owned is None else list(self.owned)
+        return bool(await self._connections.read(lambda connection: connection.fetchval(QUERIES["has_offers"], owned)))
 
     async def other_hosts(self) -> list[int]:
         rows = await self._connections.read(

@@ -231,10 +231,9 @@ ORDER BY due_at, execution_id, sequence LIMIT $6;
 
 -- name: send_requests
 -- Requests of one host, for whoever owns their partitions.
-INSERT INTO request (partition, method, arguments, caller)
-SELECT partition, method, arguments, $4
-FROM unnest($1::int[], $2::text[], $3::text[]) WITH ORDINALITY AS new (partition, method, arguments, position)
-ORDER BY position RETURNING request_id;
+INSERT INTO request (request_id, partition, method, arguments, caller)
+SELECT request_id, partition, method, arguments, $5
+FROM unnest($1::bigint[], $2::int[], $3::text[], $4::text[]) AS new (request_id, partition, method, arguments);
 
 -- name: take_requests
 -- Requests for some partitions, or all, that nobody has taken.
@@ -246,16 +245,17 @@ UPDATE request SET taker = $3 FROM found WHERE request.request_id = found.reques
 RETURNING request.request_id, method, arguments, false;
 
 -- name: take_orphans
--- Those that somebody had taken who is gone.
+-- Those that somebody had taken who is gone, and those of the taker itself that it has not heard of.
 WITH living AS (
     SELECT owner_token FROM node WHERE NOT released AND lease_until > clock_timestamp()
 ), found AS (
-    SELECT request_id FROM request
-    WHERE {owned} AND status IS NULL AND taker NOT IN (SELECT owner_token FROM living)
+    SELECT request_id, taker FROM request
+    WHERE {owned} AND status IS NULL AND request_id <> ALL ($4::bigint[])
+      AND (taker NOT IN (SELECT owner_token FROM living) OR taker = $3)
     ORDER BY request_id LIMIT $2 FOR UPDATE SKIP LOCKED
 )
 UPDATE request SET taker = $3 FROM found WHERE request.request_id = found.request_id
-RETURNING request.request_id, method, arguments, true;
+RETURNING request.request_id, method, arguments, found.taker <> $3;
 
 -- name: give_requests_back
 -- Requests whose partitions have another owner by now.
@@ -335,6 +335,10 @@ SELECT was_begun, activity.* FROM activity JOIN found USING (partition, executio
 DELETE FROM offer WHERE {owned} AND NOT EXISTS (
     SELECT 1 FROM activity WHERE activity.partition = offer.partition AND activity.execution_id = offer.execution_id
       AND activity.sequence = offer.sequence AND activity.attempt = offer.attempt);
+
+-- name: has_offers
+-- Whether there are any of some partitions, or of all.
+SELECT EXISTS (SELECT 1 FROM offer WHERE {owned});
 
 -- name: post_arrivals
 -- Messages that no transition of the sender has to do with.

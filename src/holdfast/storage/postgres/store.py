@@ -17,11 +17,8 @@ from holdfast.storage.port import (
     ActivityRow,
     ArrivalRow,
     ChildRow,
-    EndedInstance,
-    EntityRow,
     Fence,
     InboxRow,
-    InstanceConditions,
     InstanceRow,
     OperationKeyRow,
     Ownership,
@@ -37,6 +34,7 @@ from holdfast.storage.postgres.ownership import Claim, leave, prepare, read_hub,
 from holdfast.storage.postgres.queries import QUERIES
 from holdfast.storage.postgres.transactions import PostgresTransactions
 from holdfast.storage.postgres.writes import apply
+from holdfast.storage.selection import EndedInstance, EntityRow, InstanceConditions
 
 _T = TypeVar("_T")
 _R = TypeVar("_R", ActivityRow, ChildRow, InboxRow, OperationKeyRow, TimerRow)

@@ -16,11 +16,8 @@ from holdfast.storage.port import (
     ActivityRow,
     ArrivalRow,
     ChildRow,
-    EndedInstance,
-    EntityRow,
     Fence,
     InboxRow,
-    InstanceConditions,
     InstanceRow,
     OperationKeyRow,
     Ownership,
@@ -29,6 +26,7 @@ from holdfast.storage.port import (
     TimerRow,
     WriteSet,
 )
+from holdfast.storage.selection import EndedInstance, EntityRow, InstanceConditions
 from holdfast.storage.sqlite.connection import error_kind, explain, needs_reopening, open_reader, open_writer
 from holdfast.storage.sqlite.network import warn_of_network
 from holdfast.storage.sqlite.owner_lock import OwnerLock, describe_owner

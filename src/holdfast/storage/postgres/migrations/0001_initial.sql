@@ -99,7 +99,7 @@ CREATE INDEX arrival_by_id ON arrival (arrival_id);
 
 -- What clients ask at one host of an instance that another one has, while they wait. It need not outlive the server.
 CREATE UNLOGGED TABLE request (
-    request_id BIGINT GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    request_id BIGINT PRIMARY KEY,
     partition INTEGER NOT NULL,
     method TEXT NOT NULL,
     arguments TEXT NOT NULL,
