@@ -451,7 +451,7 @@ def test_what_a_host_does_for_another_one_while_it_stops_is_not_done_again(url: 
             raising = asyncio.create_task(b.client.raise_event(id_, "e", 1))
             await asked.wait()
             stopping = asyncio.create_task(a.engine.stop())
-            await until(lambda: a.engine.is_stopping)
+            await until(lambda: a.engine.membership.is_leaving)
             await asyncio.sleep(0)
             may_commit.set()
             await asyncio.gather(raising, stopping)

@@ -8,8 +8,13 @@ guilty and parked. On a full disk nobody is stored, and nobody is blamed.
 
 from __future__ import annotations
 
+from typing import Final
+
 _FAILURES_BEFORE_ISOLATION = 2
 _PROOFS_BEFORE_PARKING = 4
+
+
+_BACK_OFF_S: Final = (0.0, 0.1, 1.0, 5.0)
 
 
 class Culprits:
@@ -27,6 +32,10 @@ class Culprits:
     def is_isolating(self) -> bool:
         """Whether each transition must be committed alone."""
         return self._isolating
+
+    def back_off_s(self) -> float:
+        """Return how long to wait before the store is taken again."""
+        return _BACK_OFF_S[min(self.failures_in_a_row, len(_BACK_OFF_S) - 1)]
 
     def left_alone(self) -> set[str]:
         """Return the instances that a new node must not touch for now."""

@@ -46,7 +46,6 @@ from holdfast.storage.port import Store
 
 logger = logging.getLogger("holdfast.engine")
 
-_BACK_OFF_S = (0.0, 0.1, 1.0, 5.0)
 _ISOLATION_S = 0.5
 _HOST_STOPPED = qualified_name(HostStoppedError)
 _LOOK_FOR_SHARE_S = 0.5
@@ -297,7 +296,7 @@ class Engine:
         if isinstance(error, OwnershipLostError) and not self._is_shared:
             self._start_aside(self._end(error))
         else:
-            self._start_aside(self._begin_again(node, list(self._jobs), self._back_off_s()))
+            self._start_aside(self._begin_again(node, list(self._jobs), self._culprits.back_off_s()))
 
     def _start_aside(self, work: Coroutine[None, None, None]) -> asyncio.Task[None]:
         """Do what goes on while there is no node."""
@@ -339,12 +338,9 @@ class Engine:
                     return
                 logger.error("The store cannot be taken again yet: %r", error)  # noqa: TRY400
                 self._culprits.failures_in_a_row += 1
-                pause_s = self._back_off_s()
+                pause_s = self._culprits.back_off_s()
             else:
                 return
-
-    def _back_off_s(self) -> float:
-        return _BACK_OFF_S[min(self._culprits.failures_in_a_row, len(_BACK_OFF_S) - 1)]
 
     def _record_progress(self, work_item: ActivityWorkItem, progress: str) -> None:
         if self._node is not None:

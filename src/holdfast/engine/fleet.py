@@ -19,6 +19,7 @@ from holdfast.client import protocol
 from holdfast.client.arguments import Arguments, CleanEntities, PurgeInstances
 from holdfast.client.client import Client
 from holdfast.client.exchange import Answer
+from holdfast.client.origins import random_id
 from holdfast.client.protocol import METHODS, Method, Refusal
 from holdfast.client.remote import NOT_YET, NotYet, RemoteTaskHub
 from holdfast.client.wire_errors import to_wire
@@ -233,7 +234,7 @@ async def _finished(doing: Awaitable[R]) -> R:
         if not (await asyncio.wait({job}, timeout=_FINISHES_IN_S))[0]:
             job.cancel()
             raise CommitFailedError(
-                "The host that was asked has stopped: the request may have been done, or not. Look at the status first.",
+                "The host that was asked has stopped: the request may have been done, or not. Look at its status.",
                 outcome_unknown=True,
             ) from None
         return job.result()
@@ -248,10 +249,14 @@ def _page_end(next_after: str) -> tuple[int, str]:
     return int(updated_at), instance_id
 
 
+def task_hub(engine: Engine) -> LocalTaskHub | FleetTaskHub:
+    """Return the task hub of an engine, which starts after that."""
+    local, mail = LocalTaskHub(engine), engine.store.mail
+    return local if mail is None else FleetTaskHub(engine, local, mail)
+
+
 def client_of(engine: Engine, converter: DataConverter) -> Client:
     """Return the client of the host of an engine, which starts after that."""
-    local, mail = LocalTaskHub(engine), engine.store.mail
-    if mail is None:
-        return Client(local, converter, engine.config.limits)
-    hub = FleetTaskHub(engine, local, mail)
-    return Client(hub, converter, engine.config.limits, new_id=hub.new_id)
+    hub = task_hub(engine)
+    new_id = hub.new_id if isinstance(hub, FleetTaskHub) else random_id
+    return Client(hub, converter, engine.config.limits, new_id=new_id)
