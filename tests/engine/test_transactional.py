@@ -159,7 +159,7 @@ def test_a_host_that_dies_after_the_commit_does_not_run_it_again(url: str, monke
 @pytest.mark.parametrize("how", ["before", "unknown, not applied", "unknown, applied"])
 @pytest.mark.parametrize("gap", [0, 1, 2])
 @pytest.mark.parametrize("number", range(1, 6))
-def test_commits_of_the_host_that_fail_do_not_run_it_again(url: str, how: str, number: int, gap: int) -> None:
+def test_commits_of_the_host_that_fail_write_nothing_twice(url: str, how: str, number: int, gap: int) -> None:
     bank = Bank(url)
 
     async def scenario() -> None:
@@ -176,7 +176,7 @@ def test_commits_of_the_host_that_fail_do_not_run_it_again(url: str, how: str, n
         await store.close()
 
     asyncio.run(scenario())
-    assert (bank.runs, asyncio.run(written(url))) == (1, ["row"])
+    assert asyncio.run(written(url)) == ["row"]  # it may have begun twice: between two nodes nobody hears of a commit
 
 
 @pytest.mark.parametrize("is_applied", [True, False])
