@@ -57,6 +57,7 @@ from holdfast.model.refs import Activity, ExternalEvent, Orchestrator
 from holdfast.model.requests import IdPolicy
 from holdfast.model.retry import RetryContext, RetryPolicy
 from holdfast.model.status import EntitiesRemoved, LockState, OrchestrationStatus
+from holdfast.outbox.outbox import Outbox, SyncOutbox
 from holdfast.replay.context import OrchestrationContext
 from holdfast.replay.entity_context import EntityContext, entity_context
 from holdfast.replay.races import race, select
@@ -120,6 +121,7 @@ __all__ = [
     "OrchestrationStatus",
     "Orchestrator",
     "OrchestratorMisuseError",
+    "Outbox",
     "OverloadedError",
     "PayloadError",
     "PayloadTooLargeError",
@@ -131,6 +133,7 @@ __all__ = [
     "StorageError",
     "SyncClient",
     "SyncOrchestrationHandle",
+    "SyncOutbox",
     "TaskFailedError",
     "TaskGroup",
     "TimerTask",

@@ -105,6 +105,7 @@ class App:
         name: str | None = None,
         process: bool = False,
         speculative: bool = False,
+        transactional: bool = False,
         **options: Unpack[ActivityOptions],
     ) -> ActivityDecorator: ...
     def activity(
@@ -115,6 +116,7 @@ class App:
         name: str | None = None,
         process: bool = False,
         speculative: bool = False,
+        transactional: bool = False,
         **options: Unpack[ActivityOptions],
     ) -> Any:
         """Register an activity: a function of at most one input, which runs at least once for each call.
@@ -126,6 +128,8 @@ class App:
             process: run a `def` in a process of its own, for CPU-bound work. It must be importable by name.
             speculative: may start before the call is durable. Only for pure functions: after a crash it may turn out
                 to have run although, for the orchestration, it was never called.
+            transactional: run an `async def` in a transaction in the hub's PostgreSQL database. What it writes over
+                `activity_context().connection` is committed together with its result: exactly once.
             options: `retry`, `timeout`, `start_timeout`, `heartbeat_timeout`, `tags`, `version`; a call may override
                 them. See `ActivityOptions`.
 
@@ -138,6 +142,10 @@ class App:
             is_async = inspect.iscoroutinefunction(function)
             if process and is_async:
                 raise ConfigurationError(f"Activity {chosen!r} is `async def`; process=True is for plain `def`.")
+            if transactional and (speculative or not is_async):
+                raise ConfigurationError(
+                    f"Activity {chosen!r} is transactional: it must be `async def`, not speculative."
+                )
             if process:
                 check_importable(function, chosen)
             try:
@@ -152,6 +160,7 @@ class App:
                 activity_input(function, chosen),
                 runs_in=runs_in,
                 speculative=speculative,
+                transactional=transactional,
                 options=options,
             )
             self.registry.add_activity(activity)

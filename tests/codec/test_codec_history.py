@@ -54,6 +54,7 @@ BY_TYPE: dict[Any, st.SearchStrategy[Any]] = {
     bool: st.booleans(),
     timedelta: st.timedeltas(),
     type(None): st.none(),
+    typing.Literal["once", "replace"]: st.sampled_from(["once", "replace"]),
 }
 BY_TYPE[history.TaskScheduled] = st.builds(
     history.TaskScheduled, timestamp=BY_TYPE[datetime], event_id=st.integers(0, 99), name=st.text()

@@ -62,7 +62,9 @@ class ActivityContext:
         converter: DataConverter,
         report: Callable[[str], None],
         cancelled: CancelFlag,
+        connection: object = None,
     ) -> None:
+        self._connection = connection
         self._info = info
         self._converter = converter
         self._report = report
@@ -107,6 +109,19 @@ class ActivityContext:
         A plain `def` should look at it now and then, and return: its thread cannot be stopped from outside.
         """
         return self._cancelled.is_set()
+
+    @property
+    def connection(self) -> Any:
+        """The asyncpg connection of a `transactional` activity, in the transaction that ends with the activity.
+
+        Raises:
+            HoldfastError: in any other activity.
+        """
+        if self._connection is None:
+            raise HoldfastError(
+                f"Activity {self.name!r} has no connection: it is not @app.activity(transactional=True)."
+            )
+        return self._connection
 
     def heartbeat(self, progress: object = None) -> None:
         """Report that the attempt is alive, and how far it is; a later attempt can ask for it.

@@ -10,16 +10,21 @@ from collections.abc import Callable
 from concurrent.futures import Executor, ThreadPoolExecutor
 from typing import Any, Final
 
+import msgspec
+
 from holdfast.codec.history import decode_record, encode_record
 from holdfast.engine.activity_context import CURRENT, ActivityContext, AttemptInfo, CancelFlag
 from holdfast.engine.config import HostConfig
 from holdfast.engine.process_messages import ProcessCall
 from holdfast.engine.processes import ProcessWorkers, WorkerProcessDiedError
-from holdfast.errors import HoldfastError, PayloadError
+from holdfast.engine.stored import encode_report
+from holdfast.errors import ConfigurationError, HoldfastError, PayloadError
 from holdfast.model.converter import DataConverter
 from holdfast.model.failure import FailureDetails, failure_from_exception
 from holdfast.model.refs import Activity, decode_input
-from holdfast.model.work_items import Failed, Outcome, Succeeded
+from holdfast.model.work_items import COMMITTED_ATTEMPT, ActivityWorkItem, Failed, Outcome, Succeeded
+from holdfast.storage.port import ArrivalRow
+from holdfast.storage.transactions import Transactions
 
 ACTIVITY_THREADS: Final = "holdfast-activity"
 """How the names of the threads begin in which activities run."""
@@ -30,7 +35,8 @@ _LEAVE_S: Final = 1.0
 class ActivityPlaces:
     """Threads and processes start on first use. Neither is there for an app that has only `async def` activities."""
 
-    def __init__(self, converter: DataConverter, config: HostConfig) -> None:
+    def __init__(self, converter: DataConverter, config: HostConfig, transactions: Transactions | None = None) -> None:
+        self._transactions = transactions
         self._converter = converter
         self._config = config
         self._threads: ThreadPoolExecutor | None = None
@@ -75,6 +81,35 @@ class ActivityPlaces:
             return Succeeded(self._converter.encode(result))
         except PayloadError as error:
             return Failed(failure_from_exception(error, non_retriable=True))  # and so it would be the next time
+
+    async def run_in_transaction(
+        self,
+        activity: Activity[Any, Any],
+        context: Callable[[object], ActivityContext],
+        began: Callable[[], None],
+        attempt: Callable[[], ActivityWorkItem],
+    ) -> ArrivalRow | None:
+        """Run one attempt of a transactional activity; see `Transactions.run`.
+
+        Args:
+            context: what the attempt sees, given its connection.
+
+        Raises:
+            PayloadError: if the input does not fit, or the result cannot be encoded; nothing is committed then.
+            Exception: whatever the activity raises, and `StorageError`.
+        """
+        if self._transactions is None:
+            raise ConfigurationError(f"Activity {activity.name!r} is transactional, which needs a hub on PostgreSQL.")
+        given = attempt().input
+        arguments = [decode_input(self._converter, activity, given)] if activity.has_input else []
+
+        async def work(connection: object) -> str:
+            CURRENT.set(context(connection))
+            began()
+            result = Succeeded(self._converter.encode(await activity.function(*arguments)))
+            return encode_report(msgspec.structs.replace(attempt(), attempt=COMMITTED_ATTEMPT), result)
+
+        return await self._transactions.run(attempt, work)
 
     async def close(self) -> None:
         """End all processes, and start nothing more in a thread; what runs in one is left to itself."""

@@ -35,7 +35,7 @@ class ActivityReports:
                 node.deliver(resident, result)
             elif resident is not None and result is not None:
                 node.finish_step(resident, result)
-            else:
+            elif not _is_answered(resident, work_item):
                 self._answers.discard(key)
 
         def refused(error: HoldfastError) -> None:
@@ -61,3 +61,10 @@ class ActivityReports:
         transition = node.hub.record_progress(resident.instance, work_item, progress, node.clock.now())
         if transition is not None:
             node.guarded(work_item.instance_id, lambda: node.append(transition))
+
+
+def _is_answered(resident: Resident | None, work_item: ActivityWorkItem) -> bool:
+    """Whether an outcome came in before, which is not stored yet: until it is, nothing of it may be forgotten."""
+    if resident is None or resident.instance.execution_id != work_item.execution_id:
+        return False
+    return work_item.sequence in resident.instance.answered

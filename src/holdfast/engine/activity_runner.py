@@ -7,17 +7,19 @@ from collections import deque
 from collections.abc import Callable, Coroutine
 from typing import Any
 
-from holdfast.engine.activity_context import AttemptInfo, CancelFlag
+from holdfast.engine.activity_context import ActivityContext, AttemptInfo, CancelFlag
 from holdfast.engine.activity_heartbeats import Heartbeats
 from holdfast.engine.activity_places import ActivityPlaces
 from holdfast.engine.clock import Clock
 from holdfast.engine.config import HostConfig
-from holdfast.errors import NotRegisteredError, VersionMismatchError
+from holdfast.errors import ConfigurationError, NotRegisteredError, PayloadError, VersionMismatchError
 from holdfast.model.converter import DataConverter
 from holdfast.model.failure import FailureDetails, failure_from_exception
 from holdfast.model.messages import DurableKey
 from holdfast.model.refs import Activity
 from holdfast.model.work_items import ActivityWorkItem, Failed, Outcome
+from holdfast.storage.port import ArrivalRow
+from holdfast.storage.transactions import Transactions
 
 
 def _ignore(work_item: ActivityWorkItem, progress: str) -> None:
@@ -35,6 +37,8 @@ class ActivityRunner:
         clock: Clock,
         finished: Callable[[ActivityWorkItem, Outcome], None],
         progressed: Callable[[ActivityWorkItem, str], None] = _ignore,
+        transactions: Transactions | None = None,
+        committed: Callable[[ArrivalRow], None] | None = None,
     ) -> None:
         """Start nothing yet.
 
@@ -42,13 +46,17 @@ class ActivityRunner:
             find: returns an activity by name and version, or raises NotRegisteredError or VersionMismatchError.
             progressed: is told, on the loop, what a running attempt reports, as JSON; of what comes faster than the
                 loop turns, only the newest, but always the last before the outcome.
+            transactions: those of the store, if it has any.
+            committed: is told of the report of a transactional activity, instead of its outcome.
         """
         self._find = find
         self._clock = clock
         self._config = config
         self._finished = finished
         self._progressed = progressed
-        self._places = ActivityPlaces(converter, config)
+        self._converter = converter
+        self._committed = committed
+        self._places = ActivityPlaces(converter, config, transactions)
         self._queue: deque[ActivityWorkItem] = deque()
         self._queued: dict[DurableKey, ActivityWorkItem] = {}
         self._running: dict[DurableKey, _Attempt] = {}
@@ -155,8 +163,11 @@ class ActivityRunner:
                 self._finished(attempt.work_item, outcome)
             self._fill()
 
-    async def _outcome(self, attempt: _Attempt) -> Outcome:
-        """Run one attempt. A cancelled one (the host stops) has no outcome and will run again."""
+    async def _outcome(self, attempt: _Attempt) -> Outcome | None:
+        """Run one attempt. A cancelled one (the host stops) has no outcome and will run again.
+
+        Nor has a transactional one that succeeds: its report says it, from the store.
+        """
         loop = asyncio.get_running_loop()
         work_item = attempt.work_item
         heartbeats = Heartbeats(loop, lambda progress: self._heard(attempt, progress))
@@ -175,6 +186,8 @@ class ActivityRunner:
                 work_item.progress,
                 work_item.call_id,
             )
+            if activity.transactional:
+                return await self._transact(attempt, activity, info, heartbeats)
             return await self._places.run(
                 activity,
                 work_item.input,
@@ -198,6 +211,20 @@ class ActivityRunner:
         finally:
             attempt.unlimit()
             heartbeats.end()
+
+    async def _transact(
+        self, attempt: _Attempt, activity: Activity[Any, Any], info: AttemptInfo, heartbeats: Heartbeats
+    ) -> Outcome | None:
+        def context(connection: object) -> ActivityContext:
+            return ActivityContext(info, self._converter, heartbeats.report, attempt.cancelled, connection)
+
+        try:
+            report = await self._places.run_in_transaction(activity, context, attempt.begin, lambda: attempt.work_item)
+        except (ConfigurationError, PayloadError) as error:
+            return Failed(failure_from_exception(error, non_retriable=True))
+        if report is not None and self._committed is not None:
+            self._committed(report)
+        return None
 
     def _heard(self, attempt: _Attempt, progress: str) -> None:
         if self._running.get(attempt.key) is attempt:

@@ -14,7 +14,9 @@ from typing import TYPE_CHECKING, Final
 from holdfast.engine.answers import Answers
 from holdfast.engine.confirmations import Confirmations
 from holdfast.engine.stored import decode_arrival
-from holdfast.errors import CorruptRecordError
+from holdfast.errors import CorruptRecordError, InvalidInputError
+from holdfast.model.history import EntityOperationSignaled, ExecutionStarted
+from holdfast.model.ids import EntityId, partition_of, validate_instance_id
 from holdfast.model.messages import Arrival
 from holdfast.model.work_items import ActivityWorkItem
 from holdfast.storage.port import ArrivalRow, Store
@@ -36,6 +38,12 @@ async def first_arrivals(store: Store) -> list[ArrivalRow]:
     here, so that messages of one sender keep their order.
     """
     return await store.arrivals(0, _FIRST_ROWS_MAX)
+
+
+def take_in_committed(node: Node | None, report: ArrivalRow) -> None:
+    """Take in what a transactional activity has stored itself, unless it is for another host to find."""
+    if node is not None and node.partitions.have(report.instance_id):
+        node.arrivals.take_in([report])
 
 
 class Arrivals:
@@ -84,12 +92,14 @@ class Arrivals:
         while True:
             while self._node.journal.is_full:  # noqa: ASYNC110 - nothing tells that it has room again
                 await asyncio.sleep(_LOOK_FOR_ROOM_S)
-            limit = _ROWS_PER_READ + self._staying
+            limit, before = _ROWS_PER_READ + self._staying, set(self._taken)
             rows = await self._store.arrivals(0, limit)
             self.take_in(rows)
             self._forget_reports()
-            self._taken &= {row.arrival_id for row in rows}  # what lay before the last of them and is not there is gone
-            if len(rows) < limit:
+            is_last = len(rows) < limit
+            seen = before if is_last else {each for each in before if each <= rows[-1].arrival_id}
+            self._taken -= seen - {row.arrival_id for row in rows}  # what was taken in, and is not there, is gone
+            if is_last:
                 break
             await self._node.journal.settled()  # then what was taken in now is not read again
 
@@ -103,6 +113,7 @@ class Arrivals:
             self._taken.add(row.arrival_id)
             try:
                 found = decode_arrival(row)
+                _check(row, found, node.partitions.count)
             except CorruptRecordError as error:  # it stays where it is, for somebody to look at
                 self._staying += 1
                 logger.error("What has arrived for %r cannot be read: %s", row.instance_id, error)  # noqa: TRY400
@@ -129,3 +140,24 @@ class Arrivals:
             self._staying -= 1
         if done:
             node.guarded(done[0][0], lambda: node.append(node.hub.forget_arrivals(done, node.clock.now())))
+
+
+def _check(row: ArrivalRow, found: object, partition_count: int) -> None:
+    """Check that what anybody may have inserted is for its receiver, and that this can exist.
+
+    Raises:
+        CorruptRecordError: otherwise.
+    """
+    event, instance_id = found.event if isinstance(found, Arrival) else None, row.instance_id
+    is_known = True
+    try:
+        if isinstance(event, EntityOperationSignaled):
+            is_known = EntityId.parse(instance_id).instance_id == instance_id == event.target_instance_id
+        elif isinstance(event, ExecutionStarted):
+            is_known = validate_instance_id(instance_id) == event.instance_id
+    except InvalidInputError as error:
+        raise CorruptRecordError(str(error)) from error
+    if not is_known:
+        raise CorruptRecordError(f"It is for {instance_id!r}, and its event is for another instance.")
+    if row.partition != partition_of(instance_id, partition_count):
+        raise CorruptRecordError(f"It lies in partition {row.partition}, where its instance is not.")

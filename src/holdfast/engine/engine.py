@@ -14,7 +14,7 @@ from holdfast.client.origins import random_id
 from holdfast.durable_http.caller import TokenSource
 from holdfast.engine.activity_runner import ActivityRunner
 from holdfast.engine.answers import Answers
-from holdfast.engine.arrivals import first_arrivals
+from holdfast.engine.arrivals import first_arrivals, take_in_committed
 from holdfast.engine.builtins import Builtins
 from holdfast.engine.clock import Clock, SystemClock, to_microseconds
 from holdfast.engine.config import HostConfig
@@ -83,6 +83,8 @@ class Engine:
             self.clock,
             self._activity_finished,
             self._progress.reported,
+            store.transactions,
+            lambda report: take_in_committed(self._node, report),
         )
         self._node: Node | None = None
         self._first_lsn = 0

@@ -10,6 +10,7 @@ from holdfast.hub.transition import (
     AdoptActivity,
     HistoryWarning,
     InstanceStopped,
+    MessageDropped,
     OperationAnswered,
     Output,
     StartActivity,
@@ -17,6 +18,7 @@ from holdfast.hub.transition import (
     StopActivity,
     UpdateAnswered,
 )
+from holdfast.model.history import ExecutionStarted
 
 logger = logging.getLogger("holdfast.engine")
 
@@ -40,6 +42,14 @@ class Outputs:
                 self._waiters.answered(output.instance_id, output.event.update_id, output.event)
             case OperationAnswered():
                 self._waiters.answered(output.instance_id, output.request_id, output.answer)
+            case MessageDropped(instance_id=instance_id, event=ExecutionStarted()):
+                logger.info("A start of instance %r had no effect: there is one of this id already.", instance_id)
+            case MessageDropped():
+                logger.warning(
+                    "An event %r for instance %r was dropped: there is no such instance, or it has ended.",
+                    output.event.name,
+                    output.instance_id,
+                )
             case StateWarning():
                 logger.warning(
                     "The state of entity %s has %d bytes, all of which are written with each change; let several "

@@ -12,7 +12,7 @@ from holdfast.model.history import TaskCompleted, TaskFailed
 from holdfast.model.instants import after
 from holdfast.model.messages import Message
 from holdfast.model.retry import next_delay
-from holdfast.model.work_items import ActivityWorkItem, Failed, Outcome
+from holdfast.model.work_items import COMMITTED_ATTEMPT, ActivityWorkItem, Failed, Outcome
 
 
 def open_attempt(instance: Instance, work_item: ActivityWorkItem) -> ScheduledActivity | None:
@@ -21,7 +21,9 @@ def open_attempt(instance: Instance, work_item: ActivityWorkItem) -> ScheduledAc
     It does not if the execution is another one, or if this attempt was given up or answered before.
     """
     activity = instance.activities.get(work_item.sequence)
-    if activity is None or activity.execution_id != work_item.execution_id or activity.attempt != work_item.attempt:
+    if activity is None or activity.execution_id != work_item.execution_id:
+        return None
+    if work_item.attempt not in (activity.attempt, COMMITTED_ATTEMPT):
         return None
     return None if work_item.sequence in instance.answered else activity
 

@@ -39,11 +39,12 @@ from holdfast.hub.instance import Instance, ScheduledActivity
 from holdfast.hub.lifecycle import begin_execution, drop_messages, keep_answers, park, waits_for_start
 from holdfast.hub.requests import Requests
 from holdfast.hub.sections import begin_section, grant, unlock_all
-from holdfast.hub.transition import OpenWork, StopActivity, Transition
+from holdfast.hub.transition import MessageDropped, OpenWork, StopActivity, Transition
 from holdfast.model.failure import FailureDetails
 from holdfast.model.history import (
     EntityLockGranted,
     EntityUnlockSent,
+    EventRaised,
     ExecutionRewound,
     ExecutionStarted,
     SubOrchestrationInstanceCompleted,
@@ -80,12 +81,11 @@ class Hub(Requests):
             return instance, self._answer_again(instance, message, message.event, now)
         if instance is None or instance.is_terminal:
             return self._deliver_to_nobody(instance, message, now)
-        if message.execution_id not in (None, instance.execution_id) or not _is_open(instance, message):
+        is_wanted = _is_open(instance, message) and _is_meant(instance, message)
+        if message.execution_id not in (None, instance.execution_id) or not is_wanted:
             return instance, self._drop(instance, message, now)
         if isinstance(message.event, ExecutionStarted) and message.event.execution_id != instance.execution_id:
             return instance, self._refuse_start(instance, message, message.event, now)
-        if not _is_meant(instance, message):
-            return instance, self._drop(instance, message, now)
         if isinstance(message.event, WorkRemembered):
             remember(instance, message, message.event)
             return instance, None
@@ -136,7 +136,7 @@ class Hub(Requests):
         self, ended: Instance | None, message: Message, now: datetime
     ) -> tuple[Instance | None, Transition | None]:
         event = message.event
-        if isinstance(event, ExecutionStarted):
+        if isinstance(event, ExecutionStarted) and (ended is None or event.id_rule != "once"):
             transition = self._begin(message.instance_id, now)
             instance = ended or Instance(message.instance_id, event.execution_id, event.name, now)
             instance.request_key = None
@@ -159,15 +159,14 @@ class Hub(Requests):
         return Instance(message.instance_id, execution_id, name_of(message.instance_id), now)
 
     def _drop(self, instance: Instance | None, message: Message, now: datetime) -> Transition | None:
-        """Forget a message. A lock that is granted to nobody is given back."""
+        """Forget a message, and do what must follow from that."""
         if message.message_id is None:
             return None  # the row of its activity or timer went together with the execution
         transition = self._begin(message.instance_id, now)
         if instance is not None:
             transition.touch(instance)
         transition.consumed.append(message.message_id)
-        if isinstance(message.event, EntityLockGranted):
-            unlock_all(transition, message.event.critical_section_id, message.event.lock_set)
+        _follow_up(transition, message)
         return transition
 
     def _refuse_start(
@@ -371,3 +370,12 @@ def _is_meant(instance: Instance, message: Message) -> bool:
     """Whether an instance is still the child of the parent that sent it a request."""
     sent_by = getattr(message.event, "sent_by", None)
     return sent_by is None or sent_by == instance.parent
+
+
+def _follow_up(transition: Transition, message: Message) -> None:
+    """Give back a lock that is granted to nobody, and report what its sender hopes to have an effect."""
+    event = message.event
+    if isinstance(event, EntityLockGranted):
+        unlock_all(transition, event.critical_section_id, event.lock_set)
+    elif isinstance(event, EventRaised) or (isinstance(event, ExecutionStarted) and event.id_rule):
+        transition.outputs.append(MessageDropped(message.instance_id, event))

@@ -7,6 +7,8 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 
+import msgspec
+
 from holdfast.errors import InstanceAlreadyExistsError, OverloadedError
 from holdfast.hub.episodes import CONTROL, apply_control
 from holdfast.hub.instance import Instance
@@ -62,7 +64,7 @@ class Requests(Rewinds):
         """Take in what came from outside this node, at least one, as if it had been sent here in this order."""
         transition = self.forget_arrivals([(each.instance_id, each.arrival_id) for each in arrivals], now)
         for each in arrivals:
-            transition.send(each.instance_id, each.event, each.execution_id)
+            transition.send(each.instance_id, self._complete(each.event, now), each.execution_id)
         return transition
 
     def forget_arrivals(self, arrivals: Sequence[tuple[str, int]], now: datetime) -> Transition:
@@ -93,6 +95,12 @@ class Requests(Rewinds):
         if not waits_for_start(instance):
             transition.send(request.instance_id, started)
         return instance, transition
+
+    def _complete(self, event: MessageEvent, now: datetime) -> MessageEvent:
+        """Fill in what a start that comes from a transaction of a user leaves to this host."""
+        if not isinstance(event, ExecutionStarted) or event.id_rule is None:
+            return event
+        return msgspec.structs.replace(event, timestamp=now, version=event.version or self._default_version)
 
     def make_way(self, existing: Instance, now: datetime) -> Transition:
         """End an instance that is to be replaced."""

@@ -9,7 +9,14 @@ from typing import TypeAlias
 import msgspec
 
 from holdfast.hub.instance import DurableTimer, Instance, OpenChild, OperationKey, ScheduledActivity
-from holdfast.model.history import HistoryEvent, MessageEvent, OperationAnswer, UpdateCompleted
+from holdfast.model.history import (
+    EventRaised,
+    ExecutionStarted,
+    HistoryEvent,
+    MessageEvent,
+    OperationAnswer,
+    UpdateCompleted,
+)
 from holdfast.model.messages import DurableKey, Message
 from holdfast.model.status import OrchestrationState
 
@@ -69,6 +76,13 @@ class StateWarning(msgspec.Struct, frozen=True):
     state_bytes: int
 
 
+class MessageDropped(msgspec.Struct, frozen=True):
+    """Tell the operators of an event for nobody, or of a start whose id is in use: nobody else can be told."""
+
+    instance_id: str
+    event: EventRaised | ExecutionStarted
+
+
 Output: TypeAlias = (
     StartActivity
     | AdoptActivity
@@ -78,6 +92,7 @@ Output: TypeAlias = (
     | OperationAnswered
     | HistoryWarning
     | StateWarning
+    | MessageDropped
 )
 
 

@@ -7,7 +7,7 @@ Payloads (`input`, `result`) are JSON texts; None means that there is none, whic
 from __future__ import annotations
 
 from datetime import datetime, timedelta
-from typing import TypeAlias
+from typing import Literal, TypeAlias
 
 import msgspec
 
@@ -61,6 +61,8 @@ class ExecutionStarted(_Event, frozen=True, kw_only=True):
     carried: tuple[CarriedTask, ...] = ()
     event_keys: tuple[str, ...] = ()
     """Keys of external events that earlier executions have taken in, so that a repeated one is known."""
+    id_rule: Literal["once", "replace"] | None = None
+    """Set if it was sent from a transaction of a user: whether an instance of its id that has ended gives way to it."""
 
 
 class ExecutionCompleted(_Event, frozen=True, kw_only=True):

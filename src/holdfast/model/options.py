@@ -96,6 +96,23 @@ class StartOptions(TypedDict, total=False):
     """Names this request: its repetition, even after the end, returns what the first one started."""
 
 
+class OutboxStartOptions(TypedDict, total=False):
+    """Options of a start in a transaction of your own."""
+
+    instance_id: str | None
+    """Its id: 1 to 256 printable characters without `/ \\ # ?`; a new one is made if it is not given."""
+    version: str | None
+    """The version of the orchestrator to start; by default, that of the host that takes it in."""
+    tags: dict[str, str] | None
+    """Kept with the instance, and inherited by its sub-orchestrations."""
+    start_at: datetime | None
+    """Not to run before this aware instant."""
+    run_timeout: timedelta | None
+    """How long it may take from its start to its end, all its executions together; it fails then."""
+    replace_ended: bool
+    """Whether it starts anew what has ended under its id; by default a start of an id that was used does nothing."""
+
+
 def check_names(options: Mapping[str, object], declared: type, function: str) -> None:
     """Raise TypeError for an option that a function does not have, with the nearest that it has."""
     known = declared.__annotations__

@@ -91,11 +91,13 @@ class Activity(FunctionReference, Generic[I_contra, O_co]):
         *,
         runs_in: RunsIn = "loop",
         speculative: bool = False,
+        transactional: bool = False,
         options: ActivityOptions | None = None,
     ) -> None:
         super().__init__(name, function, input_parameter)
         self.runs_in: RunsIn = runs_in
         self.speculative = speculative
+        self.transactional = transactional
         self.options: ActivityOptions = options or {}
 
     @property

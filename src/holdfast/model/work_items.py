@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from datetime import datetime, timedelta
-from typing import TypeAlias
+from typing import Final, TypeAlias
 
 import msgspec
 
@@ -51,6 +51,10 @@ class VersionRejected(msgspec.Struct, frozen=True):
 
 
 EpisodeResult: TypeAlias = Episode | Blocked | VersionRejected
+
+
+COMMITTED_ATTEMPT: Final = 0
+"""The number of whichever attempt has committed, in the report of a transactional activity: it counts in any case."""
 
 
 class ActivityWorkItem(msgspec.Struct, frozen=True):

@@ -64,6 +64,7 @@ class MemoryStore:
     """
 
     mail = None
+    transactions = None
 
     def __init__(self, data: MemoryData | None = None) -> None:
         self._data = MemoryData() if data is None else data

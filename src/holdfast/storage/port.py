@@ -6,13 +6,16 @@ An adapter never decides: it writes a group whole or not at all, and refuses one
 
 from __future__ import annotations
 
-from typing import Protocol, TypeAlias
+from typing import TYPE_CHECKING, Protocol, TypeAlias
 
 import msgspec
 
 from holdfast.model.messages import DurableKey
 from holdfast.storage.mail import Mail
 from holdfast.storage.selection import EndedInstance, EntityRow, InstanceConditions
+
+if TYPE_CHECKING:
+    from holdfast.storage.transactions import Transactions
 
 
 class InstanceRow(msgspec.Struct, frozen=True, kw_only=True):
@@ -237,7 +240,8 @@ PageKey: TypeAlias = tuple[int, str, int]
 class Store(Protocol):
     """A task hub in some database.
 
-    `mail` is what hosts that share the hub tell each other; None if it is one host's alone.
+    `mail` is what hosts that share the hub tell each other; None if it is one host's alone. `transactions` are those in
+    which activities run that commit together with their results; None if it has none to offer.
 
     Methods raise `StorageError` or a subclass: `OwnershipLostError` when the fence does not hold any more,
     `CommitFailedError` for a commit that was not applied or (`outcome_unknown`) may have been. Reads see committed
@@ -246,6 +250,9 @@ class Store(Protocol):
 
     @property
     def mail(self) -> Mail | None: ...
+
+    @property
+    def transactions(self) -> Transactions | None: ...
 
     async def acquire(self, now: int, *, after_crash: bool | None = None, suspect_deliveries: int = 3) -> Ownership:
         """Take ownership of the hub, as a new incarnation with new epochs, in one transaction.

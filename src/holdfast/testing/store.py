@@ -97,6 +97,7 @@ class SimulatedStore:
     """One connection. What is asked for happens in the world outside, between the request and its answer."""
 
     mail = None
+    transactions = None
 
     def __init__(self, database: Database, inner: Store, process: Process) -> None:
         self.process = process

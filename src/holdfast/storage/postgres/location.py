@@ -11,14 +11,13 @@ import msgspec
 
 from holdfast.errors import ConfigurationError
 from holdfast.model.nearest import did_you_mean
+from holdfast.storage.postgres_schema import SCHEMA, SCHEMA_NAME
 
 logger = logging.getLogger("holdfast.storage")
 
-SCHEMA: Final = "holdfast"
 PARTITIONS: Final = 64
 LEASE_S: Final = 15.0
 """How long an owner that says nothing is taken for alive: three times as long as the engine waits to say something."""
-_SCHEMA_NAME: Final = re.compile(r"[a-z_][a-z0-9_]{0,62}\Z")
 _HOST: Final = r"(?:\[[0-9A-Fa-f:.]+\]|[^\[\]:,@]*)(?::\d{1,5})?"
 _HOSTS: Final = re.compile(rf"{_HOST}(?:,{_HOST})*\Z")
 _NUMBER: Final = re.compile(r"\d{1,6}(?:\.\d{1,3})?\Z", re.ASCII)
@@ -71,7 +70,7 @@ def parse_location(url: str) -> Location:
             known = (*_OURS, *_THEIRS)
             raise ConfigurationError(f"The URL of a PostgreSQL store has no {name!r}.{did_you_mean(name, known)}")
     schema = given.pop("schema", SCHEMA)
-    if not _SCHEMA_NAME.match(schema) or schema.startswith("pg_"):
+    if not SCHEMA_NAME.match(schema):
         raise ConfigurationError(
             f"{schema!r} cannot be the schema of a task hub; use lower-case letters, digits and _, not pg_ in front."
         )

@@ -10,7 +10,6 @@ import asyncio
 import logging
 import secrets
 import time
-import zlib
 from collections.abc import Callable, Collection, Sequence
 from typing import Final
 
@@ -21,6 +20,7 @@ from holdfast.storage.port import ActivityRow, ArrivalRow
 from holdfast.storage.postgres.connections import FAILURES, Connection, Connections
 from holdfast.storage.postgres.location import Location
 from holdfast.storage.postgres.queries import QUERIES
+from holdfast.storage.postgres_schema import channel_of
 
 logger = logging.getLogger("holdfast.storage")
 
@@ -41,7 +41,7 @@ class PostgresMail:
         self._location = location
         self._token = token
         self._connections = Connections(location)
-        self._channel = f"holdfast_{zlib.crc32(location.schema.encode()):08x}"
+        self._channel = channel_of(location.schema)
         self._listening: asyncio.Task[None] | None = None
         self.owned: Collection[int] | None = ()
         """The partitions of the store; None for all."""

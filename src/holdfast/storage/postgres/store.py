@@ -32,6 +32,7 @@ from holdfast.storage.postgres.location import Location
 from holdfast.storage.postgres.mail import PostgresMail
 from holdfast.storage.postgres.ownership import Claim, leave, prepare, read_hub, renew, take
 from holdfast.storage.postgres.queries import QUERIES
+from holdfast.storage.postgres.transactions import PostgresTransactions
 from holdfast.storage.postgres.writes import apply
 from holdfast.storage.selection import EndedInstance, EntityRow, InstanceConditions
 
@@ -54,6 +55,7 @@ class PostgresStore:
         self._connections = Connections(location)
         self._token = uuid.uuid4().hex
         self._mail = PostgresMail(location, self._token)
+        self._transactions = PostgresTransactions(location, self._connections)
         self._partition_count: int | None = None
         self._owned: list[int] | None = None
         """The partitions of which reads for the engine tell; None for all."""
@@ -63,6 +65,10 @@ class PostgresStore:
     @property
     def mail(self) -> PostgresMail:
         return self._mail
+
+    @property
+    def transactions(self) -> PostgresTransactions:
+        return self._transactions
 
     async def acquire(self, now: int, *, after_crash: bool | None = None, suspect_deliveries: int = 3) -> Ownership:
         self._check_open()
@@ -123,6 +129,7 @@ class PostgresStore:
                 )
             except StorageError:
                 self._may_own = False  # then it waits
+        await self._transactions.close()
         await self._mail.close()
         await self._connections.close()
 

@@ -48,6 +48,7 @@ class SqliteStore:
     """
 
     mail = None
+    transactions = None
 
     def __init__(self, path: Path) -> None:
         self._path = path.absolute()

@@ -335,3 +335,200 @@ BEGIN
     END IF;
 END
 $$;
+
+-- For programs in other languages: messages that are sent in the transaction of the caller, by inserting them above.
+-- They refuse what cannot be meant; what they cannot tell, a host refuses when it takes the message in.
+
+-- zlib.crc32 of a text as UTF-8, half a byte at a time. PostgreSQL has one of its own only from 18 on.
+CREATE FUNCTION crc32_of(id TEXT) RETURNS BIGINT LANGUAGE plpgsql STABLE AS $$
+DECLARE
+    changes CONSTANT BIGINT[] := ARRAY[
+        0, 498536548, 997073096, 651767980, 1994146192, 1802195444, 1303535960, 1342533948,
+        3988292384, 4027552580, 3604390888, 3412177804, 2607071920, 2262029012, 2685067896, 3183342108];
+    bytes CONSTANT BYTEA := convert_to(id, 'UTF8');
+    crc BIGINT := 4294967295;
+BEGIN
+    FOR position IN 0 .. length(bytes) - 1 LOOP
+        crc := crc # get_byte(bytes, position);
+        crc := (crc >> 4) # changes[(crc & 15)::int + 1];
+        crc := (crc >> 4) # changes[(crc & 15)::int + 1];
+    END LOOP;
+    RETURN crc # 4294967295;
+END
+$$;
+
+CREATE FUNCTION checked_text(what TEXT, value TEXT, forbidden TEXT DEFAULT '') RETURNS TEXT LANGUAGE plpgsql IMMUTABLE
+AS $$
+BEGIN
+    IF value IS NULL OR length(value) NOT BETWEEN 1 AND 256 OR value ~ ('[[:cntrl:]' || forbidden || ']') THEN
+        RAISE EXCEPTION '% is %; it must have 1 to 256 printable characters, and none of %', what,
+            coalesce(quote_literal(left(value, 60)), 'NULL'), coalesce(nullif(forbidden, ''), 'those that control')
+            USING ERRCODE = 'invalid_parameter_value';
+    END IF;
+    RETURN value;
+END
+$$;
+
+CREATE FUNCTION checked_payload(payload JSONB) RETURNS TEXT LANGUAGE plpgsql IMMUTABLE AS $$
+BEGIN
+    IF octet_length(payload::text) > 4194304 THEN
+        RAISE EXCEPTION 'the payload takes % bytes as JSON; the limit is 4194304', octet_length(payload::text)
+            USING ERRCODE = 'invalid_parameter_value';
+    END IF;
+    RETURN payload::text;
+END
+$$;
+
+CREATE FUNCTION checked_tags(tags JSONB) RETURNS JSONB LANGUAGE plpgsql IMMUTABLE AS $$
+BEGIN
+    IF jsonb_typeof(tags) <> 'object' OR (
+        SELECT count(*) > 64 OR coalesce(bool_or(
+            jsonb_typeof(tag.value) <> 'string' OR length(tag.value #>> '{}') > 1000
+            OR length(tag.key) NOT BETWEEN 1 AND 1000), false)
+        FROM jsonb_each(CASE jsonb_typeof(tags) WHEN 'object' THEN tags ELSE '{}' END) AS tag
+    ) THEN
+        RAISE EXCEPTION 'the tags must be a JSON object of at most 64 texts, of up to 1000 characters each'
+            USING ERRCODE = 'invalid_parameter_value';
+    END IF;
+    RETURN tags;
+END
+$$;
+
+CREATE FUNCTION instant(at TIMESTAMPTZ) RETURNS TEXT LANGUAGE plpgsql STABLE AS $$
+BEGIN
+    IF at NOT BETWEEN '0001-01-02 00:00:00+00' AND '9999-12-31 00:00:00+00' THEN
+        RAISE EXCEPTION '% is beyond the calendar', at USING ERRCODE = 'datetime_field_overflow';
+    END IF;
+    RETURN to_char(at AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"');
+END
+$$;
+
+-- The search path is that of this script: the schema of the hub alone, whoever calls.
+CREATE FUNCTION send_message(receiver TEXT, message JSONB, notify BOOLEAN) RETURNS VOID LANGUAGE plpgsql
+SET search_path FROM CURRENT AS $$
+DECLARE
+    sent_to INTEGER;
+BEGIN
+    INSERT INTO arrival (partition, instance_id, event)
+    SELECT crc32_of(receiver) % partition_count, receiver,
+        jsonb_build_object('v', 1, 'event', jsonb_strip_nulls(message))::text
+    FROM hub
+    RETURNING arrival.partition INTO STRICT sent_to;
+    IF notify THEN
+        PERFORM pg_notify(
+            concat('holdfast_', lpad(to_hex(crc32_of(current_schema())), 8, '0')), concat('arrivals ', sent_to));
+    END IF;
+END
+$$;
+
+-- Returns the instance id. A start of an id that is in use, or was unless it says `replace_ended`, has no effect.
+CREATE FUNCTION start_orchestration(
+    name TEXT, input JSONB DEFAULT NULL, instance_id TEXT DEFAULT NULL, version TEXT DEFAULT NULL,
+    tags JSONB DEFAULT NULL, start_at TIMESTAMPTZ DEFAULT NULL, run_timeout INTERVAL DEFAULT NULL,
+    replace_ended BOOLEAN DEFAULT false, notify BOOLEAN DEFAULT true
+) RETURNS TEXT LANGUAGE plpgsql SET search_path FROM CURRENT AS $$
+DECLARE
+    now CONSTANT TIMESTAMPTZ := clock_timestamp();
+    made CONSTANT TEXT := replace(gen_random_uuid()::text, '-', '');
+    started CONSTANT TEXT := checked_text(
+        'the instance id', coalesce(instance_id, replace(gen_random_uuid()::text, '-', '')), '/\\#?');
+BEGIN
+    IF started LIKE '@%' THEN
+        RAISE EXCEPTION 'the instance id % starts with "@", which is kept for entities', started
+            USING ERRCODE = 'invalid_parameter_value';
+    ELSIF run_timeout <= INTERVAL '0' THEN
+        RAISE EXCEPTION 'run_timeout must be more than zero' USING ERRCODE = 'invalid_parameter_value';
+    ELSIF length(version) > 100 THEN
+        RAISE EXCEPTION 'the version has more than 100 characters' USING ERRCODE = 'invalid_parameter_value';
+    END IF;
+    PERFORM send_message(started, jsonb_build_object(
+        'type', 'ExecutionStarted',
+        'timestamp', instant(now),
+        'name', checked_text('the name of the orchestrator', name),
+        'instance_id', started,
+        'execution_id', concat('t', lpad(to_hex((extract(epoch FROM now) * 1000000)::bigint), 13, '0'), '-', made),
+        'input', checked_payload(input),
+        'version', CASE WHEN version IS NOT NULL THEN checked_text('the version', version) END,
+        'tags', checked_tags(tags),
+        'start_at', instant(start_at),
+        'expires_at', instant(least(greatest(now, start_at) + run_timeout, '9999-12-31 00:00:00+00')),
+        'id_rule', CASE WHEN replace_ended THEN 'replace' ELSE 'once' END
+    ), notify);
+    RETURN started;
+END
+$$;
+
+-- Of several events with one key the orchestration sees the first.
+CREATE FUNCTION raise_event(
+    instance_id TEXT, name TEXT, data JSONB DEFAULT NULL, key TEXT DEFAULT NULL, notify BOOLEAN DEFAULT true
+) RETURNS VOID LANGUAGE plpgsql SET search_path FROM CURRENT AS $$
+BEGIN
+    IF instance_id LIKE '@%' THEN
+        RAISE EXCEPTION '% is an entity; it can be signalled', instance_id USING ERRCODE = 'invalid_parameter_value';
+    END IF;
+    PERFORM send_message(checked_text('the instance id', instance_id, '/\\#?'), jsonb_build_object(
+        'type', 'EventRaised',
+        'timestamp', instant(clock_timestamp()),
+        'name', checked_text('the name of the event', name),
+        'input', coalesce(checked_payload(data), 'null'),
+        'key', CASE WHEN key IS NOT NULL THEN checked_text('the key', key) END
+    ), notify);
+END
+$$;
+
+-- Of several signals with one key the entity runs the first.
+CREATE FUNCTION signal_entity(
+    entity_name TEXT, entity_key TEXT, operation TEXT, input JSONB DEFAULT NULL, key TEXT DEFAULT NULL,
+    due TIMESTAMPTZ DEFAULT NULL, notify BOOLEAN DEFAULT true
+) RETURNS VOID LANGUAGE plpgsql SET search_path FROM CURRENT AS $$
+DECLARE
+    receiver CONSTANT TEXT := checked_text('the entity id', concat(
+        '@', lower(checked_text('the entity name', entity_name, '@/\\#?')),
+        '@', checked_text('the entity key', entity_key, '/\\#?')), '/\\#?');
+BEGIN
+    IF operation LIKE '\_%' THEN
+        RAISE EXCEPTION '% is no operation of an entity', operation USING ERRCODE = 'invalid_parameter_value';
+    END IF;
+    PERFORM send_message(receiver, jsonb_build_object(
+        'type', 'EntityOperationSignaled',
+        'timestamp', instant(clock_timestamp()),
+        'request_id', coalesce(key, replace(gen_random_uuid()::text, '-', '')),
+        'target_instance_id', receiver,
+        'operation', checked_text('the operation', operation),
+        'input', checked_payload(input),
+        'due_at', instant(due),
+        'key', CASE WHEN key IS NOT NULL THEN checked_text('the key', key) END
+    ), notify);
+END
+$$;
+
+-- Records, in the transaction of an activity, that this attempt of it has succeeded. Nothing is returned if it concerns
+-- nobody; the report of an attempt that was committed before comes back as no new one. Statements of such a function see
+-- what was committed before each of them, so that of two attempts the second one finds the report of the first.
+-- From here to the commit the row of the activity is locked, which must not be for long.
+CREATE FUNCTION complete_activity(
+    crc BIGINT, of_instance TEXT, of_execution TEXT, its_sequence BIGINT, its_attempt BIGINT, report TEXT
+) RETURNS TABLE (is_new BOOLEAN, in_partition INTEGER, instance TEXT, execution TEXT, event TEXT, id BIGINT)
+LANGUAGE plpgsql SET search_path FROM CURRENT AS $$
+DECLARE
+    its_partition CONSTANT INTEGER := crc % (SELECT partition_count FROM hub);
+BEGIN
+    PERFORM pg_catalog.set_config('idle_in_transaction_session_timeout', '5000', true);
+    PERFORM FROM activity
+    WHERE partition = its_partition AND execution_id = of_execution AND sequence = its_sequence
+        AND attempt = its_attempt
+    FOR UPDATE;
+    IF NOT FOUND THEN
+        RETURN;
+    END IF;
+    RETURN QUERY SELECT false, arrival.* FROM arrival
+    WHERE partition = its_partition AND instance_id = of_instance AND execution_id = of_execution
+        AND starts_with(arrival.event, format('{"type":"ActivityReported","sequence":%s,"attempt":0,', its_sequence))
+    LIMIT 1;
+    IF NOT FOUND THEN
+        RETURN QUERY INSERT INTO arrival (partition, instance_id, execution_id, event)
+        VALUES (its_partition, of_instance, of_execution, report)
+        RETURNING true, arrival.*;
+    END IF;
+END
+$$;
