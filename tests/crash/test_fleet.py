@@ -1,4 +1,4 @@
-"""Three hosts share a hub on PostgreSQL under load while they are killed, paused, cut off, restarted, and lose the server.
+"""Three hosts share a hub on PostgreSQL under load; they are killed, paused, cut off, restarted, and lose the server.
 
 Nothing acknowledged is lost, nothing is doubled, and everything ends: what is looked at is that of test_kill.py, and
 besides that nothing is left over. The clients are in the hosts, and ask for instances of all of them.

@@ -11,8 +11,8 @@ from engine_kit import Run, until
 from holdfast import App, Client, HostConfig
 from holdfast.codec.converter import JsonConverter
 from holdfast.engine.engine import Engine
-from holdfast.engine.task_hub import LocalTaskHub
 from holdfast.engine.fleet import FleetTaskHub, task_hub
+from holdfast.engine.task_hub import LocalTaskHub
 from holdfast.model.ids import partition_of
 from holdfast.storage.open_store import open_store
 

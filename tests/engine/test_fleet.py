@@ -24,7 +24,6 @@ from holdfast import (
     InstanceQuery,
     OrchestrationContext,
     OrchestrationStatus,
-    WaitTimeoutError,
 )
 from holdfast.engine import engine as engine_module
 from holdfast.model.ids import partition_of
