@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import re
 from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator
+from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import timedelta
@@ -42,7 +42,7 @@ def url(postgres_server: str) -> Iterator[str]:
 
 
 @asynccontextmanager
-async def fleet(app: App, url: str, hosts: int, config: HostConfig = CONFIG) -> AsyncIterator[list[Run]]:
+async def fleet(app: App, url: str, hosts: int, config: HostConfig = CONFIG) -> AsyncGenerator[list[Run]]:
     async with AsyncExitStack() as stack:
         runs = [await stack.enter_async_context(joined(app, url, config)) for _ in range(hosts)]
         await shared_by(*runs)
@@ -430,7 +430,9 @@ def test_waiters_at_any_host_survive_moves(url: str) -> None:
     asyncio.run(scenario())
 
 
-def test_what_a_host_does_for_another_one_while_it_stops_is_not_done_again(url: str) -> None:
+def test_what_a_host_does_for_another_one_while_it_stops_is_not_done_again(
+    url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """It gave back what it had begun, and the next one raised the event a second time."""
 
     async def scenario() -> None:
@@ -447,7 +449,7 @@ def test_what_a_host_does_for_another_one_while_it_stops_is_not_done_again(url: 
                 await may_commit.wait()
                 await commit(*arguments)
 
-            a.store.commit = wait_and_commit
+            monkeypatch.setattr(a.store, "commit", wait_and_commit)
             raising = asyncio.create_task(b.client.raise_event(id_, "e", 1))
             await asked.wait()
             stopping = asyncio.create_task(a.engine.stop())
@@ -509,10 +511,10 @@ def test_transfers_go_on_while_hosts_come_and_go(url: str) -> None:
             for round_ in range(3):
                 async with joined(app, url + LONG) as b:
                     for number in range(10):
-                        pair = [keys[number % 5], keys[(number + 1 + round_) % 5], number]
-                        balances.update({pair[0]: -number, pair[1]: number})
+                        source, target = keys[number % 5], keys[(number + 1 + round_) % 5]
+                        balances.update({source: -number, target: number})
                         client = (a, b)[number % 2].client
-                        await client.start_new("transfer", pair, instance_id=f"t{round_}-{number}")
+                        await client.start_new("transfer", [source, target, number], instance_id=f"t{round_}-{number}")
                         handles.append(f"t{round_}-{number}")
             for id_ in handles:
                 await a.client.wait_for_completion(id_, timeout=SOON)
