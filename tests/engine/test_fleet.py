@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
@@ -279,6 +279,7 @@ async def ask_everything(client: Client, new_id: Callable[[], str], new_key: Cal
         client.call_entity(one, "unknown", 5, timeout=SOON),
         client.call_entity(one, "add", "five", timeout=SOON),
         client.signal_entity(one, "add", 2),
+        client.signal_entity(two, "add", 3, due=datetime.now(UTC) + timedelta(days=1)),
         client.call_entity(one, "add", 1, timeout=SOON),
         client.break_lock(one),
         client.purge(two.instance_id),
@@ -461,6 +462,37 @@ def test_what_a_host_does_for_another_one_while_it_stops_is_not_done_again(
             await b.client.raise_event(id_, "e", 2)
             await b.client.raise_event(id_, "e", 3)
             assert await b.client.wait_for_completion(id_, timeout=SOON) == [1, 2, 3]
+
+    asyncio.run(scenario())
+
+
+def test_a_client_is_not_told_of_the_stop_of_another_host(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def scenario() -> None:
+        app = make_app(World())
+        async with joined(app, url + LONG) as a, joined(app, url + LONG) as b:
+            await shared_by(a, b)
+            id_ = next(ids_of(a))
+            await a.client.start_new("events", 1, instance_id=id_)
+            leave, may_leave, refused = a.engine.membership.leave, asyncio.Event(), asyncio.Event()
+            settled_in = a.engine.membership.settled_in
+
+            async def wait_and_leave() -> None:
+                await may_leave.wait()
+                await leave()
+
+            async def note_and_settle_in() -> None:
+                await settled_in()
+                refused.set()
+
+            monkeypatch.setattr(a.engine.membership, "leave", wait_and_leave)
+            monkeypatch.setattr(a.engine.membership, "settled_in", note_and_settle_in)
+            stopping = asyncio.create_task(a.engine.stop())
+            await until(lambda: a.engine.is_stopping)
+            raising = asyncio.create_task(b.client.raise_event(id_, "e", 1))
+            await refused.wait()
+            may_leave.set()
+            await asyncio.gather(stopping, raising)
+            assert await b.client.wait_for_completion(id_, timeout=SOON) == [1]
 
     asyncio.run(scenario())
 
