@@ -23,7 +23,7 @@ from typing import Any
 
 import pytest
 from doctor_rows import findings
-from postgres_rows import mail_in_postgres, rows_in_postgres
+from postgres_rows import mail_in_postgres, rows_in_postgres, what_is_left
 from store_check import leftovers
 from test_kill import EXPECTED
 
@@ -231,7 +231,7 @@ def survive(folder: Path, rounds: int, seed: int, survived: Callable[[str, int],
                 host.wait_until_said("quiet")
             hosts[0].tell("finish")
             found = hosts[0].wait_until_said("found", "stuck")
-            assert found.startswith("found"), found
+            assert found.startswith("found"), f"{found}\n{what_is_left(url)}"
             for host in hosts:
                 host.leave()
         acknowledged = check_found(folder, json.loads(found.removeprefix("found ")))
