@@ -1,4 +1,4 @@
-"""One host of a fleet under load, for the tests that kill, pause and move it: what crash_app.py has, and what waits.
+"""One host of a fleet under load, for the tests that kill, pause and move it; its app is that of crash_app.py.
 
 `fleet_app.py STORE LOG NAME` works until it is killed, or told on its standard input what to do, a line each:
 `quiet` ends the load, `finish IDS` waits for everything that was ever started and says what there is, `stop` stops,

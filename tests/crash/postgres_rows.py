@@ -55,6 +55,23 @@ def mail_in_postgres(url: str) -> tuple[list[str], list[str]]:
     return asyncio.run(_read_mail(url))
 
 
+def what_is_left(url: str) -> str:
+    """Write down all that says why something may not have ended."""
+    return asyncio.run(_read_left(url))
+
+
+async def _read_left(url: str) -> str:
+    connection = await connect(url)
+    tables = ("node", "partition", "activity", "timer", "child", "inbox", "arrival", "request")
+    try:
+        found = [(table, await connection.fetch(f"SELECT * FROM {table}")) for table in tables]
+        going_on = "SELECT * FROM instance WHERE status IN ('Pending', 'Running', 'Suspended')"
+        found.append(("instance", await connection.fetch(f"{going_on} AND instance_id NOT LIKE '@%'")))
+    finally:
+        await connection.close()
+    return "\n".join(f"{table} {dict(row)}" for table, rows in found for row in rows)
+
+
 async def _read_mail(url: str) -> tuple[list[str], list[str]]:
     connection = await connect(url)
     try:

@@ -1,4 +1,4 @@
-"""Three hosts share a hub on PostgreSQL under load while they are killed, paused, cut off, restarted, lose the server.
+"""Three hosts share a hub on PostgreSQL under load; they are killed, paused, cut off, restarted, and lose the server.
 
 Nothing acknowledged is lost, nothing is doubled, and everything ends: what is looked at is that of test_kill.py, and
 besides that nothing is left over. The clients are in the hosts, and ask for instances of all of them.
@@ -16,13 +16,14 @@ import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 from doctor_rows import findings
-from postgres_rows import mail_in_postgres, rows_in_postgres
+from postgres_rows import mail_in_postgres, rows_in_postgres, what_is_left
 from store_check import leftovers
 from test_kill import EXPECTED
 
@@ -159,7 +160,7 @@ class Chaos:
 
 
 @contextmanager
-def fleet(url: str, folder: Path) -> Iterator[list[FleetHost]]:
+def fleet(url: str, folder: Path) -> Generator[list[FleetHost]]:
     hosts = [FleetHost(url, folder, number) for number in range(HOSTS)]
     try:
         for host in hosts:
@@ -173,7 +174,7 @@ def fleet(url: str, folder: Path) -> Iterator[list[FleetHost]]:
             host.process.stdin.close()
 
 
-def check_found(folder: Path, found: dict[str, dict[str, object]]) -> int:
+def check_found(folder: Path, found: dict[str, Any]) -> int:
     """Compare what there is in the end with what all hosts ever said; return how much was acknowledged."""
     said = [
         line.split()
@@ -187,7 +188,8 @@ def check_found(folder: Path, found: dict[str, dict[str, object]]) -> int:
         for kind in ("try", "ack", "end", "late", "wrong")
     }
     assert (by_word["late"], by_word["wrong"]) == (set(), set())
-    results, totals = dict(found["results"]), found["totals"]
+    results: dict[str, Any] = dict(found["results"])
+    totals: dict[str, int] = found["totals"]
     assert by_word["ack"] <= results.keys(), f"acknowledged starts were lost: {by_word['ack'] - results.keys()}"
     assert {each for each in results if "-" in each and ":" not in each} <= by_word["try"], (
         "what nobody has asked for is there"
@@ -223,15 +225,13 @@ def survive(folder: Path, rounds: int, seed: int, survived: Callable[[str, int],
             chaos.happen(rounds)
             for host in hosts:
                 host.wait_until_said("ready")
-            print(chaos.log, time.strftime("%H:%M:%S"))
+            print(chaos.log)  # for whoever looks for the cause of a failure
             for host in hosts:
                 host.tell("quiet")
                 host.wait_until_said("quiet")
             hosts[0].tell("finish")
-            print("quiet", time.strftime("%H:%M:%S"))
             found = hosts[0].wait_until_said("found", "stuck")
-            print("found", time.strftime("%H:%M:%S"))
-            assert found.startswith("found"), found
+            assert found.startswith("found"), f"{found}\n{what_is_left(url)}"
             for host in hosts:
                 host.leave()
         acknowledged = check_found(folder, json.loads(found.removeprefix("found ")))

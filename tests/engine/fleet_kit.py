@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncGenerator, Iterator
 from contextlib import asynccontextmanager
 
 from engine_kit import Run, until
@@ -21,7 +21,7 @@ PARTITIONS = 12
 
 
 @asynccontextmanager
-async def joined(app: App, url: str, config: HostConfig = CONFIG) -> AsyncIterator[Run]:
+async def joined(app: App, url: str, config: HostConfig = CONFIG) -> AsyncGenerator[Run]:
     """Run one more host on a hub."""
     store = open_store(url)
     converter = JsonConverter(payload_bytes_max=config.limits.payload_bytes_max)

@@ -5,10 +5,10 @@ from __future__ import annotations
 import asyncio
 import re
 from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator
+from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
@@ -42,7 +42,7 @@ def url(postgres_server: str) -> Iterator[str]:
 
 
 @asynccontextmanager
-async def fleet(app: App, url: str, hosts: int, config: HostConfig = CONFIG) -> AsyncIterator[list[Run]]:
+async def fleet(app: App, url: str, hosts: int, config: HostConfig = CONFIG) -> AsyncGenerator[list[Run]]:
     async with AsyncExitStack() as stack:
         runs = [await stack.enter_async_context(joined(app, url, config)) for _ in range(hosts)]
         await shared_by(*runs)
@@ -279,6 +279,7 @@ async def ask_everything(client: Client, new_id: Callable[[], str], new_key: Cal
         client.call_entity(one, "unknown", 5, timeout=SOON),
         client.call_entity(one, "add", "five", timeout=SOON),
         client.signal_entity(one, "add", 2),
+        client.signal_entity(two, "add", 3, due=datetime.now(UTC) + timedelta(days=1)),
         client.call_entity(one, "add", 1, timeout=SOON),
         client.break_lock(one),
         client.purge(two.instance_id),
@@ -430,7 +431,9 @@ def test_waiters_at_any_host_survive_moves(url: str) -> None:
     asyncio.run(scenario())
 
 
-def test_what_a_host_does_for_another_one_while_it_stops_is_not_done_again(url: str) -> None:
+def test_what_a_host_does_for_another_one_while_it_stops_is_not_done_again(
+    url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """It gave back what it had begun, and the next one raised the event a second time."""
 
     async def scenario() -> None:
@@ -447,7 +450,7 @@ def test_what_a_host_does_for_another_one_while_it_stops_is_not_done_again(url: 
                 await may_commit.wait()
                 await commit(*arguments)
 
-            a.store.commit = wait_and_commit
+            monkeypatch.setattr(a.store, "commit", wait_and_commit)
             raising = asyncio.create_task(b.client.raise_event(id_, "e", 1))
             await asked.wait()
             stopping = asyncio.create_task(a.engine.stop())
@@ -459,6 +462,37 @@ def test_what_a_host_does_for_another_one_while_it_stops_is_not_done_again(url: 
             await b.client.raise_event(id_, "e", 2)
             await b.client.raise_event(id_, "e", 3)
             assert await b.client.wait_for_completion(id_, timeout=SOON) == [1, 2, 3]
+
+    asyncio.run(scenario())
+
+
+def test_a_client_is_not_told_of_the_stop_of_another_host(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def scenario() -> None:
+        app = make_app(World())
+        async with joined(app, url + LONG) as a, joined(app, url + LONG) as b:
+            await shared_by(a, b)
+            id_ = next(ids_of(a))
+            await a.client.start_new("events", 1, instance_id=id_)
+            leave, may_leave, refused = a.engine.membership.leave, asyncio.Event(), asyncio.Event()
+            settled_in = a.engine.membership.settled_in
+
+            async def wait_and_leave() -> None:
+                await may_leave.wait()
+                await leave()
+
+            async def note_and_settle_in() -> None:
+                await settled_in()
+                refused.set()
+
+            monkeypatch.setattr(a.engine.membership, "leave", wait_and_leave)
+            monkeypatch.setattr(a.engine.membership, "settled_in", note_and_settle_in)
+            stopping = asyncio.create_task(a.engine.stop())
+            await until(lambda: a.engine.is_stopping)
+            raising = asyncio.create_task(b.client.raise_event(id_, "e", 1))
+            await refused.wait()
+            may_leave.set()
+            await asyncio.gather(stopping, raising)
+            assert await b.client.wait_for_completion(id_, timeout=SOON) == [1]
 
     asyncio.run(scenario())
 
@@ -509,10 +543,10 @@ def test_transfers_go_on_while_hosts_come_and_go(url: str) -> None:
             for round_ in range(3):
                 async with joined(app, url + LONG) as b:
                     for number in range(10):
-                        pair = [keys[number % 5], keys[(number + 1 + round_) % 5], number]
-                        balances.update({pair[0]: -number, pair[1]: number})
+                        source, target = keys[number % 5], keys[(number + 1 + round_) % 5]
+                        balances.update({source: -number, target: number})
                         client = (a, b)[number % 2].client
-                        await client.start_new("transfer", pair, instance_id=f"t{round_}-{number}")
+                        await client.start_new("transfer", [source, target, number], instance_id=f"t{round_}-{number}")
                         handles.append(f"t{round_}-{number}")
             for id_ in handles:
                 await a.client.wait_for_completion(id_, timeout=SOON)

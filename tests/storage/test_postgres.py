@@ -951,8 +951,8 @@ INSERT INTO instance (partition, instance_id, execution_id, revision, name, stat
 INSERT INTO history SELECT 0, 'e' || n, 0, '[]' FROM generate_series(1, 10000) AS n;
 INSERT INTO inbox SELECT 0, n, 'i' || n, NULL, '{}' FROM generate_series(1, 10000) AS n;
 INSERT INTO arrival (partition, instance_id, event) SELECT 0, 'i' || n, '{}' FROM generate_series(1, 10000) AS n;
-INSERT INTO request (partition, method, arguments, caller, taker, status)
-  SELECT 0, 'send', '{}', 'c' || n, 't', CASE WHEN n % 100 = 0 THEN 200 END FROM generate_series(1, 10000) AS n;
+INSERT INTO request (request_id, partition, method, arguments, caller, taker, status)
+  SELECT n, 0, 'send', '{}', 'c' || n, 't', CASE WHEN n % 100 = 0 THEN 200 END FROM generate_series(1, 10000) AS n;
 INSERT INTO activity SELECT 0, 'e' || n, 0, 'i' || n, 'say', NULL, NULL, 1, 0, n, n FROM generate_series(1, 10000) AS n;
 INSERT INTO timer SELECT 0, 'e' || n, 1, 'i' || n, n, NULL FROM generate_series(1, 10000) AS n;
 INSERT INTO child SELECT 0, 'e' || n, 2, 'i' || n, 'c' || n FROM generate_series(1, 10000) AS n;

@@ -314,11 +314,7 @@ class Engine:
             self._moving = self._start_aside(self._hand_over(node, list(self._jobs)))
 
     async def _hand_over(self, node: Node, jobs: list[asyncio.Task[None]]) -> None:
-        try:
-            await hand_over(node, self.membership)
-        except Exception:  # a bug of ours; what was not stored is forgotten then, as after a failure
-            logger.exception("An internal error while partitions were moving.")
-            node.abandon()
+        await hand_over(node, self.membership)
         # At once, however it went before: until then nobody renews the lease, nor works on what is owned already.
         await self._begin_again(node, jobs, 0.0)
 

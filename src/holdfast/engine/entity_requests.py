@@ -119,9 +119,9 @@ class EntityRequests:
         return answer
 
     async def _know_schedules(self, instance_ids: set[str]) -> None:
-        """Bring entities into memory: one that is not there has no messages, but may have many scheduled signals."""
+        """Bring entities of this host into memory: one that is not there may have many scheduled signals."""
         node = self._admitting_node()
-        absent = [each for each in instance_ids if each not in node.residents]
+        absent = [each for each in instance_ids if each not in node.residents and node.partitions.have(each)]
         await asyncio.gather(*(change_instance(node, each, lambda _: 0) for each in absent))
 
     def _check(self, request: OperationRequest) -> None:

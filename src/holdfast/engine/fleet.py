@@ -234,7 +234,7 @@ async def _finished(doing: Awaitable[R]) -> R:
         if not (await asyncio.wait({job}, timeout=_FINISHES_IN_S))[0]:
             job.cancel()
             raise CommitFailedError(
-                "The host that was asked has stopped: the request may have been done, or not. Look at its status.",
+                "The host that was asked has stopped: the request was done, or was not. Look at the status first.",
                 outcome_unknown=True,
             ) from None
         return job.result()

@@ -42,15 +42,22 @@ async def leave(node: Node, store: Store) -> None:
 
 async def hand_over(node: Node, membership: Membership) -> None:
     """Store everything that was begun, tell the next owners of activities what runs on here, and end a node."""
+    try:
+        await _settle(node)
+        await membership.lend(node)
+    except Exception:  # a bug of ours; what was not stored is forgotten then, as after a failure
+        logger.exception("An internal error while partitions were moving.")
+    node.journal.fail(CommitFailedError("Partitions have moved before this was stored.", outcome_unknown=True))
+    node.abandon()
+
+
+async def _settle(node: Node) -> None:
     await node.batches.drain(LEAVE_S)
     node.pause()
-    with contextlib.suppress(StorageError, TimeoutError):  # then what is not stored is forgotten, as after a failure
+    with contextlib.suppress(StorageError, TimeoutError):
         async with asyncio.timeout(LEAVE_S):
             while not node.journal.is_settled:
                 await node.journal.settled()
-    await membership.lend(node)
-    node.journal.fail(CommitFailedError("Partitions have moved before this was stored.", outcome_unknown=True))
-    node.abandon()
 
 
 async def wake_waiters(node: Node, waiters: Waiters, store: Store) -> None:

@@ -88,6 +88,8 @@ class Connections:
             StorageError: what `work` raises; nothing is applied then.
         """
         async with self._writing:
+            if self._is_closed:  # a connection that is opened now would never be closed
+                raise CommitFailedError(f"Nothing was committed to {self._location.text}: the host has closed it.")
             try:
                 connection = await self._begin_to_write()
             except StorageError as error:
