@@ -487,7 +487,7 @@ def test_a_client_is_not_told_of_the_stop_of_another_host(url: str, monkeypatch:
             monkeypatch.setattr(a.engine.membership, "leave", wait_and_leave)
             monkeypatch.setattr(a.engine.membership, "settled_in", note_and_settle_in)
             stopping = asyncio.create_task(a.engine.stop())
-            await until(lambda: a.engine.is_stopping)
+            await until(lambda: a.engine.membership.is_leaving)
             raising = asyncio.create_task(b.client.raise_event(id_, "e", 1))
             await refused.wait()
             may_leave.set()

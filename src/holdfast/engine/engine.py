@@ -47,6 +47,9 @@ from holdfast.storage.port import Store
 logger = logging.getLogger("holdfast.engine")
 
 _ISOLATION_S = 0.5
+_UNANSWERED = (
+    "The host had to start again before the request was answered. Ask again with the same update_id, or the same key."
+)
 _HOST_STOPPED = qualified_name(HostStoppedError)
 _LOOK_FOR_SHARE_S = 0.5
 
@@ -232,13 +235,7 @@ class Engine:
         rules = retention_rules(self.config, self.registry.orchestrator_versions)
         self._start_job(node, lambda: keep_retention(rules, node, self.store))
         self._start_job(node, lambda: wake_waiters(node, self.waiters, self.store))
-        self.waiters.fail_requests(
-            CommitFailedError(
-                "The host had to start again before the request was answered. Ask again with the same update_id, or "
-                "the same key.",
-                outcome_unknown=True,
-            )
-        )
+        self.waiters.fail_requests(CommitFailedError(_UNANSWERED, outcome_unknown=True))
         for work_item, outcome in self.answers.offer_again():
             node.reports.finished(work_item, outcome)
         self._park_guilty(node)
