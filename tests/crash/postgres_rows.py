@@ -62,7 +62,7 @@ def what_is_left(url: str) -> str:
 
 async def _read_left(url: str) -> str:
     connection = await connect(url)
-    tables = ("node", "partition", "activity", "timer", "child", "inbox", "arrival", "request")
+    tables = ("node", "partition", "activity", "timer", "child", "inbox", "arrival", "request", "offer")
     try:
         found = [(table, await connection.fetch(f"SELECT * FROM {table}")) for table in tables]
         going_on = "SELECT * FROM instance WHERE status IN ('Pending', 'Running', 'Suspended')"
