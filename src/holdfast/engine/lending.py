@@ -97,7 +97,8 @@ class Lending:
 
     async def lend(self, partition_count: int) -> None:
         """Let the next owners know what runs here, before there are any; what cannot be told runs again there."""
-        work_items = [*self._runner.running(), *(work_item for work_item, _ in self._answers.waiting())]
+        outcomes = (*self._answers.waiting(), *self._reports)
+        work_items = [*self._runner.running(), *(work_item for work_item, _ in outcomes)]
         attempts = [
             (
                 partition_of(each.instance_id, partition_count),
@@ -123,7 +124,8 @@ class Lending:
         self._wake.set()
 
     def report(self, work_item: ActivityWorkItem, outcome: Outcome) -> None:
-        """Send an outcome to whoever owns the instance now."""
+        """Send an outcome to whoever owns the instance now, which may be this host again by then."""
+        self._answers.discard((work_item.execution_id, work_item.sequence))
         self._reports.append((work_item, outcome))
         self._wake.set()
 
@@ -197,7 +199,8 @@ class Lending:
 
     async def _give_back(self, kept: Collection[DurableKey]) -> None:
         try:
-            await self._mail.give_offers_back([*kept, *self._reported])
+            unsent = [(each.execution_id, each.sequence) for each, _ in self._reports]
+            await self._mail.give_offers_back([*kept, *unsent, *self._reported])
         except StorageError:
             self._began_again = True
             raise
@@ -229,7 +232,6 @@ class Lending:
             raise
         for each, _ in reports:
             self._reported.append((each.execution_id, each.sequence))
-            self._answers.discard((each.execution_id, each.sequence))
 
     def take_no_more(self) -> None:
         """Offer, take back and borrow nothing more."""
