@@ -473,21 +473,22 @@ def test_a_client_is_not_told_of_the_stop_of_another_host(url: str, monkeypatch:
             await shared_by(a, b)
             id_ = next(ids_of(a))
             await a.client.start_new("events", 1, instance_id=id_)
-            leave, may_leave, refused = a.engine.membership.leave, asyncio.Event(), asyncio.Event()
+            take_no_more = a.engine.membership.take_no_more
+            may_leave, refused = asyncio.Event(), asyncio.Event()
             settled_in = a.engine.membership.settled_in
 
             async def wait_and_leave() -> None:
                 await may_leave.wait()
-                await leave()
+                await take_no_more()
 
             async def note_and_settle_in() -> None:
                 await settled_in()
                 refused.set()
 
-            monkeypatch.setattr(a.engine.membership, "leave", wait_and_leave)
+            monkeypatch.setattr(a.engine.membership, "take_no_more", wait_and_leave)
             monkeypatch.setattr(a.engine.membership, "settled_in", note_and_settle_in)
             stopping = asyncio.create_task(a.engine.stop())
-            await until(lambda: a.engine.membership.is_leaving)
+            await until(lambda: not a.engine.is_ready)
             raising = asyncio.create_task(b.client.raise_event(id_, "e", 1))
             await refused.wait()
             may_leave.set()

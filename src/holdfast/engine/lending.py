@@ -161,18 +161,34 @@ class Lending:
             self._known = await self._mail.declare(self._functions)
             self._hosts_changed = False
         await self._make_offers(node)
-        taken_back = await self._mail.reclaim(self._activities if has_room else [], _PER_ROUND)
-        for row, was_begun in taken_back:
-            self._take_back(row, was_begun=was_begun)
-        borrowed: list[ActivityRow] = []
+        taken_back = await self._reclaim(node, self._activities if has_room else [])
+        borrowed = 0
         if not taken_back and self._runner.queued == 0 and node is self._node():
-            borrowed = await self._mail.borrow(self._activities, _PER_ROUND)
-            for row in borrowed:
-                with contextlib.suppress(CorruptRecordError):  # its owner finds that out, too
-                    self._runner.submit(work_item_of(decode_activity(row)))
+            borrowed = await self._borrow()
         self._has_offers = await self._mail.has_offers()
-        if len(taken_back) == _PER_ROUND or len(borrowed) == _PER_ROUND:
+        if taken_back == _PER_ROUND or borrowed == _PER_ROUND:
             self._wake.set()
+
+    async def _reclaim(self, node: Node, names: list[str]) -> int:
+        try:
+            rows = await self._mail.reclaim(names, _PER_ROUND)
+        except StorageError:
+            node.starts.has_overflowed = True  # they may be offered no more: then they are found in the store
+            raise
+        for row, was_begun in rows:
+            self._take_back(row, was_begun=was_begun)
+        return len(rows)
+
+    async def _borrow(self) -> int:
+        try:
+            rows = await self._mail.borrow(self._activities, _PER_ROUND)
+        except StorageError:
+            self._began_again = True  # they may have been taken: then they are given back
+            raise
+        for row in rows:
+            with contextlib.suppress(CorruptRecordError):  # its owner finds that out, too
+                self._runner.submit(work_item_of(decode_activity(row)))
+        return len(rows)
 
     async def _make_offers(self, node: Node) -> None:
         if any(self.lacks(each) for each in self._offers.values()):
