@@ -28,7 +28,7 @@ from storage_builders import (
 )
 
 from holdfast.errors import CommitFailedError, OwnershipLostError, StorageError, StoreInUseError
-from holdfast.storage.port import Fence, Store
+from holdfast.storage.port import ArrivalRow, Fence, Store
 from holdfast.storage.selection import EntityRow
 
 
@@ -778,3 +778,46 @@ async def test_reads_beside_commits_see_whole_groups(hub: Hub) -> None:
         seen = versions.pop()
         await asyncio.sleep(0)
     await writing
+
+
+# What arrives from outside
+
+
+def arrival(event: str, instance_id: str = "i", partition: int = 0) -> ArrivalRow:
+    return ArrivalRow(partition, instance_id, None, event)
+
+
+@in_loop
+async def test_what_arrives_is_read_in_the_order_in_which_it_was_sent(hub: Hub) -> None:
+    owner = await own(hub)
+    await owner.commit(arrivals_inserted=[arrival("a"), arrival("b", "j")])
+    await owner.commit(arrivals_inserted=[arrival("c")])
+    rows = await owner.store.arrivals(0, 10)
+    assert [(row.instance_id, row.event) for row in rows] == [("i", "a"), ("j", "b"), ("i", "c")]
+    assert [row.arrival_id for row in rows] == sorted({row.arrival_id for row in rows})
+    assert await owner.store.arrivals(rows[0].arrival_id, 1) == rows[1:2]
+
+
+@in_loop
+async def test_what_has_arrived_is_taken_in_once(hub: Hub) -> None:
+    owner = await own(hub)
+    await owner.commit(arrivals_inserted=[arrival("a"), arrival("b")])
+    first, second = (row.arrival_id for row in await owner.store.arrivals(0, 10))
+    await owner.commit(arrivals_removed=[first], messages_inserted=[message(1)])
+    for again in ([first], [first, second], [second, second + 10]):
+        with pytest.raises(CommitFailedError):
+            await owner.commit(arrivals_removed=again, messages_inserted=[message(2)])
+    assert [row.event for row in await owner.store.arrivals(0, 10)] == ["b"]
+    await owner.commit(arrivals_inserted=[arrival("c")])
+    assert (await owner.store.arrivals(second, 10))[0].arrival_id > second, "an id is not given twice"
+    assert len((await owner.load_one()).messages) == 1
+
+
+@in_loop
+async def test_messages_may_be_sent_to_partitions_that_the_writer_does_not_own(hub: Hub) -> None:
+    owner = await own(hub)
+    await owner.commit(arrivals_inserted=[arrival("far", partition=1)])
+    with pytest.raises(OwnershipLostError):
+        await owner.store.commit(
+            owner.fence, msgspec.structs.replace(group(owner.lsn, owner.lsn + 1), arrivals_removed=[(1, 1)])
+        )
