@@ -286,9 +286,12 @@ class StoreInUseError(StorageError):
     Attributes: `share_is_due` is True when the store can be shared, and its owners are about to give up a part of it.
     """
 
+    share_is_due = False
+
     def __init__(self, message: str, *, share_is_due: bool = False) -> None:
         super().__init__(message)
-        self.share_is_due = share_is_due
+        if share_is_due:
+            self.share_is_due = True
 
 
 class OwnershipLostError(StorageError):

@@ -383,7 +383,7 @@ def test_every_table_and_every_column_goes_along(new_hub: NewHub) -> None:
     file, schema = new_hub("sqlite"), new_hub("pg1")
     for url in (file, schema):
         acquire_and_release(url)
-    kept = {"hub", "node", "partition", "request", "sqlite_sequence"}
+    kept = {"hub", "node", "partition", "request", "offer", "sqlite_sequence"}
     with closing(sqlite3.connect(file.removeprefix("sqlite:///"))) as connection:
         names = {row[0] for row in connection.execute("SELECT name FROM sqlite_schema WHERE type = 'table'")}
         columns = {

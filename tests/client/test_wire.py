@@ -103,6 +103,7 @@ details = FailureDetails("builtins.ValueError", "no", "stack", FailureDetails("m
 
 SPECIMENS: dict[type[HoldfastError], tuple[Any, ...]] = {
     errors.InstanceError: ("one", "text"),
+    errors.InstanceElsewhereError: ("one",),
     errors.InstanceNotFoundError: ("one",),
     errors.InstanceAlreadyExistsError: ("one", "Running"),
     errors.InstanceNotRunningError: ("one", "Completed", "rewind"),

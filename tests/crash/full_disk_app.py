@@ -11,7 +11,7 @@ from datetime import timedelta
 from pathlib import Path
 
 from holdfast import App, Host, HostConfig, OrchestrationContext, OverloadedError, StorageError
-from holdfast.engine import engine
+from holdfast.engine import culprits
 
 app = App()
 
@@ -42,7 +42,7 @@ async def fill(host: Host) -> list[str]:
 
 async def main() -> None:
     folder = Path(sys.argv[1])
-    engine._BACK_OFF_S = (0.0, 0.01)  # pyright: ignore[reportPrivateUsage] - nobody waits for an operator here
+    culprits._BACK_OFF_S = (0.0, 0.01)  # pyright: ignore[reportPrivateUsage] - nobody waits for an operator here
     async with app.host(f"sqlite:///{folder / 'hub.db'}", config=HostConfig(drain_s=1)) as host:
         acknowledged = await fill(host)
         (folder / "ballast").unlink()

@@ -16,7 +16,7 @@ from power_kit import CONFIG, needs_recording
 from store_check import rows_in_file
 
 from holdfast import OverloadedError, StorageError
-from holdfast.engine import engine
+from holdfast.engine import culprits
 from holdfast.storage.open_store import open_store
 
 FAULTS = {"full": (FULL, "write"), "unwritable": (IOERR_WRITE, "write truncate sync"), "no sync": (IOERR_FSYNC, "sync")}
@@ -73,7 +73,7 @@ async def through(path: Path, how: str, disk: Disk, world: World) -> dict[str, o
 @pytest.mark.parametrize("how", FAULTS)
 def test_the_disk_turns_bad_and_good_again(tmp_path: Path, how: str, monkeypatch: pytest.MonkeyPatch) -> None:
     path, world = tmp_path / "hub.db", World()
-    monkeypatch.setattr(engine, "_BACK_OFF_S", (0.0, 0.01))
+    monkeypatch.setattr(culprits, "_BACK_OFF_S", (0.0, 0.01))
     with recorded(tmp_path) as disk:
         results = asyncio.run(through(path, how, disk, world))
     check_finished(rows_in_file(path), world, results)

@@ -90,7 +90,7 @@ def test_what_goes_on_answers_a_later_execution(make_store: MakeStore, kind: str
         else:
             assert await handle.wait_for_completion(timeout=SOON) == "good done"
         assert len(world.runs) == 1
-        assert run.engine._runner.known_keys() == set()
+        assert run.engine.runner.known_keys() == set()
 
     on(make_store(), make_app(world), scenario)
 

@@ -27,6 +27,7 @@ from holdfast import (
     entity_context,
 )
 from holdfast.codec.history import encode_record
+from holdfast.engine import culprits as culprits_module
 from holdfast.engine import engine as engine_module
 from holdfast.errors import CommitFailedError
 from holdfast.hub.instance import LockHolder
@@ -299,9 +300,9 @@ def test_an_operation_that_swallows_its_cancellation_is_waited_for_before_it_run
     monkeypatch: pytest.MonkeyPatch, ends: bool
 ) -> None:
     """But not for ever: one that does not end at all does not keep the host from going on."""
-    monkeypatch.setattr(engine_module, "_BACK_OFF_S", (0.0,) * 4)
+    monkeypatch.setattr(culprits_module, "_BACK_OFF_S", (0.0,) * 4)
     if not ends:
-        monkeypatch.setattr(engine_module, "_LEAVE_S", 0.01)
+        monkeypatch.setattr(engine_module, "LEAVE_S", 0.01)
     app, failing = make_entities(), FailingStore(MemoryStore())
     gate, may_end = asyncio.Event(), asyncio.Event()
     begun, swallowed, over = list[int](), list[int](), list[int]()

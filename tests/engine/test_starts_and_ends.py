@@ -439,7 +439,7 @@ def test_a_running_activity_is_stopped_when_its_orchestration_ends(make_store: M
 
     async def scenario(run: Run) -> None:
         handle = await run.client.start_new(hanging)
-        await eventually(lambda: asyncio.sleep(0, bool(run.engine._runner.known_keys())))
+        await eventually(lambda: asyncio.sleep(0, bool(run.engine.runner.known_keys())))
         await handle.terminate()
         await asyncio.wait_for(stopped.wait(), SOON.total_seconds())
 

@@ -226,7 +226,7 @@ BUGS: tuple[PlantedBug, ...] = (
     ),
     bug(
         "each recovery starts what runs already",
-        ("engine.activity_starts:ActivityStarts.recover", "and not is_going_on", ""),
+        ("engine.activity_starts:ActivityStarts.waits_for_start", "and not is_going_on", ""),
         ("engine.recovery:_fill_activities", "if row.key in known:", "if False:"),
         ("engine.activity_runner:ActivityRunner.submit", "if key not in self._queued:", "if True:"),
         ("engine.activity_runner:ActivityRunner._fill", "if key not in self._running:", "if True:"),

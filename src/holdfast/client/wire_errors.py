@@ -51,7 +51,9 @@ def to_wire(error: HoldfastError) -> WireError:
     return WireError(
         type=name,
         message=message,
-        instance_id=error.instance_id if isinstance(error, errors.InstanceError) else None,
+        instance_id=error.instance_id
+        if isinstance(error, errors.InstanceError | errors.InstanceElsewhereError)
+        else None,
         status=getattr(error, "status", None),
         details=details,
         outcome_unknown=error.outcome_unknown if isinstance(error, errors.CommitFailedError) else None,
