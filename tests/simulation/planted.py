@@ -89,7 +89,8 @@ BUGS: tuple[PlantedBug, ...] = (
     bug("no fence, no revisions, no row counts", _NO_FENCE, _NO_COUNTS),
     bug(
         "an idle owner does not notice that it was replaced",
-        ("engine.recovery:keep_ownership", "await store.renew(node.fence)", "pass"),
+        ("engine.recovery:_renew", "return job.result()", "return False"),
+        ("engine.changes:confirm", "await node.confirmations.confirm()", "pass"),
     ),
     # What a failed commit undoes
     bug(
