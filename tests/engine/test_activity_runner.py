@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import multiprocessing
 import threading
 from collections.abc import Awaitable, Callable
@@ -127,7 +128,7 @@ def test_there_is_no_context_outside_an_activity() -> None:
 def test_heartbeats_that_come_too_fast_are_overtaken_by_the_newest() -> None:
     async def main() -> None:
         heard: list[str] = []
-        heartbeats = Heartbeats(asyncio.get_running_loop(), heard.append)
+        heartbeats = Heartbeats(asyncio.get_running_loop(), threading.Lock(), heard.append)
         for number in range(5):
             heartbeats.report(str(number))
         assert heard == []
@@ -144,7 +145,7 @@ def test_heartbeats_that_come_too_fast_are_overtaken_by_the_newest() -> None:
 
 def test_a_thread_that_outlives_the_loop_may_go_on_reporting() -> None:
     async def main() -> Heartbeats:
-        return Heartbeats(asyncio.get_running_loop(), lambda _: None)
+        return Heartbeats(asyncio.get_running_loop(), threading.Lock(), lambda _: None)
 
     heartbeats = asyncio.run(main())
     heartbeats.report("1")
@@ -427,5 +428,73 @@ def test_a_process_that_dies_fails_the_attempt() -> None:
         assert outcome.details.error_message == "The process that ran activity 'exits' died."
         assert outcome.details.inner_failure is not None
         assert "exit code 3" in outcome.details.inner_failure.error_message
+
+    on(app, scenario)
+
+
+# Lanes
+
+
+def test_attempts_that_share_a_lane_see_nothing_of_each_others_context_and_cancellations() -> None:
+    variable: contextvars.ContextVar[int] = contextvars.ContextVar("variable", default=0)
+    lanes: set[object] = set()
+    app = App()
+
+    @app.activity
+    async def at_once(number: int) -> int:
+        lanes.add(asyncio.current_task())
+        before = variable.get()
+        variable.set(number)
+        return before
+
+    @app.activity
+    async def cancels_its_lane() -> None:
+        job = asyncio.current_task()
+        assert job is not None
+        job.cancel()
+
+    async def scenario(bench: Bench) -> None:
+        for number in range(1, 4):
+            bench.submit("at_once", number, str(number))
+        bench.submit("cancels_its_lane", 4)
+        bench.submit("at_once", 5, "5")
+        assert [await bench.outcome(number) for number in (1, 2, 3, 5)] == [Succeeded("0")] * 4
+
+    on(app, scenario)
+    assert len(lanes) == 2  # what one does to its task ends with it
+
+
+def test_an_attempt_that_waits_keeps_nobody_waiting() -> None:
+    app = App()
+    go_on = asyncio.Event()
+
+    @app.activity
+    async def waits() -> None:
+        await go_on.wait()
+
+    @app.activity
+    async def lets_it_go_on() -> None:
+        go_on.set()
+
+    async def scenario(bench: Bench) -> None:
+        bench.submit("waits", 1)
+        bench.submit("lets_it_go_on", 2)
+        assert await bench.outcome(1) == await bench.outcome(2) == Succeeded("null")
+
+    on(app, scenario)
+
+
+def test_a_failure_that_looks_like_the_end_of_a_coroutine_is_a_failure() -> None:
+    app = App()
+
+    @app.activity
+    async def raises_generator_exit() -> None:
+        raise GeneratorExit
+
+    async def scenario(bench: Bench) -> None:
+        bench.submit("raises_generator_exit")
+        outcome = await bench.outcome()
+        assert isinstance(outcome, Failed)
+        assert "raised GeneratorExit" in outcome.details.error_message
 
     on(app, scenario)

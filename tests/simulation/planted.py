@@ -230,7 +230,7 @@ BUGS: tuple[PlantedBug, ...] = (
         ("engine.activity_starts:ActivityStarts.waits_for_start", "and not is_going_on", ""),
         ("engine.recovery:_fill_activities", "if row.key in known:", "if False:"),
         ("engine.activity_runner:ActivityRunner.submit", "if key not in self._queued:", "if True:"),
-        ("engine.activity_runner:ActivityRunner._fill", "if key not in self._running:", "if True:"),
+        ("engine.activity_runner:ActivityRunner._next", "if key not in self._running:", "if True:"),
     ),
     bug(
         "work that kills its host is tried for ever",

@@ -11,11 +11,12 @@ import msgspec
 
 from holdfast.errors import HoldfastError
 from holdfast.model.converter import DataConverter
+from holdfast.model.work_items import ActivityWorkItem
 
 T = TypeVar("T")
 
 
-class AttemptInfo(msgspec.Struct, frozen=True):
+class AttemptInfo(msgspec.Struct, frozen=True, gc=False):
     """Which attempt of which call this is: the part of a context that crosses the boundary to another process.
 
     `progress` is the JSON that an earlier attempt reported last.
@@ -30,6 +31,20 @@ class AttemptInfo(msgspec.Struct, frozen=True):
     progress: str | None = None
     call_id: str | None = None
     """What an earlier execution knew this call as, before a rewind."""
+
+
+def info_of(work_item: ActivityWorkItem) -> AttemptInfo:
+    """Return what another process is to know of an attempt."""
+    return AttemptInfo(
+        work_item.instance_id,
+        work_item.execution_id,
+        work_item.sequence,
+        work_item.name,
+        work_item.attempt,
+        work_item.tags,
+        work_item.progress,
+        work_item.call_id,
+    )
 
 
 class CancelFlag:
@@ -56,9 +71,11 @@ class ActivityContext:
     It may be used from every thread, also after the attempt is over: then reports are ignored.
     """
 
+    __slots__ = ("_cancelled", "_connection", "_converter", "_info", "_report")
+
     def __init__(
         self,
-        info: AttemptInfo,
+        info: AttemptInfo | ActivityWorkItem,
         converter: DataConverter,
         report: Callable[[str], None],
         cancelled: CancelFlag,

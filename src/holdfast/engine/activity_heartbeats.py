@@ -13,10 +13,17 @@ class Heartbeats:
     Where reports come faster than the loop takes them, it hears the newest only, so that they never pile up.
     """
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, heard: Callable[[str], None]) -> None:
+    __slots__ = ("_heard", "_is_over", "_lock", "_loop", "_newest")
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, lock: threading.Lock, heard: Callable[[str], None]) -> None:
+        """Wait for reports.
+
+        Args:
+            lock: guards the few fields below; it may be shared by many.
+        """
         self._loop = loop
         self._heard = heard
-        self._lock = threading.Lock()
+        self._lock = lock
         self._newest: str | None = None
         self._is_over = False
 
@@ -39,7 +46,8 @@ class Heartbeats:
         """Hand over what is on its way, and nothing from now on."""
         with self._lock:
             self._is_over = True
-        self._hand_over()
+        if self._newest is not None:
+            self._hand_over()
 
     def _hand_over(self) -> None:
         with self._lock:

@@ -13,7 +13,7 @@ from typing import Any, Final
 import msgspec
 
 from holdfast.codec.history import decode_record, encode_record
-from holdfast.engine.activity_context import CURRENT, ActivityContext, AttemptInfo, CancelFlag
+from holdfast.engine.activity_context import CURRENT, ActivityContext, CancelFlag, info_of
 from holdfast.engine.config import HostConfig
 from holdfast.engine.process_messages import ProcessCall
 from holdfast.engine.processes import ProcessWorkers, WorkerProcessDiedError
@@ -45,8 +45,7 @@ class ActivityPlaces:
     async def run(
         self,
         activity: Activity[Any, Any],
-        input: str | None,
-        info: AttemptInfo,
+        work_item: ActivityWorkItem,
         report: Callable[[str], None],
         cancelled: CancelFlag,
         began: Callable[[], None],
@@ -63,11 +62,11 @@ class ActivityPlaces:
             Exception: whatever an activity on the loop or in a thread raises.
         """
         if activity.runs_in == "process":
-            return await self._run_in_process(activity, input, info, report, _from_any_thread(began))
+            return await self._run_in_process(activity, work_item, report, _from_any_thread(began))
         arguments: list[Any] = []
         if activity.has_input:
-            arguments.append(decode_input(self._converter, activity, input))
-        CURRENT.set(ActivityContext(info, self._converter, report, cancelled))
+            arguments.append(decode_input(self._converter, activity, work_item.input))
+        CURRENT.set(ActivityContext(work_item, self._converter, report, cancelled))
         if activity.runs_in == "loop":
             began()
             result = await activity.function(*arguments)
@@ -121,8 +120,7 @@ class ActivityPlaces:
     async def _run_in_process(
         self,
         activity: Activity[Any, Any],
-        input: str | None,
-        info: AttemptInfo,
+        work_item: ActivityWorkItem,
         report: Callable[[str], None],
         began: Callable[[], None],
     ) -> Outcome:
@@ -131,14 +129,14 @@ class ActivityPlaces:
         call = ProcessCall(
             activity.function.__module__,
             activity.function.__qualname__,
-            input,
-            encode_record(info),
+            work_item.input,
+            encode_record(info_of(work_item)),
             self._config.limits.payload_bytes_max,
         )
         try:
             result = await self._processes.run(call, report, began)
         except WorkerProcessDiedError as error:
-            raise HoldfastError(f"The process that ran activity {info.name!r} died.") from error
+            raise HoldfastError(f"The process that ran activity {work_item.name!r} died.") from error
         return Succeeded(result.text) if result.succeeded else Failed(decode_record(result.text, FailureDetails))
 
     def _thread_pool(self) -> Executor:

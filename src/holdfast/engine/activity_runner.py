@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import asyncio
+import contextvars
+import threading
 from collections import deque
 from collections.abc import Callable, Coroutine
 from typing import Any
 
-from holdfast.engine.activity_context import ActivityContext, AttemptInfo, CancelFlag
+from holdfast.engine.activity_context import ActivityContext
 from holdfast.engine.activity_heartbeats import Heartbeats
 from holdfast.engine.activity_places import ActivityPlaces
+from holdfast.engine.attempts import Attempt, not_started
 from holdfast.engine.clock import Clock
 from holdfast.engine.config import HostConfig
+from holdfast.engine.lanes import Lanes, in_context
 from holdfast.errors import ConfigurationError, NotRegisteredError, PayloadError, VersionMismatchError
 from holdfast.model.converter import DataConverter
-from holdfast.model.failure import FailureDetails, failure_from_exception
+from holdfast.model.failure import failure_from_exception
 from holdfast.model.messages import DurableKey
 from holdfast.model.refs import Activity
 from holdfast.model.work_items import ActivityWorkItem, Failed, Outcome
@@ -59,7 +63,9 @@ class ActivityRunner:
         self._places = ActivityPlaces(converter, config, transactions)
         self._queue: deque[ActivityWorkItem] = deque()
         self._queued: dict[DurableKey, ActivityWorkItem] = {}
-        self._running: dict[DurableKey, _Attempt] = {}
+        self._running: dict[DurableKey, Attempt] = {}
+        self._lanes = Lanes(self._next)
+        self._heartbeats_lock = threading.Lock()
         self._is_draining = False
 
     @property
@@ -98,7 +104,7 @@ class ActivityRunner:
         """Fail an attempt that has waited for too long."""
         if self._queued.get(key) is work_item:
             del self._queued[key]
-            self._finished(work_item, Failed(_not_started(work_item)))
+            self._finished(work_item, Failed(not_started(work_item)))
 
     def adopt(self, key: DurableKey, work_item: ActivityWorkItem) -> bool:
         """Let a running attempt answer for another activity; return whether there is one."""
@@ -137,19 +143,26 @@ class ActivityRunner:
         await self._places.close()
 
     def _fill(self) -> None:
+        if self._queue and len(self._running) < self._config.activities_max and not self._is_draining:
+            self._lanes.wake()
+
+    def _next(self, lane: asyncio.Task[None]) -> Coroutine[None, None, None] | None:
+        """Take the next attempt from the queue, if there is a place for one; return what runs it."""
         while self._queue and len(self._running) < self._config.activities_max and not self._is_draining:
             work_item = self._queue.popleft()
             key = (work_item.execution_id, work_item.sequence)
             if self._queued.get(key) is not work_item:
                 continue  # it was forgotten meanwhile
             if work_item.start_by is not None and work_item.start_by <= self._clock.now():
-                asyncio.get_running_loop().call_soon(self._expire, key, work_item)
+                self._expire(key, work_item)
                 continue
             del self._queued[key]
             if key not in self._running:
-                self._running[key] = _Attempt(work_item, key, self._run)
+                self._running[key] = attempt = Attempt(work_item, key, lane, self._heard)
+                return self._run(attempt)
+        return None
 
-    async def _run(self, attempt: _Attempt) -> None:
+    async def _run(self, attempt: Attempt) -> None:
         outcome: Outcome | None = None
         try:
             outcome = await self._outcome(attempt)
@@ -161,62 +174,44 @@ class ActivityRunner:
                 del self._running[attempt.key]
             if outcome is not None and is_mine:
                 self._finished(attempt.work_item, outcome)
-            self._fill()
 
-    async def _outcome(self, attempt: _Attempt) -> Outcome | None:
+    async def _outcome(self, attempt: Attempt) -> Outcome | None:
         """Run one attempt. A cancelled one (the host stops) has no outcome and will run again.
 
         Nor has a transactional one that succeeds: its report says it, from the store.
         """
-        loop = asyncio.get_running_loop()
         work_item = attempt.work_item
-        heartbeats = Heartbeats(loop, lambda progress: self._heard(attempt, progress))
+        heartbeats = attempt.heartbeats(self._heartbeats_lock)
         if work_item.start_by is not None:
             seconds = (work_item.start_by - self._clock.now()).total_seconds()
-            attempt.limit("start", seconds, _not_started(work_item))
+            attempt.limit("start", seconds, not_started(work_item))
         try:
             activity = self._find(work_item.name, work_item.version)
-            info = AttemptInfo(
-                work_item.instance_id,
-                work_item.execution_id,
-                work_item.sequence,
-                work_item.name,
-                work_item.attempt,
-                work_item.tags,
-                work_item.progress,
-                work_item.call_id,
+            runs = (
+                self._transact(attempt, activity, heartbeats)
+                if activity.transactional
+                else self._places.run(activity, work_item, heartbeats.report, attempt.cancelled, attempt.begin)
             )
-            if activity.transactional:
-                return await self._transact(attempt, activity, info, heartbeats)
-            return await self._places.run(
-                activity,
-                work_item.input,
-                info,
-                heartbeats.report,
-                attempt.cancelled,
-                attempt.begin,
-            )
+            return await in_context(contextvars.copy_context(), runs, self._lanes.waits)
         except (asyncio.CancelledError, TimeoutError) as error:
             if attempt.given_up is not None:
                 return Failed(attempt.given_up)
             if isinstance(error, asyncio.CancelledError) and attempt.job.cancelling():
-                raise
+                return None
             return Failed(failure_from_exception(error))  # of user code, which may also have cancelled itself
         except (NotRegisteredError, VersionMismatchError) as error:
             return Failed(failure_from_exception(error, non_retriable=True))
-        except KeyboardInterrupt:
+        except (KeyboardInterrupt, GeneratorExit):
             raise
         except BaseException as error:
             return Failed(failure_from_exception(error))
         finally:
-            attempt.unlimit()
+            attempt.end()
             heartbeats.end()
 
-    async def _transact(
-        self, attempt: _Attempt, activity: Activity[Any, Any], info: AttemptInfo, heartbeats: Heartbeats
-    ) -> Outcome | None:
+    async def _transact(self, attempt: Attempt, activity: Activity[Any, Any], heartbeats: Heartbeats) -> Outcome | None:
         def context(connection: object) -> ActivityContext:
-            return ActivityContext(info, self._converter, heartbeats.report, attempt.cancelled, connection)
+            return ActivityContext(attempt.work_item, self._converter, heartbeats.report, attempt.cancelled, connection)
 
         try:
             report = await self._places.run_in_transaction(activity, context, attempt.begin, lambda: attempt.work_item)
@@ -226,91 +221,8 @@ class ActivityRunner:
             self._committed(report)
         return None
 
-    def _heard(self, attempt: _Attempt, progress: str) -> None:
+    def _heard(self, attempt: Attempt, progress: str) -> None:
         if self._running.get(attempt.key) is attempt:
             attempt.progress = progress
             attempt.expect_heartbeat()
             self._progressed(attempt.work_item, progress)
-
-
-class _Attempt:
-    """One attempt that runs, and the ways to stop it."""
-
-    def __init__(
-        self,
-        work_item: ActivityWorkItem,
-        key: DurableKey,
-        run: Callable[[_Attempt], Coroutine[None, None, None]],
-    ) -> None:
-        self.work_item = work_item
-        self.key = key
-        self.cancelled = CancelFlag()
-        self.given_up: FailureDetails | None = None
-        """Why it was stopped, if that is its outcome."""
-        self.progress: str | None = None
-        self._limits: dict[str, asyncio.TimerHandle] = {}
-        self.job = asyncio.get_running_loop().create_task(run(self))
-
-    def begin(self) -> None:
-        """Start the clocks of an attempt whose code begins to run."""
-        if self.job.done():
-            return
-        self.unlimit()
-        if self.work_item.timeout is not None:
-            self.limit("timeout", self.work_item.timeout.total_seconds(), _timed_out(self.work_item))
-        self.expect_heartbeat()
-
-    def expect_heartbeat(self) -> None:
-        """Give the attempt up if it is not heard of within its heartbeat timeout from now."""
-        if self.work_item.heartbeat_timeout is not None:
-            seconds = self.work_item.heartbeat_timeout.total_seconds()
-            self.limit("heartbeat", seconds, _silent(self.work_item))
-
-    def limit(self, name: str, seconds: float, failure: FailureDetails) -> None:
-        """Give the attempt up after a time; a limit of the same name is replaced."""
-        known = self._limits.pop(name, None)
-        if known is not None:
-            known.cancel()
-        loop = asyncio.get_running_loop()
-        self._limits[name] = loop.call_later(max(seconds, 0.0), self.give_up, failure)
-
-    def unlimit(self) -> None:
-        """Stop all clocks."""
-        if self._limits:  # most attempts have none
-            for handle in self._limits.values():
-                handle.cancel()
-            self._limits.clear()
-
-    def stop(self) -> None:
-        """Let the attempt end now, without an outcome; only one in a thread may go on, if it does not look."""
-        self.cancelled.set()
-        self.job.cancel()
-
-    def give_up(self, failure: FailureDetails) -> None:
-        """Let the attempt end now, with a failure for an outcome."""
-        if self.given_up is None:
-            self.given_up = failure
-            self.stop()
-
-
-def _timed_out(work_item: ActivityWorkItem) -> FailureDetails:
-    return FailureDetails(
-        "builtins.TimeoutError",
-        f"Attempt {work_item.attempt} of activity {work_item.name!r} took longer than {work_item.timeout}.",
-    )
-
-
-def _silent(work_item: ActivityWorkItem) -> FailureDetails:
-    return FailureDetails(
-        "builtins.TimeoutError",
-        f"Attempt {work_item.attempt} of activity {work_item.name!r} gave no heartbeat for "
-        f"{work_item.heartbeat_timeout}.",
-    )
-
-
-def _not_started(work_item: ActivityWorkItem) -> FailureDetails:
-    return FailureDetails(
-        "builtins.TimeoutError",
-        f"Attempt {work_item.attempt} of activity {work_item.name!r} found no place to run before its start_timeout.",
-        is_non_retriable=True,
-    )

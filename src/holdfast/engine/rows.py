@@ -45,7 +45,7 @@ K = TypeVar("K")
 V = TypeVar("V")
 
 
-class ActivityOptions(msgspec.Struct, frozen=True, omit_defaults=True):
+class ActivityOptions(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
     retry: RetryRule | None = None
     timeout: timedelta | None = None
     speculative: bool = False
@@ -59,7 +59,7 @@ class ActivityOptions(msgspec.Struct, frozen=True, omit_defaults=True):
 _PLAIN: Final = ActivityOptions()
 
 
-class EncodedTransition(msgspec.Struct, frozen=True):
+class EncodedTransition(msgspec.Struct, frozen=True, gc=False):
     """A transition as rows. Made when it enters the journal: what cannot be stored is found out before that."""
 
     lsn: int

@@ -22,7 +22,7 @@ from holdfast.model.history import (
 from holdfast.model.messages import Message
 
 
-class NewExecutions(msgspec.Struct, frozen=True):
+class NewExecutions(msgspec.Struct, frozen=True, gc=False):
     """How the executions that an episode begins are named, and which version they have if none is asked for."""
 
     execution_id: str

@@ -39,7 +39,7 @@ from holdfast.model.status import OrchestrationStatus
 from holdfast.model.work_items import EntityBatch, EntityOperation, EntityWorkItem, Failed, OperationOutcome
 
 
-class PendingBatch(msgspec.Struct, frozen=True):
+class PendingBatch(msgspec.Struct, frozen=True, gc=False):
     """A work item on its way, with the messages that it will have consumed once it is done."""
 
     work_item: EntityWorkItem

@@ -61,7 +61,7 @@ CONTROL = (ExecutionTerminated, ExecutionSuspended, ExecutionResumed)
 """Requests that do not queue behind other messages, and run no user code."""
 
 
-class PendingEpisode(msgspec.Struct, frozen=True):
+class PendingEpisode(msgspec.Struct, frozen=True, gc=False):
     """A work item on its way, with the messages that it will have consumed once it is done."""
 
     work_item: OrchestrationWorkItem

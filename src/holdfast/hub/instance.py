@@ -30,7 +30,7 @@ SCHEDULED_START: Final = -2
 _Call: TypeAlias = tuple[type[TaskScheduled | SubOrchestrationInstanceCreated], str, str | None]
 
 
-class ScheduledActivity(msgspec.Struct, frozen=True, kw_only=True):
+class ScheduledActivity(msgspec.Struct, frozen=True, gc=False, kw_only=True):
     """An activity that was asked for and whose completion is not consumed yet."""
 
     instance_id: str
@@ -59,7 +59,7 @@ class ScheduledActivity(msgspec.Struct, frozen=True, kw_only=True):
         return (self.execution_id, self.sequence)
 
 
-class DurableTimer(msgspec.Struct, frozen=True):
+class DurableTimer(msgspec.Struct, frozen=True, gc=False):
     """A timer; with an `event`, a signal to an entity that is delivered when it is due."""
 
     instance_id: str
@@ -73,7 +73,7 @@ class DurableTimer(msgspec.Struct, frozen=True):
         return (self.execution_id, self.sequence)
 
 
-class OpenChild(msgspec.Struct, frozen=True):
+class OpenChild(msgspec.Struct, frozen=True, gc=False):
     """A sub-orchestration that was started and whose end is not consumed yet."""
 
     instance_id: str
@@ -86,7 +86,7 @@ class OpenChild(msgspec.Struct, frozen=True):
         return (self.execution_id, self.sequence)
 
 
-class CriticalSectionState(msgspec.Struct, frozen=True):
+class CriticalSectionState(msgspec.Struct, frozen=True, gc=False):
     """The section that an orchestration has asked for. Once `is_lost`, it holds no locks, and gets none any more.
 
     `number` is the sequence number of the request. The timer of the lease has it too: a key of a timer is used once.
@@ -100,7 +100,7 @@ class CriticalSectionState(msgspec.Struct, frozen=True):
     is_lost: bool = False
 
 
-class LockHolder(msgspec.Struct, frozen=True):
+class LockHolder(msgspec.Struct, frozen=True, gc=False):
     """The section, and the orchestration, for which an entity is locked."""
 
     section_id: str
@@ -108,7 +108,7 @@ class LockHolder(msgspec.Struct, frozen=True):
     locked_at: datetime
 
 
-class OperationKey(msgspec.Struct, frozen=True):
+class OperationKey(msgspec.Struct, frozen=True, gc=False):
     """An idempotency key that an entity remembers, with what came of its operation.
 
     There is no answer yet for a signal that is scheduled.

@@ -62,7 +62,7 @@ _NOT_SENT_AGAIN = (
 )
 
 
-class Plan(msgspec.Struct, frozen=True):
+class Plan(msgspec.Struct, frozen=True, gc=False):
     """What a new execution takes over from an old one."""
 
     started: ExecutionStarted

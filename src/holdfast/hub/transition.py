@@ -21,39 +21,39 @@ from holdfast.model.messages import DurableKey, Message
 from holdfast.model.status import OrchestrationState
 
 
-class StartActivity(msgspec.Struct, frozen=True):
+class StartActivity(msgspec.Struct, frozen=True, gc=False):
     """Let an activity start, no sooner than its `visible_at`."""
 
     activity: ScheduledActivity
 
 
-class InstanceStopped(msgspec.Struct, frozen=True):
+class InstanceStopped(msgspec.Struct, frozen=True, gc=False):
     """Tell whoever waits that an instance has ended or was parked."""
 
     state: OrchestrationState
 
 
-class AdoptActivity(msgspec.Struct, frozen=True):
+class AdoptActivity(msgspec.Struct, frozen=True, gc=False):
     """Let a running attempt go on as that of another activity, or start that one if it does not run."""
 
     key: DurableKey
     activity: ScheduledActivity
 
 
-class StopActivity(msgspec.Struct, frozen=True):
+class StopActivity(msgspec.Struct, frozen=True, gc=False):
     """Stop the running attempt of an activity whose result nobody waits for any more."""
 
     key: DurableKey
 
 
-class UpdateAnswered(msgspec.Struct, frozen=True):
+class UpdateAnswered(msgspec.Struct, frozen=True, gc=False):
     """Tell whoever sent an update what came of it."""
 
     instance_id: str
     event: UpdateCompleted
 
 
-class HistoryWarning(msgspec.Struct, frozen=True):
+class HistoryWarning(msgspec.Struct, frozen=True, gc=False):
     """Warn that the history of an instance has become long."""
 
     instance_id: str
@@ -61,7 +61,7 @@ class HistoryWarning(msgspec.Struct, frozen=True):
     history_events: int
 
 
-class OperationAnswered(msgspec.Struct, frozen=True):
+class OperationAnswered(msgspec.Struct, frozen=True, gc=False):
     """Tell the client that called an operation of an entity what came of it."""
 
     instance_id: str
@@ -69,14 +69,14 @@ class OperationAnswered(msgspec.Struct, frozen=True):
     answer: OperationAnswer
 
 
-class StateWarning(msgspec.Struct, frozen=True):
+class StateWarning(msgspec.Struct, frozen=True, gc=False):
     """Warn that the state of an entity has become large."""
 
     instance_id: str
     state_bytes: int
 
 
-class MessageDropped(msgspec.Struct, frozen=True):
+class MessageDropped(msgspec.Struct, frozen=True, gc=False):
     """Tell the operators of an event for nobody, or of a start whose id is in use: nobody else can be told."""
 
     instance_id: str
@@ -96,7 +96,7 @@ Output: TypeAlias = (
 )
 
 
-class OpenWork(msgspec.Struct, frozen=True):
+class OpenWork(msgspec.Struct, frozen=True, gc=False):
     """The keys of all rows of an instance, beside its own and its history."""
 
     messages: Sequence[int]

@@ -36,7 +36,7 @@ TaskAnswer: TypeAlias = TaskCompleted | TaskFailed | SubOrchestrationInstanceCom
 EntityMessage: TypeAlias = EntityOperationCalled | EntityOperationSignaled | EntityLockRequested | EntityUnlockSent
 
 
-class ScheduleTask(msgspec.Struct, frozen=True):
+class ScheduleTask(msgspec.Struct, frozen=True, gc=False):
     id: int
     name: str
     input: str | None
@@ -63,7 +63,7 @@ class ScheduleTask(msgspec.Struct, frozen=True):
         )
 
 
-class CreateSubOrchestration(msgspec.Struct, frozen=True):
+class CreateSubOrchestration(msgspec.Struct, frozen=True, gc=False):
     """Nobody waits for a `detached` one, and nothing that happens to its starter concerns it."""
 
     id: int
@@ -76,41 +76,41 @@ class CreateSubOrchestration(msgspec.Struct, frozen=True):
     start_at: datetime | None = None
 
 
-class CreateTimer(msgspec.Struct, frozen=True):
+class CreateTimer(msgspec.Struct, frozen=True, gc=False):
     id: int
     fire_at: datetime
 
 
-class CancelTimer(msgspec.Struct, frozen=True):
+class CancelTimer(msgspec.Struct, frozen=True, gc=False):
     """Leaves no event: after it, the timer of this id simply never fires."""
 
     id: int
 
 
-class CancelTask(msgspec.Struct, frozen=True):
+class CancelTask(msgspec.Struct, frozen=True, gc=False):
     """Gives up an activity, which is stopped, or a sub-orchestration, which is asked to cancel itself."""
 
     id: int
 
 
-class MarkPatch(msgspec.Struct, frozen=True):
+class MarkPatch(msgspec.Struct, frozen=True, gc=False):
     name: str
 
 
-class CompleteUpdate(msgspec.Struct, frozen=True):
+class CompleteUpdate(msgspec.Struct, frozen=True, gc=False):
     update_id: str
     result: str | None = None
     failure: FailureDetails | None = None
 
 
-class SendEvent(msgspec.Struct, frozen=True):
+class SendEvent(msgspec.Struct, frozen=True, gc=False):
     id: int
     instance_id: str
     name: str
     input: str | None
 
 
-class SendEntityMessage(msgspec.Struct, frozen=True):
+class SendEntityMessage(msgspec.Struct, frozen=True, gc=False):
     event: EntityMessage
 
     @property
@@ -120,7 +120,7 @@ class SendEntityMessage(msgspec.Struct, frozen=True):
         return event.lock_set[0] if isinstance(event, EntityLockRequested) else event.target_instance_id
 
 
-class Carried(msgspec.Struct, frozen=True):
+class Carried(msgspec.Struct, frozen=True, gc=False):
     """A task that the next execution takes over; `answer` is set if it came in with the last episode."""
 
     name: str
@@ -128,7 +128,7 @@ class Carried(msgspec.Struct, frozen=True):
     answer: TaskAnswer | None = None
 
 
-class CompleteOrchestration(msgspec.Struct, frozen=True):
+class CompleteOrchestration(msgspec.Struct, frozen=True, gc=False):
     """The last action of an execution.
 
     With the status `ContinuedAsNew`, `result` is the input of the next execution and `carryover_events` are the

@@ -18,7 +18,7 @@ _ATTRIBUTES_CHARS_MAX = 16_000
 _OWN_ATTRIBUTES = frozenset({"details", "instance_id", "args"})
 
 
-class FailureDetails(msgspec.Struct, frozen=True, omit_defaults=True):
+class FailureDetails(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
     """What is known about a failure.
 
     `error_type` is the qualified name of the exception class (`builtins.ValueError`); `inner_failure` is its cause.

@@ -16,11 +16,11 @@ from holdfast.model.status import OrchestrationStatus
 from holdfast.model.task_policy import TaskPolicy
 
 
-class _Event(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, tag_field="type", tag=True):
+class _Event(msgspec.Struct, frozen=True, gc=False, kw_only=True, omit_defaults=True, tag_field="type", tag=True):
     timestamp: datetime
 
 
-class ParentInstance(msgspec.Struct, frozen=True):
+class ParentInstance(msgspec.Struct, frozen=True, gc=False):
     """Who waits for a sub-orchestration, and under which sequence number."""
 
     instance_id: str
@@ -32,7 +32,7 @@ class ParentInstance(msgspec.Struct, frozen=True):
 # none, is not the one that was meant.
 
 
-class CarriedTask(msgspec.Struct, frozen=True):
+class CarriedTask(msgspec.Struct, frozen=True, gc=False):
     """An activity or sub-orchestration of the execution before this one that is still going on.
 
     `number` is below zero: the sequence number under which this execution hears of it.

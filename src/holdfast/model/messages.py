@@ -12,7 +12,7 @@ DurableKey: TypeAlias = tuple[str, int]
 """(execution id, sequence number): names one activity or one timer."""
 
 
-class Message(msgspec.Struct, frozen=True):
+class Message(msgspec.Struct, frozen=True, gc=False):
     """An event on its way to one instance.
 
     Exactly one of the three sources is durable until the message is consumed: a row in the inbox (`message_id`), the
@@ -28,7 +28,7 @@ class Message(msgspec.Struct, frozen=True):
     timer: DurableKey | None = None
 
 
-class Arrival(msgspec.Struct, frozen=True):
+class Arrival(msgspec.Struct, frozen=True, gc=False):
     """A message that somebody outside the node sent, and that is durable until the node has taken it in."""
 
     arrival_id: int

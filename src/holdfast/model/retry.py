@@ -19,7 +19,7 @@ from holdfast.model.instants import LONGEST_S
 RetryOn: TypeAlias = Sequence[type[BaseException] | str] | Callable[[FailureDetails], bool]
 
 
-class RetryRule(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+class RetryRule(msgspec.Struct, frozen=True, gc=False, kw_only=True, omit_defaults=True):
     """A policy as it is stored: failures are named, not given as classes; `retry_on` empty means all of them."""
 
     max_attempts: int
@@ -32,7 +32,7 @@ class RetryRule(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     non_retriable: tuple[str, ...] = ()
 
 
-class RetryContext(msgspec.Struct, frozen=True, kw_only=True):
+class RetryContext(msgspec.Struct, frozen=True, gc=False, kw_only=True):
     """What a retry handler decides from. All of it is the same on every replay."""
 
     attempts_made: int
@@ -46,7 +46,7 @@ RetryHandler: TypeAlias = Callable[[RetryContext], bool | timedelta]
 """Orchestrator code: False ends it, True tries again at once, a duration tries again after it."""
 
 
-class RetryPolicy(msgspec.Struct, frozen=True, kw_only=True):
+class RetryPolicy(msgspec.Struct, frozen=True, gc=False, kw_only=True):
     """How often, and after which delays, failed work is tried again.
 
     `max_attempts` counts the first attempt. The delay before attempt n+1 is

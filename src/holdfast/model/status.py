@@ -38,7 +38,7 @@ _TERMINAL = frozenset(
 )
 
 
-class OrchestrationState(msgspec.Struct, frozen=True, kw_only=True):
+class OrchestrationState(msgspec.Struct, frozen=True, gc=False, kw_only=True):
     """What the store says about one instance.
 
     `input`, `output` and `custom_status` are JSON texts; None means that there is none (JSON null is `"null"`).
@@ -64,7 +64,7 @@ class OrchestrationState(msgspec.Struct, frozen=True, kw_only=True):
     """The names of external events that its code waits for, the first `EVENTS_AWAITED_MAX`."""
 
 
-class LockState(msgspec.Struct, frozen=True, kw_only=True):
+class LockState(msgspec.Struct, frozen=True, gc=False, kw_only=True):
     """The orchestration that holds, or wants, the lock of an entity, and since when."""
 
     instance_id: str
@@ -72,7 +72,7 @@ class LockState(msgspec.Struct, frozen=True, kw_only=True):
     since: datetime
 
 
-class EntityState(msgspec.Struct, frozen=True, kw_only=True):
+class EntityState(msgspec.Struct, frozen=True, gc=False, kw_only=True):
     """What the store says about one entity. `state` is JSON; None if there is none, or if it was not asked for."""
 
     instance_id: str
@@ -92,14 +92,14 @@ class EntityState(msgspec.Struct, frozen=True, kw_only=True):
     """Why it needs an operator, if it does; it runs nothing meanwhile."""
 
 
-class InstancesPurged(msgspec.Struct, frozen=True, kw_only=True):
+class InstancesPurged(msgspec.Struct, frozen=True, gc=False, kw_only=True):
     """What the purge of one page has done. `next_after` is where the next page begins, None at the end."""
 
     purged: int
     next_after: str | None
 
 
-class EntitiesRemoved(msgspec.Struct, frozen=True, kw_only=True):
+class EntitiesRemoved(msgspec.Struct, frozen=True, gc=False, kw_only=True):
     """What the cleaning of entity storage has done."""
 
     empty_entities_removed: int

@@ -9,7 +9,7 @@ import msgspec
 from holdfast.model.retry import RetryRule
 
 
-class TaskPolicy(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+class TaskPolicy(msgspec.Struct, frozen=True, gc=False, kw_only=True, omit_defaults=True):
     """Recorded beside an activity, so that a rewind can ask for it again as it was asked for.
 
     A replay does not compare it: how often something is tried may change in code that runs.

@@ -12,7 +12,7 @@ from holdfast.model.failure import FailureDetails
 from holdfast.model.history import EntityOperationCalled, EntityOperationSignaled, HistoryEvent
 
 
-class OrchestrationWorkItem(msgspec.Struct, frozen=True):
+class OrchestrationWorkItem(msgspec.Struct, frozen=True, gc=False):
     """One episode: the new events of one execution, to be run after its past ones.
 
     `new_events` begins with `OrchestratorStarted`. The past is fetched by the worker when it holds no live
@@ -27,7 +27,7 @@ class OrchestrationWorkItem(msgspec.Struct, frozen=True):
     version: str | None = None
 
 
-class Episode(msgspec.Struct, frozen=True):
+class Episode(msgspec.Struct, frozen=True, gc=False):
     """What one episode of an orchestrator asked for. `custom_status` is None when it set none.
 
     `events_buffered` counts the external events that nobody waits for yet; `events_awaited` are the names that the code
@@ -40,13 +40,13 @@ class Episode(msgspec.Struct, frozen=True):
     events_awaited: tuple[str, ...] = ()
 
 
-class Blocked(msgspec.Struct, frozen=True):
+class Blocked(msgspec.Struct, frozen=True, gc=False):
     """The episode could not be run, for a reason that an operator or a deploy can mend; nothing of it counts."""
 
     details: FailureDetails
 
 
-class VersionRejected(msgspec.Struct, frozen=True):
+class VersionRejected(msgspec.Struct, frozen=True, gc=False):
     """The episode is for code of another version: it waits, untouched, until a host has that."""
 
 
@@ -57,7 +57,7 @@ COMMITTED_ATTEMPT: Final = 0
 """The number of whichever attempt has committed, in the report of a transactional activity: it counts in any case."""
 
 
-class ActivityWorkItem(msgspec.Struct, frozen=True):
+class ActivityWorkItem(msgspec.Struct, frozen=True, gc=False):
     """One attempt of one activity. `attempt` starts at 1; `deliveries` counts starts that may have killed a process."""
 
     instance_id: str
@@ -78,13 +78,13 @@ class ActivityWorkItem(msgspec.Struct, frozen=True):
     """What names the call to the outside world, if that is not its execution and sequence number."""
 
 
-class Succeeded(msgspec.Struct, frozen=True):
+class Succeeded(msgspec.Struct, frozen=True, gc=False):
     """`result` is JSON; None for a function that has no result to speak of never occurs: that is JSON null."""
 
     result: str | None
 
 
-class Failed(msgspec.Struct, frozen=True):
+class Failed(msgspec.Struct, frozen=True, gc=False):
     """`progress` is what the attempt reported last, as JSON, if it did."""
 
     details: FailureDetails
@@ -96,7 +96,7 @@ Outcome: TypeAlias = Succeeded | Failed
 EntityOperation: TypeAlias = EntityOperationCalled | EntityOperationSignaled
 
 
-class OperationSucceeded(msgspec.Struct, frozen=True):
+class OperationSucceeded(msgspec.Struct, frozen=True, gc=False):
     """`result` is JSON; `actions` are what the operation sends, in order."""
 
     result: str | None
@@ -106,7 +106,7 @@ class OperationSucceeded(msgspec.Struct, frozen=True):
 OperationOutcome: TypeAlias = OperationSucceeded | Failed
 
 
-class EntityWorkItem(msgspec.Struct, frozen=True):
+class EntityWorkItem(msgspec.Struct, frozen=True, gc=False):
     """A batch of operations for one entity, in order. `state` is JSON; None means that the entity does not exist.
 
     `identity` differs for each batch of each entity: ids of what the batch starts are made of it.
@@ -122,7 +122,7 @@ class EntityWorkItem(msgspec.Struct, frozen=True):
     identity: str
 
 
-class EntityBatch(msgspec.Struct, frozen=True):
+class EntityBatch(msgspec.Struct, frozen=True, gc=False):
     """An outcome for each of the first operations, at least for one, and the state after the last of these.
 
     The other operations have not been run: the batch had become too large.

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from holdfast.storage.transactions import Transactions
 
 
-class InstanceRow(msgspec.Struct, frozen=True, kw_only=True):
+class InstanceRow(msgspec.Struct, frozen=True, gc=False, kw_only=True):
     """One orchestration or entity. `revision` rises by one with each transition of the instance."""
 
     partition: int
@@ -47,7 +47,7 @@ class InstanceRow(msgspec.Struct, frozen=True, kw_only=True):
     events_awaited: str | None = None
 
 
-class HistoryRow(msgspec.Struct, frozen=True):
+class HistoryRow(msgspec.Struct, frozen=True, gc=False):
     """The history of one episode: the key is (execution_id, episode), episodes count from 0 without gaps."""
 
     partition: int
@@ -56,7 +56,7 @@ class HistoryRow(msgspec.Struct, frozen=True):
     events: str
 
 
-class InboxRow(msgspec.Struct, frozen=True):
+class InboxRow(msgspec.Struct, frozen=True, gc=False):
     """A message that waits. Ids are unique in a hub and rise in the order of sending."""
 
     partition: int
@@ -66,7 +66,7 @@ class InboxRow(msgspec.Struct, frozen=True):
     event: str
 
 
-class ArrivalRow(msgspec.Struct, frozen=True):
+class ArrivalRow(msgspec.Struct, frozen=True, gc=False):
     """A message from outside the node that owns its receiver, which has not taken it in yet.
 
     Whoever sends it inserts it, in a transaction of its own. Ids are given by the store, and rise in the order of
@@ -80,7 +80,7 @@ class ArrivalRow(msgspec.Struct, frozen=True):
     arrival_id: int = 0
 
 
-class ActivityRow(msgspec.Struct, frozen=True):
+class ActivityRow(msgspec.Struct, frozen=True, gc=False):
     """An activity that was asked for and whose completion is not consumed yet."""
 
     partition: int
@@ -101,7 +101,7 @@ class ActivityRow(msgspec.Struct, frozen=True):
         return (self.execution_id, self.sequence)
 
 
-class TimerRow(msgspec.Struct, frozen=True):
+class TimerRow(msgspec.Struct, frozen=True, gc=False):
     """A timer that was set, or a signal that was scheduled: then `event` is the message that is delivered when due."""
 
     partition: int
@@ -116,7 +116,7 @@ class TimerRow(msgspec.Struct, frozen=True):
         return (self.execution_id, self.sequence)
 
 
-class ChildRow(msgspec.Struct, frozen=True):
+class ChildRow(msgspec.Struct, frozen=True, gc=False):
     """A sub-orchestration that was started and whose end is not consumed yet; `sequence` is its parent's."""
 
     partition: int
@@ -130,7 +130,7 @@ class ChildRow(msgspec.Struct, frozen=True):
         return (self.execution_id, self.sequence)
 
 
-class OperationKeyRow(msgspec.Struct, frozen=True):
+class OperationKeyRow(msgspec.Struct, frozen=True, gc=False):
     """An idempotency key that an entity remembers. Positions rise in the order of consumption."""
 
     partition: int
@@ -148,7 +148,7 @@ WorkKey: TypeAlias = tuple[int, str, int]
 """(partition, execution_id, sequence) of an activity, a timer or a sub-orchestration."""
 
 
-class Fence(msgspec.Struct, frozen=True):
+class Fence(msgspec.Struct, frozen=True, gc=False):
     """What entitles a node to write: its incarnation, and the epoch of each partition that it owns."""
 
     node_id: str
@@ -156,7 +156,7 @@ class Fence(msgspec.Struct, frozen=True):
     epochs: dict[int, int]
 
 
-class Ownership(msgspec.Struct, frozen=True):
+class Ownership(msgspec.Struct, frozen=True, gc=False):
     """What `acquire` gives. `lsn` is the node's watermark: the last transition that is durable.
 
     With a `lease_s` it ends by itself so many seconds after the last `renew` or commit; else with the process.
@@ -168,7 +168,7 @@ class Ownership(msgspec.Struct, frozen=True):
     lease_s: float | None = None
 
 
-class InstanceUpdate(msgspec.Struct, frozen=True):
+class InstanceUpdate(msgspec.Struct, frozen=True, gc=False):
     """The new image of a row which must be stored with `revision_before`.
 
     `new_execution` tells that fields fixed within an execution (execution_id, name, input, created_at, parent,
@@ -180,7 +180,7 @@ class InstanceUpdate(msgspec.Struct, frozen=True):
     new_execution: bool = False
 
 
-class WriteSet(msgspec.Struct, frozen=True, kw_only=True):
+class WriteSet(msgspec.Struct, frozen=True, gc=False, kw_only=True):
     """One group of transitions, coalesced: the transaction that moves the watermark from `lsn_before` to `lsn`.
 
     Keys are unique within each list. Everything removed or updated must be there, and nothing inserted may be:
@@ -217,7 +217,7 @@ class WriteSet(msgspec.Struct, frozen=True, kw_only=True):
     """(partition, instance_id, operation_key). Keys do not go with their instance: a group names each."""
 
 
-class StoredInstance(msgspec.Struct, frozen=True):
+class StoredInstance(msgspec.Struct, frozen=True, gc=False):
     """All that is stored of one instance, except its history. Messages are in the order of their ids.
 
     `row` is None while there are only messages: for an instance that the first of them will create. Event keys are

@@ -284,6 +284,8 @@ class SimulatedLoop(asyncio.AbstractEventLoop):
         if process is not None:
             process.jobs.add(job)
             job.add_done_callback(process.jobs.discard)
+            if not process.is_alive:  # killed by the very code that goes on to its next wait
+                self._buried.append(job)
         return job
 
     def run_in_executor(self, executor: Executor | None, func: Callable[..., T], *args: Any) -> asyncio.Future[T]:
