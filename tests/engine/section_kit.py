@@ -161,7 +161,7 @@ async def end(run: Run, instance_id: str, ending: str) -> None:
             await client.start_new("holder", "is over", instance_id=instance_id, id_policy=policy)
         case "parked":
             assert run.engine.node is not None
-            run.engine.node.park_by_id(instance_id, FailureDetails("SomeError", "it has to be looked at"))
+            run.engine.node.parking.park_by_id(instance_id, FailureDetails("SomeError", "it has to be looked at"))
         case "broken":
             for entity in (A, B):
                 taken = await client.break_lock(entity)

@@ -21,6 +21,7 @@ from holdfast.engine.activity_context import AttemptInfo
 from holdfast.engine.activity_heartbeats import Heartbeats
 from holdfast.engine.activity_runner import ActivityRunner
 from holdfast.engine.clock import SystemClock
+from holdfast.model.task_policy import TaskPolicy
 from holdfast.model.work_items import ActivityWorkItem, Failed, Outcome, Succeeded
 
 AT_ONCE = timedelta(microseconds=1)
@@ -51,7 +52,7 @@ class Bench:
     def submit(
         self, name: str, sequence: int = 0, input: str | None = None, timeout: timedelta | None = None
     ) -> tuple[str, int]:
-        self.runner.submit(ActivityWorkItem("i", "e", sequence, name, input, timeout=timeout))
+        self.runner.submit(ActivityWorkItem("i", "e", sequence, name, input, policy=TaskPolicy(timeout=timeout)))
         return ("e", sequence)
 
     async def outcome(self, sequence: int = 0) -> Outcome:

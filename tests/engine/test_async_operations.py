@@ -148,7 +148,7 @@ def test_an_operation_that_runs_while_its_entity_is_parked_runs_again_once_that_
         await run.client.call_entity(ledger("a"), "note", 0)
         await run.client.signal_entity(ledger("a"), "wait", 1)
         await until(lambda: len(outside.seen) == 1)
-        run.engine.node.park_by_id("@ledger@a", FailureDetails("x", "planted"))
+        run.engine.node.parking.park_by_id("@ledger@a", FailureDetails("x", "planted"))
         outside.gate.set()
 
         async def parked() -> bool:

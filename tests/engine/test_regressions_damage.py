@@ -134,7 +134,7 @@ def test_parking_waits_while_the_history_of_the_instance_is_read() -> None:
             node = run.engine.node
             await run.client.raise_event("guilty", "e", 1)
             await until(lambda: store.calls["load_history"] > 0)
-            node.park_by_id("guilty", FailureDetails("SomeError", "it was the killer"))
+            node.parking.park_by_id("guilty", FailureDetails("SomeError", "it was the killer"))
             reads.set()
             assert await parked(run, "guilty") == "it was the killer"
             await run.client.resume("guilty")

@@ -29,7 +29,7 @@ from holdfast import (
 )
 from holdfast.engine import batches
 from holdfast.engine.journal import Journal
-from holdfast.engine.residents import Residents
+from holdfast.engine.residents import Resident, Residents
 from holdfast.engine.timers import DueTimes
 from holdfast.engine.turns import Turns
 from holdfast.hub.instance import Instance
@@ -235,10 +235,10 @@ def test_turns_leave_the_loop_to_others_after_their_time() -> None:
     """By the clock of the loop, which goes on here by itself only when somebody takes a step."""
     ticks, steps = 0.0, list[str]()
 
-    def step(instance: Instance) -> None:
+    def step(resident: Resident) -> None:
         nonlocal ticks
         ticks += 0.02
-        steps.append(instance.instance_id)
+        steps.append(resident.instance.instance_id)
 
     async def main() -> None:
         journal = cast(Journal, SimpleNamespace(is_full=False, durable_lsn=0))
@@ -246,7 +246,7 @@ def test_turns_leave_the_loop_to_others_after_their_time() -> None:
         with pytest.MonkeyPatch.context() as patched:
             patched.setattr(asyncio.get_running_loop(), "time", lambda: ticks)
             for number in range(7):
-                turns.add(Instance(f"i{number}", "e", "f", datetime.now(UTC)))
+                turns.add(Resident(Instance(f"i{number}", "e", "f", datetime.now(UTC))))
             done = list[int]()
             while not turns.is_idle:
                 await asyncio.sleep(0)

@@ -56,6 +56,7 @@ from holdfast.model.messages import Message
 from holdfast.model.requests import IdPolicy, StartRequest
 from holdfast.model.retry import RetryPolicy
 from holdfast.model.status import OrchestrationStatus
+from holdfast.model.task_policy import PLAIN, TaskPolicy
 from holdfast.model.work_items import (
     ActivityWorkItem,
     EntityBatch,
@@ -69,7 +70,7 @@ from holdfast.storage.memory import MemoryData, MemoryStore
 from holdfast.testing.fold import ExecutionFold
 
 NOW = datetime(2026, 11, 22, tzinfo=UTC)
-RETRY = RetryPolicy(max_attempts=3, first_retry_interval=timedelta(0)).rule()
+RETRY = TaskPolicy(retry=RetryPolicy(max_attempts=3, first_retry_interval=timedelta(0)).rule())
 LATER = timedelta(hours=1)
 NOW_US = int((NOW + LATER).timestamp() * 1_000_000)
 
@@ -117,7 +118,7 @@ class Walk:
             self.next_id += 1
             kind = dice.randrange(8)
             if kind == 0:
-                actions.append(ScheduleTask(self.next_id, "a", "1", RETRY if dice.random() < 0.3 else None))
+                actions.append(ScheduleTask(self.next_id, "a", "1", RETRY if dice.random() < 0.3 else PLAIN))
             elif kind == 1:
                 actions.append(CreateTimer(self.next_id, NOW))
             elif kind == 2 and any(sequence > 0 for sequence in instance.timers):

@@ -205,7 +205,7 @@ def test_a_failed_activity_is_asked_for_again() -> None:
     assert started_again(transition) == [1]
     [again] = transition.activities_scheduled
     assert (again.name, again.input, again.tags, again.attempt) == ("t1", "7", {"a": "b"}, 1)
-    assert (again.retry, again.timeout, again.scheduled_at) == (policy.retry, policy.timeout, NOW)
+    assert (again.policy, again.scheduled_at) == (policy, NOW)
     assert again.call_id == "old:1", "to the outside world it is the same call"
 
 

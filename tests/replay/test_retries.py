@@ -125,9 +125,9 @@ def test_what_its_author_says_is_final_is_not_tried_again() -> None:
 def test_a_predicate_of_an_activity_is_asked_in_the_orchestrator() -> None:
     """A policy without one stays with the hub, which needs no episode for the next attempt."""
     story = calls_activity(RetryPolicy(first_retry_interval=timedelta(0), retry_on=lambda _: True))
-    assert story.player.actions[0].retry is None
+    assert story.player.actions[0].policy.retry is None
     assert story.then(failed(0)) == ["a"]
-    assert isinstance(calls_activity(RetryPolicy()).player.actions[0].retry, RetryRule)
+    assert isinstance(calls_activity(RetryPolicy()).player.actions[0].policy.retry, RetryRule)
 
 
 # Handlers

@@ -43,7 +43,7 @@ BUGS: tuple[PlantedBug, ...] = (
     # What leaves the process before its cause is durable
     bug(
         "activities start before their cause is durable",
-        ("engine.node:Node.append", "and output.activity.speculative", ""),
+        ("engine.node:Node.append", "and output.activity.policy.speculative", ""),
     ),
     bug(
         "a start is answered before it is durable",
@@ -290,8 +290,8 @@ BUGS: tuple[PlantedBug, ...] = (
         "the status is not stored with the end",
         (
             "engine.rows:_instance_row",
-            "status=instance.status",
-            "status='Running' if instance.status == 'Failed' else instance.status",
+            "str(instance.status)",
+            "('Running' if instance.status == 'Failed' else str(instance.status))",
         ),
     ),
     bug(

@@ -24,19 +24,6 @@ class ActivityReports:
 
     def finished(self, work_item: ActivityWorkItem, outcome: Outcome) -> None:
         """Take in the outcome of an attempt."""
-        node, key = self._node, (work_item.execution_id, work_item.sequence)
-
-        def finish(resident: Resident | None) -> None:
-            node.suspects.finished(key)
-            result = None
-            if resident is not None:
-                result = node.hub.finish_activity(resident.instance, work_item, outcome, node.clock.now())
-            if isinstance(result, Message):
-                node.deliver(resident, result)
-            elif resident is not None and result is not None:
-                node.finish_step(resident, result)
-            elif not _is_answered(resident, work_item):
-                self._answers.discard(key)
 
         def refused(error: HoldfastError) -> None:
             if isinstance(error, InstanceElsewhereError) and self._lending is not None:
@@ -44,7 +31,28 @@ class ActivityReports:
             else:
                 self._refused.append((work_item, outcome))
 
-        node.guarded(work_item.instance_id, lambda: node.loader.with_resident(work_item.instance_id, finish, refused))
+        def take_in() -> None:
+            instance_id, loader = work_item.instance_id, self._node.loader
+            resident = loader.at_hand(instance_id)
+            if resident is not None:
+                self._take_in(resident, work_item, outcome)
+            else:
+                loader.with_resident(instance_id, lambda found: self._take_in(found, work_item, outcome), refused)
+
+        self._node.guarded(work_item.instance_id, take_in)
+
+    def _take_in(self, resident: Resident | None, work_item: ActivityWorkItem, outcome: Outcome) -> None:
+        node, key = self._node, work_item.key
+        node.suspects.finished(key)
+        result = None
+        if resident is not None:
+            result = node.hub.finish_activity(resident.instance, work_item, outcome, node.clock.now())
+        if isinstance(result, Message):
+            node.deliver(resident, result)
+        elif resident is not None and result is not None:
+            node.finish_step(resident, result)
+        elif not _is_answered(resident, work_item):
+            self._answers.discard(key)
 
     def offer_again(self) -> None:
         """Take in the outcomes that came for instances which were held back then."""

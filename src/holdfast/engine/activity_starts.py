@@ -9,9 +9,7 @@ from holdfast.engine.answers import Answers
 from holdfast.engine.clock import Clock
 from holdfast.engine.timers import DueTimes
 from holdfast.hub.instance import DurableTimer, Instance, ScheduledActivity
-from holdfast.model.instants import after
 from holdfast.model.messages import DurableKey
-from holdfast.model.work_items import ActivityWorkItem
 
 if TYPE_CHECKING:
     from holdfast.engine.lending import Lending
@@ -62,7 +60,7 @@ class ActivityStarts:
 
     def _start_in_turn(self, activity: ScheduledActivity) -> None:
         if self._runner.queued < self._queue_max or self._suspects.is_released(activity):
-            self._runner.submit(work_item_of(activity))
+            self._runner.submit(activity)
         elif not self._offer(activity):
             self.has_overflowed = True
 
@@ -74,7 +72,7 @@ class ActivityStarts:
         """Let an activity run before its cause is durable, as its author has allowed; only the first attempt."""
         if activity.attempt == 1 and activity.deliveries == 0 and self._runner.queued < self._queue_max:
             self._speculative[activity.key] = lsn
-            self._runner.submit(work_item_of(activity))
+            self._runner.submit(activity)
 
     def forget(self, key: DurableKey) -> None:
         """Do not start an activity any more: it is finished, or nobody waits for it."""
@@ -84,7 +82,7 @@ class ActivityStarts:
     def adopt(self, key: DurableKey, activity: ScheduledActivity) -> None:
         """Let the attempt of another activity go on as that of this one, or start this one if that does not run."""
         self._expected.discard(activity.key)
-        if not self._runner.adopt(key, work_item_of(activity)):
+        if not self._runner.adopt(key, activity):
             self.start(activity)
 
     def stop(self, key: DurableKey) -> None:
@@ -112,26 +110,6 @@ class ActivityStarts:
         for key in lost:
             self._answers.discard(key)
         self._runner.forget_queued()
-
-
-def work_item_of(activity: ScheduledActivity) -> ActivityWorkItem:
-    """Return what is to run for an activity now."""
-    return ActivityWorkItem(
-        activity.instance_id,
-        activity.execution_id,
-        activity.sequence,
-        activity.name,
-        activity.input,
-        activity.attempt,
-        activity.deliveries,
-        activity.timeout,
-        None if activity.start_timeout is None else after(activity.visible_at, activity.start_timeout),
-        activity.heartbeat_timeout,
-        activity.tags,
-        activity.progress,
-        activity.version,
-        activity.call_id,
-    )
 
 
 def recover_activity(node: Node, activity: ScheduledActivity, *, was_begun: bool = False) -> None:

@@ -48,14 +48,14 @@ class Attempt:
         if self._is_over:
             return
         self.unlimit()
-        if self.work_item.timeout is not None:
-            self.limit("timeout", self.work_item.timeout.total_seconds(), _timed_out(self.work_item))
+        if self.work_item.policy.timeout is not None:
+            self.limit("timeout", self.work_item.policy.timeout.total_seconds(), _timed_out(self.work_item))
         self.expect_heartbeat()
 
     def expect_heartbeat(self) -> None:
         """Give the attempt up if it is not heard of within its heartbeat timeout from now."""
-        if self.work_item.heartbeat_timeout is not None:
-            seconds = self.work_item.heartbeat_timeout.total_seconds()
+        if self.work_item.policy.heartbeat_timeout is not None:
+            seconds = self.work_item.policy.heartbeat_timeout.total_seconds()
             self.limit("heartbeat", seconds, _silent(self.work_item))
 
     def limit(self, name: str, seconds: float, failure: FailureDetails) -> None:
@@ -93,7 +93,7 @@ class Attempt:
 def _timed_out(work_item: ActivityWorkItem) -> FailureDetails:
     return FailureDetails(
         "builtins.TimeoutError",
-        f"Attempt {work_item.attempt} of activity {work_item.name!r} took longer than {work_item.timeout}.",
+        f"Attempt {work_item.attempt} of activity {work_item.name!r} took longer than {work_item.policy.timeout}.",
     )
 
 
@@ -101,7 +101,7 @@ def _silent(work_item: ActivityWorkItem) -> FailureDetails:
     return FailureDetails(
         "builtins.TimeoutError",
         f"Attempt {work_item.attempt} of activity {work_item.name!r} gave no heartbeat for "
-        f"{work_item.heartbeat_timeout}.",
+        f"{work_item.policy.heartbeat_timeout}.",
     )
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Hashable, Sequence
-from typing import Generic, Protocol, TypeVar
+from typing import Generic, TypeVar
 
 from holdfast.engine.rows import EncodedTransition
 from holdfast.model.messages import DurableKey
@@ -13,6 +13,7 @@ from holdfast.storage.port import (
     ChildRow,
     HistoryRow,
     InboxRow,
+    InstanceRow,
     InstanceUpdate,
     OperationKeyRow,
     TimerRow,
@@ -21,14 +22,6 @@ from holdfast.storage.port import (
 
 K = TypeVar("K", bound=Hashable)
 V = TypeVar("V")
-
-
-class _Keyed(Protocol):
-    @property
-    def key(self) -> DurableKey: ...
-
-
-W = TypeVar("W", bound=_Keyed)
 
 
 class _Rows(Generic[K, V]):
@@ -78,8 +71,8 @@ class _Instances:
     """The latest image of each instance row that a group changes."""
 
     def __init__(self) -> None:
-        self.updates: dict[str, InstanceUpdate] = {}
-        self.inserted: set[str] = set()
+        self.inserted: dict[str, InstanceRow] = {}
+        self.updated: dict[str, InstanceUpdate] = {}
         self.removed: list[tuple[int, str, int]] = []
 
     def add(self, each: EncodedTransition) -> None:
@@ -88,84 +81,93 @@ class _Instances:
         row = each.instance
         if row is None:
             return
-        known = self.updates.get(row.instance_id)
+        if each.revision_before == 0 or row.instance_id in self.inserted:
+            self.inserted[row.instance_id] = row
+            return
+        known = self.updated.get(row.instance_id)
         if known is None:
-            self.updates[row.instance_id] = InstanceUpdate(row, each.revision_before, each.is_new_execution)
-            if each.revision_before == 0:
-                self.inserted.add(row.instance_id)
+            self.updated[row.instance_id] = InstanceUpdate(row, each.revision_before, each.is_new_execution)
         else:
             changed = known.new_execution or each.is_new_execution
-            self.updates[row.instance_id] = InstanceUpdate(row, known.revision_before, changed)
+            self.updated[row.instance_id] = InstanceUpdate(row, known.revision_before, changed)
 
     def _remove(self, partition: int, instance_id: str, revision: int) -> None:
         """Remove a row: from the group if that has made it, else from the store."""
-        known = self.updates.pop(instance_id, None)
-        if instance_id in self.inserted:
-            self.inserted.discard(instance_id)
-            return
-        self.removed.append((partition, instance_id, revision if known is None else known.revision_before))
+        if self.inserted.pop(instance_id, None) is None:
+            known = self.updated.pop(instance_id, None)
+            self.removed.append((partition, instance_id, revision if known is None else known.revision_before))
+
+
+class _Group:
+    """What a group changes, kind by kind, while its transitions are gone through."""
+
+    def __init__(self) -> None:
+        self.instances = _Instances()
+        self.histories = _Histories()
+        self.messages: _Rows[int, InboxRow] = _Rows()
+        self.activities: _Rows[DurableKey, ActivityRow] = _Rows()
+        self.activities_updated: dict[DurableKey, ActivityRow] = {}
+        self.timers: _Rows[DurableKey, TimerRow] = _Rows()
+        self.children: _Rows[DurableKey, ChildRow] = _Rows()
+        self.operation_keys: _Rows[tuple[str, str], OperationKeyRow] = _Rows()
+        self.sent_elsewhere: list[ArrivalRow] = []
+        self.arrivals_removed: list[tuple[int, int]] = []
+
+    def add(self, each: EncodedTransition) -> None:
+        """Add the next transition: what it makes before what it removes, since it may do both to a message."""
+        self.instances.add(each)
+        self.histories.add(each)
+        self.sent_elsewhere += each.sent_elsewhere
+        self.arrivals_removed += each.arrivals_removed
+        for message in each.sent:
+            self.messages.made[message.message_id] = message
+        for timer in each.timers_created:
+            self.timers.made[timer.key] = timer
+        for child in each.children_created:
+            self.children.made[child.key] = child
+        self._add_activities(each)
+        self.messages.remove(each.partition, each.consumed)
+        self.timers.remove(each.partition, each.timers_removed)
+        self.children.remove(each.partition, each.children_removed)
+        self.operation_keys.remove(each.partition, each.operation_keys_removed)
+        for key in each.operation_keys_added:
+            self.operation_keys.made[key.key] = key
+
+    def _add_activities(self, each: EncodedTransition) -> None:
+        for activity in each.activities_scheduled:
+            self.activities.made[activity.key] = activity
+        for activity in each.activities_updated:
+            made = self.activities.made
+            (made if activity.key in made else self.activities_updated)[activity.key] = activity
+        for key in each.activities_removed:
+            self.activities_updated.pop(key, None)
+        self.activities.remove(each.partition, each.activities_removed)
 
 
 def coalesce(lsn_before: int, transitions: Sequence[EncodedTransition]) -> WriteSet:
     """Return what a group of transitions, consecutive in the journal, changes in the store as a whole."""
-    instances, histories = _Instances(), _Histories()
-    messages: _Rows[int, InboxRow] = _Rows()
-    activities: _Rows[DurableKey, ActivityRow] = _Rows()
-    timers: _Rows[DurableKey, TimerRow] = _Rows()
-    children: _Rows[DurableKey, ChildRow] = _Rows()
-    operation_keys: _Rows[tuple[str, str], OperationKeyRow] = _Rows()
-    updated: dict[DurableKey, ActivityRow] = {}
-    elsewhere: list[ArrivalRow] = []
-    arrived: list[tuple[int, int]] = []
+    group = _Group()
     for each in transitions:
-        instances.add(each)
-        histories.add(each)
-        for message in each.sent:
-            messages.made[message.message_id] = message
-        elsewhere.extend(each.sent_elsewhere)
-        arrived.extend(each.arrivals_removed)
-        _add(activities, each.activities_scheduled)
-        for activity in each.activities_updated:
-            (activities.made if activity.key in activities.made else updated)[activity.key] = activity
-        for key in each.activities_removed:
-            updated.pop(key, None)
-        _add(timers, each.timers_created)
-        _add(children, each.children_created)
-        messages.remove(each.partition, each.consumed)
-        activities.remove(each.partition, each.activities_removed)
-        timers.remove(each.partition, each.timers_removed)
-        children.remove(each.partition, each.children_removed)
-        operation_keys.remove(each.partition, each.operation_keys_removed)
-        for key in each.operation_keys_added:
-            operation_keys.made[key.key] = key
+        group.add(each)
     return WriteSet(
         lsn_before=lsn_before,
         lsn=transitions[-1].lsn,
-        instances_inserted=[
-            update.row for instance_id, update in instances.updates.items() if instance_id in instances.inserted
-        ],
-        instances_updated=[
-            update for instance_id, update in instances.updates.items() if instance_id not in instances.inserted
-        ],
-        history_inserted=list(histories.made.values()),
-        executions_removed=histories.removed,
-        messages_inserted=messages.inserted(),
-        messages_removed=messages.removed,
-        arrivals_inserted=elsewhere,
-        arrivals_removed=arrived,
-        activities_inserted=activities.inserted(),
-        activities_updated=list(updated.values()),
-        activities_removed=[(partition, *key) for partition, key in activities.removed],
-        timers_inserted=timers.inserted(),
-        timers_removed=[(partition, *key) for partition, key in timers.removed],
-        children_inserted=children.inserted(),
-        children_removed=[(partition, *key) for partition, key in children.removed],
-        instances_removed=instances.removed,
-        operation_keys_inserted=operation_keys.inserted(),
-        operation_keys_removed=[(partition, *key) for partition, key in operation_keys.removed],
+        instances_inserted=list(group.instances.inserted.values()),
+        instances_updated=list(group.instances.updated.values()),
+        instances_removed=group.instances.removed,
+        history_inserted=list(group.histories.made.values()),
+        executions_removed=group.histories.removed,
+        messages_inserted=group.messages.inserted(),
+        messages_removed=group.messages.removed,
+        arrivals_inserted=group.sent_elsewhere,
+        arrivals_removed=group.arrivals_removed,
+        activities_inserted=group.activities.inserted(),
+        activities_updated=list(group.activities_updated.values()),
+        activities_removed=[(partition, *key) for partition, key in group.activities.removed],
+        timers_inserted=group.timers.inserted(),
+        timers_removed=[(partition, *key) for partition, key in group.timers.removed],
+        children_inserted=group.children.inserted(),
+        children_removed=[(partition, *key) for partition, key in group.children.removed],
+        operation_keys_inserted=group.operation_keys.inserted(),
+        operation_keys_removed=[(partition, *key) for partition, key in group.operation_keys.removed],
     )
-
-
-def _add(rows: _Rows[DurableKey, W], made: Sequence[W]) -> None:
-    for row in made:
-        rows.made[row.key] = row

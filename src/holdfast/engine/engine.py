@@ -244,7 +244,7 @@ class Engine:
 
     def _park_guilty(self, node: Node) -> None:
         for instance_id, error in self._culprits.take_guilty().items():
-            node.park_by_id(instance_id, failure_from_exception(error))
+            node.parking.park_by_id(instance_id, failure_from_exception(error))
 
     def _judge(self, node: Node) -> None:
         """Decide about the instances held back from a node, and let them go on, or be parked."""

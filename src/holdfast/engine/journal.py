@@ -47,7 +47,8 @@ class Journal:
         """The instances of the group whose commit failed, for whatever reason."""
         self._store = store
         self._ownership = ownership
-        self._config = config
+        self._transitions_max = config.journal_transitions_max
+        self._bytes_max = config.journal_bytes_max
         self._release = release
         self._changed = changed
         self._sent_elsewhere = sent_elsewhere
@@ -62,10 +63,7 @@ class Journal:
     @property
     def is_full(self) -> bool:
         """Whether execution has run as far ahead of the store as it may."""
-        return (
-            self._tail_lsn - self.durable_lsn >= self._config.journal_transitions_max
-            or self._waiting_bytes >= self._config.journal_bytes_max
-        )
+        return self._tail_lsn - self.durable_lsn >= self._transitions_max or self._waiting_bytes >= self._bytes_max
 
     @property
     def is_settled(self) -> bool:
@@ -84,7 +82,8 @@ class Journal:
         self._tail_lsn = transition.lsn
         self._waiting.append((encoded, transition.outputs))
         self._waiting_bytes += encoded.size_bytes
-        self._wake.set()
+        if not self._wake.is_set():
+            self._wake.set()
 
     def durable(self, lsn: int) -> asyncio.Future[None]:
         """Return a future for the moment when a transition is durable; it fails if the transition is lost."""
@@ -125,7 +124,7 @@ class Journal:
         while self._waiting and len(group) < self.group_max:
             encoded, released = self._waiting.popleft()
             group.append(encoded)
-            outputs.extend(released)
+            outputs += released
         self._in_flight_lsn = group[-1].lsn
         # Shielded: cancelling this loop must not leave a commit half done.
         writes = coalesce(self.durable_lsn, group)

@@ -15,7 +15,7 @@ from collections.abc import Callable, Collection
 from typing import TYPE_CHECKING, Final
 
 from holdfast.engine.activity_runner import ActivityRunner
-from holdfast.engine.activity_starts import recover_activity, work_item_of
+from holdfast.engine.activity_starts import recover_activity
 from holdfast.engine.answers import Answers
 from holdfast.engine.config import HostConfig
 from holdfast.engine.stored import decode_activity, encode_report
@@ -187,7 +187,7 @@ class Lending:
             raise
         for row in rows:
             with contextlib.suppress(CorruptRecordError):  # its owner finds that out, too
-                self._runner.submit(work_item_of(decode_activity(row)))
+                self._runner.submit(decode_activity(row))
         return len(rows)
 
     async def _make_offers(self, node: Node) -> None:
@@ -198,7 +198,7 @@ class Lending:
             each for each in offers.values() if self.lacks(each) and ACTIVITY + each.name.casefold() not in self._known
         ]
         for each in nobodys:
-            self._runner.submit(work_item_of(each))  # which says that there is no such activity
+            self._runner.submit(each)  # which says that there is no such activity
             del offers[each.key]
         count = node.partitions.count
         keys = [

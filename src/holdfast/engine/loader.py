@@ -99,6 +99,10 @@ class Loader:
         """Return up to where every open read sees what is durable."""
         return min([self._journal.durable_lsn, *self._reads.values()])
 
+    def at_hand(self, instance_id: str) -> Resident | None:
+        """Return an instance that is in memory, and for which nobody waits any more; None says nothing."""
+        return None if instance_id in self._wanted else self._residents.get(instance_id)
+
     def with_resident(
         self,
         instance_id: str,
@@ -117,13 +121,12 @@ class Loader:
             is_new: the id cannot exist yet, so that the store need not be asked.
         """
         resident = self._residents.get(instance_id)
-        is_gone = self.gone_at(instance_id) > self._journal.durable_lsn
         if resident is None and not self._owns(instance_id):
             if refused is not None:
                 refused(InstanceElsewhereError(instance_id))
             return
-        is_known = resident is not None or is_new or is_gone
-        if instance_id not in self._wanted and is_known:
+        is_known = resident is not None or is_new or self.gone_at(instance_id) > self._journal.durable_lsn
+        if is_known and instance_id not in self._wanted:
             arrived(resident)
             return
         self._wanted.setdefault(instance_id, []).append((arrived, refused, message_id))

@@ -26,6 +26,7 @@ from holdfast.engine.journal import Journal
 from holdfast.engine.loader import Loader
 from holdfast.engine.membership import Membership
 from holdfast.engine.outputs import Outputs
+from holdfast.engine.parking import Parking
 from holdfast.engine.partitions import OwnPartitions
 from holdfast.engine.residents import Resident, Residents
 from holdfast.engine.rewinding import ChildRewinds
@@ -46,7 +47,7 @@ from holdfast.hub.transition import (
     StartActivity,
     Transition,
 )
-from holdfast.model.failure import FailureDetails, failure_from_exception
+from holdfast.model.failure import failure_from_exception
 from holdfast.model.history import ExecutionStarted, TimerFired
 from holdfast.model.messages import Message
 from holdfast.model.work_items import (
@@ -124,7 +125,7 @@ class Node:
         self._is_pumping = False
         self._is_abandoned = False
         self._dropped = Dropped()
-        self._to_park: dict[str, FailureDetails] = {}
+        self.parking = Parking(self)
         self._rewinds = ChildRewinds(self)
         self.batches = Batches(self, worker)
 
@@ -172,7 +173,7 @@ class Node:
         for output in transition.outputs:
             if isinstance(output, StartActivity | AdoptActivity):
                 self.starts.expect(output.activity)
-            if isinstance(output, StartActivity) and output.activity.speculative:
+            if isinstance(output, StartActivity) and output.activity.policy.speculative:
                 self.starts.start_speculatively(output.activity, transition.lsn)
         self._sent.extend(transition.sent)
         self._deliver_sent()
@@ -202,21 +203,23 @@ class Node:
         known = resident.instance if resident else None
         instance, transition = self.hub.deliver(known, message, self.clock.now())
         if instance is not None and resident is None:
-            self.residents.add(instance)
+            resident = self.residents.add(instance)
         if transition is not None:
             self.append(transition)
-        if instance is not None:
-            self.make_runnable(instance)
+        if resident is not None:
+            self.make_runnable(resident)
 
-    def make_runnable(self, instance: Instance) -> None:
+    def make_runnable(self, resident: Resident) -> None:
         """Let an instance take its next step soon, each in its turn."""
-        if instance.has_messages and not self._is_abandoned:
-            self._turns.add(instance)
+        if not resident.is_runnable and resident.instance.has_messages and not self._is_abandoned:
+            self._turns.add(resident)
 
-    def _take_turn(self, instance: Instance) -> None:
-        resident = self.residents.get(instance.instance_id)
-        if resident is not None and resident.instance is instance:
-            self.guarded(instance.instance_id, lambda: self._step(resident))
+    def _take_turn(self, resident: Resident) -> None:
+        if resident.is_present and not self._is_abandoned:
+            try:
+                self._step(resident)
+            except BaseException as error:
+                self._blame(resident.instance.instance_id, error)
 
     def guarded(self, instance_id: str, work: Callable[[], None]) -> None:
         """Do something to an instance. An error here is a bug of ours: the node is given up, the instance suspected."""
@@ -224,10 +227,13 @@ class Node:
             return
         try:
             work()
-        except (KeyboardInterrupt, SystemExit):
-            raise
         except BaseException as error:
-            self.fail(error if isinstance(error, Exception) else RuntimeError(repr(error)), instance_id)
+            self._blame(instance_id, error)
+
+    def _blame(self, instance_id: str, error: BaseException) -> None:
+        if isinstance(error, KeyboardInterrupt | SystemExit):
+            raise error
+        self.fail(error if isinstance(error, Exception) else RuntimeError(repr(error)), instance_id)
 
     def fail(self, error: Exception, instance_id: str | None = None) -> None:
         """Give this node up."""
@@ -235,20 +241,20 @@ class Node:
             self._failed(error, instance_id)
 
     def _step(self, resident: Resident) -> None:
-        instance = resident.instance
+        instance, now = resident.instance, self.clock.now()
         if self._rewinds.begin(resident):
             return
-        transition = self.hub.step(instance, self.clock.now())
+        transition = self.hub.step(instance, now)
         if transition is not None:
             self.finish_step(resident, transition)
         elif not self.hub.has_work(instance):
             self.suspects.has_worked(instance)
         elif self.suspects.may_work(instance):
-            match self.hub.next_work(instance, self.clock.now()):
-                case PendingBatch() as work:
-                    self.batches.run(resident, work)
+            match self.hub.next_work(instance, now):
                 case PendingEpisode() as work:
                     self._run_episode(resident, work)
+                case PendingBatch() as work:
+                    self.batches.run(resident, work)
 
     def finish_step(self, resident: Resident, transition: Transition) -> None:
         """Append a transition of an instance, and let it take its next step."""
@@ -259,7 +265,7 @@ class Node:
             execution.unload()
             resident.execution = None
         self.residents.touch(resident)
-        self.make_runnable(instance)
+        self.make_runnable(resident)
 
     def _run_episode(self, resident: Resident, pending: PendingEpisode) -> None:
         work_item, live = pending.work_item, resident.execution
@@ -288,7 +294,7 @@ class Node:
     ) -> None:
         """Make of what user code has done a transition, or set its instance aside."""
         instance, now = resident.instance, self.clock.now()
-        guilty = self._to_park.pop(instance.instance_id, None)
+        guilty = self.parking.take_guilty(instance)
         if guilty is not None:
             result = Blocked(guilty)
         match pending, result:
@@ -297,39 +303,17 @@ class Node:
             case PendingBatch(), EntityBatch():
                 self.finish_step(resident, self.hub.complete_batch(instance, pending, result, now))
             case PendingEpisode(), VersionRejected():
-                _let_wait(self, instance, pending)
+                _let_wait(self, resident, pending)
             case _, Blocked():
-                if resident.execution is not None:
-                    resident.execution.unload()  # what it has just done does not count
-                    resident.execution = None
-                self._park(resident, pending, result.details)
+                self.parking.set_aside(resident, pending, result.details)
             case _:
                 raise AssertionError(f"{result!r} is no result of {pending!r}")
-
-    def _park(self, resident: Resident, pending: PendingEpisode | PendingBatch | None, details: FailureDetails) -> None:
-        instance = resident.instance
-        logger.error("Instance %r is parked: %s", instance.instance_id, details.error_message)
-        self.finish_step(resident, self.hub.park(instance, pending, details, self.clock.now()))
-
-    def park_by_id(self, instance_id: str, details: FailureDetails) -> None:
-        """Set an instance aside for an operator, once it is in memory."""
-        self.when_present(instance_id, lambda resident: self.park(resident.instance, details))
-
-    def park(self, instance: Instance, details: FailureDetails) -> None:
-        """Set an instance aside for an operator."""
-        resident = self.residents.get(instance.instance_id)
-        if resident is None or instance.is_terminal or instance.parked is not None:
-            return
-        if instance.is_working:
-            self._to_park[instance.instance_id] = details  # its history is being read; it is parked after that
-        else:
-            self._park(resident, None, details)
 
     # Arrivals from the store
 
     def wake(self, instance_id: str) -> None:
         """Bring an instance into memory, and let it go on with whatever waits for it."""
-        self.when_present(instance_id, lambda resident: self.make_runnable(resident.instance))
+        self.when_present(instance_id, self.make_runnable)
 
     def when_present(self, instance_id: str, then: Callable[[Resident], None]) -> None:
         """Do something to an instance once it is in memory, if it exists and is of this node."""
@@ -376,17 +360,18 @@ def _take_in(node: Node, stored: StoredInstance, dropped: Dropped) -> None:
             node.deliver(node.residents.get(stored.instance_id), message)
     resident = node.residents.get(stored.instance_id)
     if errors and resident is not None:
-        node.park(resident.instance, failure_from_exception(errors[0]))
+        node.parking.park(resident.instance, failure_from_exception(errors[0]))
 
 
-def _let_wait(node: Node, instance: Instance, pending: PendingEpisode) -> None:
+def _let_wait(node: Node, resident: Resident, pending: PendingEpisode) -> None:
     """Let an instance wait for a host with its code; what came meanwhile for it as a whole is still done here."""
+    instance = resident.instance
     transition = node.hub.reject(instance, pending, node.clock.now())
     if transition is not None:
         node.append(transition)
     node.suspects.has_worked(instance)
     if instance.controls:
-        node.make_runnable(instance)
+        node.make_runnable(resident)
 
 
 def _is_fresh(message: Message) -> bool:

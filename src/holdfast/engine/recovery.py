@@ -162,7 +162,7 @@ async def _fill_timers(node: Node, store: Store) -> None:
                 timer = decode_timer(row)
                 node.timers.add(timer.key, timer.due_at, timer)
             except CorruptRecordError as error:
-                node.park_by_id(row.instance_id, failure_from_exception(error))
+                node.parking.park_by_id(row.instance_id, failure_from_exception(error))
         if len(rows) < _ROWS_PER_READ:
             return
         after = (rows[-1].due_at, *rows[-1].key)
@@ -182,7 +182,7 @@ async def _fill_activities(node: Node, store: Store, runner: ActivityRunner) -> 
             try:
                 recover_activity(node, decode_activity(row))
             except CorruptRecordError as error:
-                node.park_by_id(row.instance_id, failure_from_exception(error))
+                node.parking.park_by_id(row.instance_id, failure_from_exception(error))
         if len(rows) < _ROWS_PER_READ:
             return
         after = (rows[-1].visible_at, *rows[-1].key)

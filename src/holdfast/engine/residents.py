@@ -18,23 +18,31 @@ _VALUE_FACTOR = 3  # decoded Python values take about three times the room of th
 class Resident:
     """An instance in memory, with its live execution, or its state as an object, if it has one."""
 
-    __slots__ = ("execution", "instance", "size_bytes", "state")
+    __slots__ = ("execution", "instance", "is_present", "is_runnable", "size_bytes", "state")
 
     def __init__(self, instance: Instance) -> None:
         self.instance = instance
         self.execution: Execution | None = None
         self.state: LiveState | None = None
         self.size_bytes = 0
+        self.is_present = True
+        """Whether it is in memory still; who has kept a reference may have one of before."""
+        self.is_runnable = False
+        """Whether it has a place in the queue of those that take a step."""
 
     def measure(self) -> int:
         """Return an estimate of the memory that this takes."""
         instance = self.instance
-        texts = (instance.input, instance.output, instance.custom_status, instance.state)
-        size = _INSTANCE_BYTES + sum(len(text) for text in texts if text)
+        size = _INSTANCE_BYTES
+        for text in (instance.input, instance.output, instance.custom_status, instance.state):
+            if text is not None:
+                size += len(text)
+        if self.execution is not None:
+            size += self.execution.size_bytes
         if instance.is_entity:
             size += len(instance.operation_keys) * _KEY_BYTES + instance.operation_keys_bytes
             size += _VALUE_FACTOR * len(self.state.text) if self.state else 0
-        return size + (self.execution.size_bytes if self.execution else 0)
+        return size
 
     def is_idle(self, durable_lsn: int) -> bool:
         """Whether the store knows all of it, and nothing is going on."""
@@ -89,8 +97,9 @@ class Residents:
             self._noted = [each for each in self._noted if each is not noted]
 
     def _note(self, instance_id: str) -> None:
-        for noted in self._noted:
-            noted.add(instance_id)
+        if self._noted:
+            for noted in self._noted:
+                noted.add(instance_id)
 
     def touch(self, resident: Resident) -> None:
         """Note that an instance was used, and may have grown."""
@@ -112,6 +121,7 @@ class Residents:
 
     def remove(self, resident: Resident) -> None:
         del self._by_id[resident.instance.instance_id]
+        resident.is_present = False
         self._note(resident.instance.instance_id)
         self.size_bytes -= resident.size_bytes
         if resident.execution is not None:

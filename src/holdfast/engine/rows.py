@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Container, Sequence
-from datetime import timedelta
 from typing import Final, TypeVar
 
 import msgspec
@@ -26,7 +25,7 @@ from holdfast.hub.instance import (
 from holdfast.hub.transition import Transition
 from holdfast.model.ids import partition_of
 from holdfast.model.messages import DurableKey, Message
-from holdfast.model.retry import RetryRule
+from holdfast.model.task_policy import PLAIN, TaskPolicy
 from holdfast.storage.port import (
     ActivityRow,
     ArrivalRow,
@@ -46,17 +45,10 @@ V = TypeVar("V")
 
 
 class ActivityOptions(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
-    retry: RetryRule | None = None
-    timeout: timedelta | None = None
-    speculative: bool = False
-    start_timeout: timedelta | None = None
-    heartbeat_timeout: timedelta | None = None
+    policy: TaskPolicy = PLAIN
     tags: dict[str, str] = {}
     version: str | None = None
     call_id: str | None = None
-
-
-_PLAIN: Final = ActivityOptions()
 
 
 class EncodedTransition(msgspec.Struct, frozen=True, gc=False):
@@ -121,7 +113,7 @@ def encode_transition(
         transition.instance_id,
         partition,
         size,
-        None if instance is None else _instance_row(instance, partition),
+        None if instance is None else _instance_row(instance, partition, to_microseconds(instance.updated_at)),
         transition.revision_before,
         transition.is_new_execution,
         history,
@@ -159,32 +151,33 @@ def _copied_rows(transition: Transition, partition: int) -> list[HistoryRow]:
     ]
 
 
-def _instance_row(instance: Instance, partition: int) -> InstanceRow:
+def _instance_row(instance: Instance, partition: int, updated_at: int) -> InstanceRow:
+    # By position, in the order of the columns: so many names would cost ten times as much as the row.
     return InstanceRow(
-        partition=partition,
-        instance_id=instance.instance_id,
-        execution_id=instance.execution_id,
-        revision=instance.revision,
-        name=instance.name,
-        status=instance.status.value,
-        created_at=to_microseconds(instance.created_at),
-        updated_at=to_microseconds(instance.updated_at),
-        input=instance.input,
-        output=instance.output,
-        custom_status=instance.custom_status,
-        failure=None if instance.failure is None else encode_record(instance.failure),
-        parked=None if instance.parked is None else encode_record(instance.parked),
-        parent=None if instance.parent is None else encode_record(instance.parent),
-        state=instance.state,
-        lock=_encode_lock(instance),
-        episodes=instance.episodes,
-        history_events=instance.history_events,
-        deliveries=instance.deliveries,
-        version=instance.version,
-        tags=encode_tags(instance.tags),
-        request_key=instance.request_key,
-        events_buffered=instance.events_buffered,
-        events_awaited=encode_names(instance.events_awaited),
+        partition,
+        instance.instance_id,
+        instance.execution_id,
+        instance.revision,
+        instance.name,
+        str(instance.status),
+        updated_at if instance.created_at is instance.updated_at else to_microseconds(instance.created_at),
+        updated_at,
+        instance.input,
+        instance.output,
+        instance.custom_status,
+        None if instance.failure is None else encode_record(instance.failure),
+        None if instance.parked is None else encode_record(instance.parked),
+        None if instance.parent is None else encode_record(instance.parent),
+        instance.state,
+        _encode_lock(instance),
+        instance.episodes,
+        instance.history_events,
+        instance.deliveries,
+        instance.version,
+        encode_tags(instance.tags),
+        instance.request_key,
+        instance.events_buffered,
+        encode_names(instance.events_awaited),
     )
 
 
@@ -208,17 +201,16 @@ def _arrival_row(row: InboxRow) -> ArrivalRow:
     return ArrivalRow(row.partition, row.instance_id, row.execution_id, row.event)
 
 
+def _encode_options(activity: ScheduledActivity) -> str | None:
+    policy, tags, version, call_id = activity.policy, activity.tags, activity.version, activity.call_id
+    if policy is PLAIN and not tags and version is None and call_id is None:
+        return None
+    return encode_record(ActivityOptions(policy, tags, version, call_id))
+
+
 def _activity_row(activity: ScheduledActivity, partition: int) -> ActivityRow:
-    options = ActivityOptions(
-        activity.retry,
-        activity.timeout,
-        activity.speculative,
-        activity.start_timeout,
-        activity.heartbeat_timeout,
-        activity.tags,
-        activity.version,
-        activity.call_id,
-    )
+    scheduled_at = to_microseconds(activity.scheduled_at)
+    is_first = activity.visible_at is activity.scheduled_at
     return ActivityRow(
         partition,
         activity.execution_id,
@@ -226,11 +218,11 @@ def _activity_row(activity: ScheduledActivity, partition: int) -> ActivityRow:
         activity.instance_id,
         activity.name,
         activity.input,
-        None if options == _PLAIN else encode_record(options),
+        _encode_options(activity),
         activity.attempt,
         activity.deliveries,
-        to_microseconds(activity.scheduled_at),
-        to_microseconds(activity.visible_at),
+        scheduled_at,
+        scheduled_at if is_first else to_microseconds(activity.visible_at),
         activity.progress,
     )
 

@@ -32,6 +32,7 @@ from holdfast.model.history import (
     EntityOperationSignaled,
     ParentInstance,
 )
+from holdfast.model.instants import after
 from holdfast.model.messages import Arrival, Message
 from holdfast.model.status import OrchestrationState, OrchestrationStatus
 from holdfast.model.work_items import ActivityWorkItem, Failed, Outcome, Succeeded
@@ -164,25 +165,23 @@ def check_status(row: InstanceRow | EntityRow) -> OrchestrationStatus:
 
 def decode_activity(row: ActivityRow) -> ScheduledActivity:
     options = ActivityOptions() if row.options is None else decode_record(row.options, ActivityOptions)
+    visible_at, start_timeout = from_microseconds(row.visible_at), options.policy.start_timeout
     return ScheduledActivity(
-        instance_id=row.instance_id,
-        execution_id=row.execution_id,
-        sequence=row.sequence,
-        name=row.name,
-        input=row.input,
+        row.instance_id,
+        row.execution_id,
+        row.sequence,
+        row.name,
+        row.input,
+        row.attempt,
+        row.deliveries,
+        options.policy,
+        None if start_timeout is None else after(visible_at, start_timeout),
+        options.tags,
+        row.progress,
+        options.version,
+        options.call_id,
         scheduled_at=from_microseconds(row.scheduled_at),
-        visible_at=from_microseconds(row.visible_at),
-        attempt=row.attempt,
-        deliveries=row.deliveries,
-        retry=options.retry,
-        timeout=options.timeout,
-        speculative=options.speculative,
-        start_timeout=options.start_timeout,
-        heartbeat_timeout=options.heartbeat_timeout,
-        tags=options.tags,
-        progress=row.progress,
-        version=options.version,
-        call_id=options.call_id,
+        visible_at=visible_at,
     )
 
 

@@ -129,7 +129,7 @@ class Suspects:
         if instance is None or instance.activities.get(activity.sequence) != activity:
             return
         if activity.deliveries >= node.hub.limits.deliveries_max:
-            node.park(instance, _guilty(f"activity {activity.name!r}", activity.deliveries))
+            node.parking.park(instance, _guilty(f"activity {activity.name!r}", activity.deliveries))
             return
         self._released = activity.key
         self._done.clear()
@@ -143,14 +143,14 @@ class Suspects:
         if instance is None or not node.hub.has_work(instance):
             return  # nothing of it runs: it is suspended, say, or what it has waits for a lock
         if instance.deliveries >= node.hub.limits.deliveries_max:
-            node.park(instance, _guilty("an episode of its orchestrator or entity", instance.deliveries))
+            node.parking.park(instance, _guilty("an episode of its orchestrator or entity", instance.deliveries))
             return
         transition = node.hub.count_episode(instance, node.clock.now())
         node.append(transition)
         await node.journal.durable(transition.lsn)
         self._released = instance_id
         self._done.clear()
-        node.make_runnable(instance)
+        node.wake(instance_id)
         await self._alone()
 
     async def _alone(self) -> None:

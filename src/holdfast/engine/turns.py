@@ -7,8 +7,7 @@ from collections import deque
 from collections.abc import Callable
 
 from holdfast.engine.journal import Journal
-from holdfast.engine.residents import Residents
-from holdfast.hub.instance import Instance
+from holdfast.engine.residents import Resident, Residents
 
 _STEPS_PER_TURN = 256
 _TURN_S = 0.05  # after either of them the loop gets a chance to do something else
@@ -17,25 +16,25 @@ _TURN_S = 0.05  # after either of them the loop gets a chance to do something el
 class Turns:
     """A queue of runnable instances, each at most once, worked off on the event loop while the journal has room."""
 
-    def __init__(self, step: Callable[[Instance], None], journal: Journal, residents: Residents) -> None:
+    def __init__(self, step: Callable[[Resident], None], journal: Journal, residents: Residents) -> None:
         self._step = step
         self._journal = journal
         self._residents = residents
-        self._runnable: dict[str, Instance] = {}
-        self._order: deque[str] = deque()
+        self._runnable: deque[Resident] = deque()
         self._is_scheduled = False
         self._is_paused = False
 
-    def add(self, instance: Instance) -> None:
+    def add(self, resident: Resident) -> None:
         """Let an instance take its next step soon."""
-        if instance.instance_id not in self._runnable:
-            self._order.append(instance.instance_id)
-        self._runnable[instance.instance_id] = instance
-        self.schedule()
+        if not resident.is_runnable:
+            resident.is_runnable = True
+            self._runnable.append(resident)
+            if not self._is_scheduled:
+                self.schedule()
 
     @property
     def is_idle(self) -> bool:
-        return not self._order
+        return not self._runnable
 
     def pause(self) -> None:
         """Start no more steps."""
@@ -43,11 +42,10 @@ class Turns:
 
     def clear(self) -> None:
         self._runnable.clear()
-        self._order.clear()
 
     def schedule(self) -> None:
         """Go on if there is something to do; called again when the journal may have room."""
-        if self._order and not self._is_scheduled and not self._is_paused and not self._journal.is_full:
+        if self._runnable and not self._is_scheduled and not self._is_paused and not self._journal.is_full:
             self._is_scheduled = True
             asyncio.get_running_loop().call_soon(self._run)
 
@@ -56,8 +54,10 @@ class Turns:
         clock = asyncio.get_running_loop().time
         until = clock() + _TURN_S
         for _ in range(_STEPS_PER_TURN):
-            if not self._order or self._is_paused or self._journal.is_full or clock() >= until:
+            if not self._runnable or self._is_paused or self._journal.is_full or clock() >= until:
                 break
-            self._step(self._runnable.pop(self._order.popleft()))
+            resident = self._runnable.popleft()
+            resident.is_runnable = False
+            self._step(resident)
         self._residents.shrink(self._journal.durable_lsn)
         self.schedule()

@@ -30,16 +30,19 @@ def open_attempt(instance: Instance, work_item: ActivityWorkItem) -> ScheduledAc
 
 def next_attempt(activity: ScheduledActivity, failed: Failed, now: datetime) -> ScheduledActivity | None:
     """Return the activity with its next attempt planned, or None if this failure is final."""
-    if activity.retry is None:
+    retry = activity.policy.retry
+    if retry is None:
         return None
     seed = f"{activity.execution_id}:{activity.sequence}"
-    delay = next_delay(activity.retry, failed.details, activity.attempt, now - activity.scheduled_at, seed)
+    delay = next_delay(retry, failed.details, activity.attempt, now - activity.scheduled_at, seed)
     if delay is None:
         return None
+    visible_at, start_timeout = after(now, delay), activity.policy.start_timeout
     return msgspec.structs.replace(
         activity,
         attempt=activity.attempt + 1,
-        visible_at=after(now, delay),
+        visible_at=visible_at,
+        start_by=None if start_timeout is None else after(visible_at, start_timeout),
         deliveries=0,
         progress=failed.progress or activity.progress,
     )

@@ -19,6 +19,7 @@ from holdfast.model.history import (
     TaskScheduled,
     WorkRemembered,
 )
+from holdfast.model.instants import after
 from holdfast.model.messages import Message
 
 
@@ -44,22 +45,23 @@ def ask_for_activity(transition: Transition, instance: Instance, action: Schedul
 def schedule_activity(
     transition: Transition, instance: Instance, action: ScheduleTask, call_id: str | None = None
 ) -> None:
+    now, policy = transition.now, action.policy
     activity = ScheduledActivity(
-        instance_id=instance.instance_id,
-        execution_id=instance.execution_id,
-        sequence=action.id,
-        name=action.name,
-        input=action.input,
-        scheduled_at=transition.now,
-        visible_at=transition.now,
-        retry=action.retry,
-        timeout=action.timeout,
-        speculative=action.speculative,
-        start_timeout=action.start_timeout,
-        heartbeat_timeout=action.heartbeat_timeout,
-        tags=action.tags,
-        version=action.version,
-        call_id=call_id,
+        instance.instance_id,
+        instance.execution_id,
+        action.id,
+        action.name,
+        action.input,
+        1,
+        0,
+        policy,
+        None if policy.start_timeout is None else after(now, policy.start_timeout),
+        action.tags,
+        None,
+        action.version,
+        call_id,
+        scheduled_at=now,
+        visible_at=now,
     )
     instance.activities[action.id] = activity
     transition.activities_scheduled.append(activity)

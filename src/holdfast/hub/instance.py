@@ -19,8 +19,8 @@ from holdfast.model.history import (
 )
 from holdfast.model.ids import is_entity
 from holdfast.model.messages import DurableKey, Message
-from holdfast.model.retry import RetryRule
 from holdfast.model.status import OrchestrationState, OrchestrationStatus
+from holdfast.model.work_items import ActivityWorkItem
 
 RUN_TIMEOUT: Final = -1
 SCHEDULED_START: Final = -2
@@ -30,33 +30,11 @@ SCHEDULED_START: Final = -2
 _Call: TypeAlias = tuple[type[TaskScheduled | SubOrchestrationInstanceCreated], str, str | None]
 
 
-class ScheduledActivity(msgspec.Struct, frozen=True, gc=False, kw_only=True):
-    """An activity that was asked for and whose completion is not consumed yet."""
+class ScheduledActivity(ActivityWorkItem, frozen=True, gc=False, kw_only=True):
+    """An activity that was asked for and whose completion is not consumed yet: its attempt that runs, or is planned."""
 
-    instance_id: str
-    execution_id: str
-    sequence: int
-    name: str
-    input: str | None
     scheduled_at: datetime
     visible_at: datetime
-    attempt: int = 1
-    deliveries: int = 0
-    retry: RetryRule | None = None
-    timeout: timedelta | None = None
-    speculative: bool = False
-    start_timeout: timedelta | None = None
-    heartbeat_timeout: timedelta | None = None
-    tags: dict[str, str] = {}
-    progress: str | None = None
-    """What the attempts have reported last, as JSON."""
-    version: str | None = None
-    call_id: str | None = None
-    """What names the call to the outside world, if a rewind makes it again under another execution."""
-
-    @property
-    def key(self) -> DurableKey:
-        return (self.execution_id, self.sequence)
 
 
 class DurableTimer(msgspec.Struct, frozen=True, gc=False):

@@ -30,7 +30,7 @@ from holdfast.model.history import (
 )
 from holdfast.model.messages import Message
 from holdfast.model.status import OrchestrationStatus
-from holdfast.model.task_policy import TaskPolicy
+from holdfast.model.task_policy import PLAIN
 
 _FOR_ANY_EXECUTION = EventRaised | CancelRequested | UpdateRequested
 """What is sent to an instance, not to one of its executions."""
@@ -210,18 +210,8 @@ def _take_over(transition: Transition, instance: Instance, plan: Plan, mark: Exe
 def _ask_again(transition: Transition, instance: Instance, event: Asked, call_ids: dict[int, str]) -> None:
     match event:
         case TaskScheduled():
-            policy = event.policy or TaskPolicy()
             action = ScheduleTask(
-                event.event_id,
-                event.name,
-                event.input,
-                policy.retry,
-                policy.timeout,
-                policy.speculative,
-                policy.start_timeout,
-                policy.heartbeat_timeout,
-                event.tags,
-                event.version,
+                event.event_id, event.name, event.input, event.policy or PLAIN, event.tags, event.version
             )
             schedule_activity(transition, instance, action, call_ids.get(event.event_id))
         case TimerCreated():

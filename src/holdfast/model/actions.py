@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import TypeAlias
 
 import msgspec
@@ -28,9 +28,8 @@ from holdfast.model.history import (
     UpdateCompleted,
     UpdateRequested,
 )
-from holdfast.model.retry import RetryRule
 from holdfast.model.status import OrchestrationStatus
-from holdfast.model.task_policy import TaskPolicy
+from holdfast.model.task_policy import PLAIN, TaskPolicy
 
 TaskAnswer: TypeAlias = TaskCompleted | TaskFailed | SubOrchestrationInstanceCompleted | SubOrchestrationInstanceFailed
 EntityMessage: TypeAlias = EntityOperationCalled | EntityOperationSignaled | EntityLockRequested | EntityUnlockSent
@@ -40,27 +39,9 @@ class ScheduleTask(msgspec.Struct, frozen=True, gc=False):
     id: int
     name: str
     input: str | None
-    retry: RetryRule | None = None
-    timeout: timedelta | None = None
-    speculative: bool = False
-    start_timeout: timedelta | None = None
-    heartbeat_timeout: timedelta | None = None
+    policy: TaskPolicy = PLAIN
     tags: dict[str, str] = {}
     version: str | None = None
-
-    @property
-    def policy(self) -> TaskPolicy | None:
-        """What the history keeps of how it is to be run; None if nothing was chosen."""
-        chosen = (self.retry, self.timeout, self.start_timeout, self.heartbeat_timeout)
-        if chosen == (None, None, None, None) and not self.speculative:
-            return None
-        return TaskPolicy(
-            retry=self.retry,
-            timeout=self.timeout,
-            speculative=self.speculative,
-            start_timeout=self.start_timeout,
-            heartbeat_timeout=self.heartbeat_timeout,
-        )
 
 
 class CreateSubOrchestration(msgspec.Struct, frozen=True, gc=False):
@@ -174,7 +155,7 @@ def scheduled_event(action: SchedulingAction, timestamp: datetime) -> ScheduledE
                 input=action.input,
                 tags=action.tags,
                 version=action.version,
-                policy=action.policy,
+                policy=None if action.policy is PLAIN else action.policy,
             )
         case CreateSubOrchestration():
             return SubOrchestrationInstanceCreated(

@@ -10,6 +10,7 @@ from typing import Any, Final, Generic, Literal, TypeAlias, TypeVar, overload
 from holdfast.errors import ConfigurationError, InvalidInputError, PayloadError
 from holdfast.model.converter import DataConverter
 from holdfast.model.options import ActivityOptions
+from holdfast.model.task_policy import policy_of
 
 I_contra = TypeVar("I_contra", contravariant=True)
 O_co = TypeVar("O_co", covariant=True)
@@ -99,11 +100,11 @@ class Activity(FunctionReference, Generic[I_contra, O_co]):
         self.speculative = speculative
         self.transactional = transactional
         self.options: ActivityOptions = options or {}
-
-    @property
-    def version(self) -> str | None:
+        self.policy = policy_of(self.options, speculative=speculative)
+        """How calls without options of their own are run."""
+        self.tags = self.options.get("tags") or {}
+        self.version = self.options.get("version")
         """Which of several functions of its name it is; one without a version runs all that have none of their own."""
-        return self.options.get("version")
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         return self.function(*args, **kwargs)

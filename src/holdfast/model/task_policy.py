@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from datetime import timedelta
+from typing import Final
 
 import msgspec
 
-from holdfast.model.retry import RetryRule
+from holdfast.model.options import ActivityOptions
+from holdfast.model.retry import RetryPolicy, RetryRule
 
 
 class TaskPolicy(msgspec.Struct, frozen=True, gc=False, kw_only=True, omit_defaults=True):
@@ -20,3 +22,22 @@ class TaskPolicy(msgspec.Struct, frozen=True, gc=False, kw_only=True, omit_defau
     speculative: bool = False
     start_timeout: timedelta | None = None
     heartbeat_timeout: timedelta | None = None
+
+
+PLAIN: Final = TaskPolicy()
+"""What most activities have, and only these: nothing was chosen."""
+
+
+def policy_of(options: ActivityOptions, *, speculative: bool) -> TaskPolicy:
+    """Return how an activity is to be run, as far as the hub can see to it: retries that need code are not in it."""
+    if not options and not speculative:
+        return PLAIN
+    retry = options.get("retry")
+    policy = TaskPolicy(
+        retry=retry.rule() if isinstance(retry, RetryPolicy) and retry.predicate is None else None,
+        timeout=options.get("timeout"),
+        speculative=speculative,
+        start_timeout=options.get("start_timeout"),
+        heartbeat_timeout=options.get("heartbeat_timeout"),
+    )
+    return PLAIN if policy == PLAIN else policy

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import Final, TypeAlias
 
 import msgspec
@@ -10,6 +10,8 @@ import msgspec
 from holdfast.model.actions import EntityAction, OrchestratorAction
 from holdfast.model.failure import FailureDetails
 from holdfast.model.history import EntityOperationCalled, EntityOperationSignaled, HistoryEvent
+from holdfast.model.messages import DurableKey
+from holdfast.model.task_policy import PLAIN, TaskPolicy
 
 
 class OrchestrationWorkItem(msgspec.Struct, frozen=True, gc=False):
@@ -67,15 +69,19 @@ class ActivityWorkItem(msgspec.Struct, frozen=True, gc=False):
     input: str | None
     attempt: int = 1
     deliveries: int = 0
-    timeout: timedelta | None = None
+    policy: TaskPolicy = PLAIN
     start_by: datetime | None = None
-    heartbeat_timeout: timedelta | None = None
+    """When it fails if it has found no place to run."""
     tags: dict[str, str] = {}
     progress: str | None = None
     """What an earlier attempt reported last, as JSON."""
     version: str | None = None
     call_id: str | None = None
     """What names the call to the outside world, if that is not its execution and sequence number."""
+
+    @property
+    def key(self) -> DurableKey:
+        return (self.execution_id, self.sequence)
 
 
 class Succeeded(msgspec.Struct, frozen=True, gc=False):

@@ -22,7 +22,8 @@ from holdfast.model.options import (
 )
 from holdfast.model.refs import NO_INPUT, Activity, Orchestrator, encode_input, validate_name
 from holdfast.model.requests import check_duration, check_tags
-from holdfast.model.retry import RetryPolicy, RetryRule
+from holdfast.model.retry import RetryHandler, RetryPolicy
+from holdfast.model.task_policy import PLAIN, policy_of
 from holdfast.replay.locks import Locks
 from holdfast.replay.mapping import Mapping, starts_of
 from holdfast.replay.orchestration import Execution
@@ -189,32 +190,23 @@ class Calls:
         execution = self._execution
         if not isinstance(activity, Activity | str):  # pyright: ignore[reportUnnecessaryIsInstance] - callers may be untyped
             raise InvalidInputError(f"{activity!r} is no activity; decorate the function with @app.activity.")
-        name = validate_name(activity) if isinstance(activity, str) else activity.name
-        chosen = _NO_OPTIONS if isinstance(activity, str) else activity.options
+        chosen, policy, speculative, output_type = _NO_OPTIONS, PLAIN, False, Any
+        if isinstance(activity, str):
+            name = validate_name(activity)
+        else:
+            name, chosen, policy = activity.name, activity.options, activity.policy
+            speculative, output_type = activity.speculative, activity.output_type
         if options:  # most calls have none, and those of the activity were checked when it was registered
             check_activity_options(name, options, execution.limits.tags_max)
             given = {key: value for key, value in options.items() if value is not None}
             chosen = cast(ActivityOptions, {**chosen, **given})
-        retry = chosen.get("retry")
-        rule, plan = _split(retry)
-        tags = check_tags(chosen.get("tags"), execution.limits.tags_max)
-        is_speculative = not isinstance(activity, str) and activity.speculative
-        output_type: Any = Any if isinstance(activity, str) else activity.output_type
+            policy = policy_of(chosen, speculative=speculative)
+        plan = _plan(chosen.get("retry"))
+        tags, version = chosen.get("tags") or {}, chosen.get("version")
 
         def schedule(payload: str | None) -> DurableTask[Any]:
             return execution.schedule(
-                lambda number: ScheduleTask(
-                    number,
-                    name,
-                    payload,
-                    rule,
-                    chosen.get("timeout"),
-                    is_speculative,
-                    chosen.get("start_timeout"),
-                    chosen.get("heartbeat_timeout"),
-                    tags,
-                    chosen.get("version"),
-                ),
+                lambda number: ScheduleTask(number, name, payload, policy, tags, version),
                 output_type,
                 execution.give_up,
             )
@@ -288,13 +280,11 @@ class Calls:
         self._execution.check_usable()
 
 
-def _split(retry: object) -> tuple[RetryRule | None, RetryPlan | None]:
-    """Return what the hub can do by itself, or what needs orchestrator code at each attempt."""
-    if retry is None:
-        return None, None
-    if isinstance(retry, RetryPolicy) and retry.predicate is None:
-        return retry.rule(), None
-    return None, plan_of(cast("RetryPolicy", retry))
+def _plan(retry: RetryPolicy | RetryHandler | None) -> RetryPlan | None:
+    """Return the retries that need orchestrator code at each attempt; the hub does the others by itself."""
+    if retry is None or (isinstance(retry, RetryPolicy) and retry.predicate is None):
+        return None
+    return plan_of(retry)
 
 
 def _limited(

@@ -26,6 +26,7 @@ from holdfast.model.instants import after
 from holdfast.model.refs import HTTP_ACTIVITY
 from holdfast.model.requests import check_duration
 from holdfast.model.retry import RetryPolicy, RetryRule, next_delay
+from holdfast.model.task_policy import PLAIN, TaskPolicy
 from holdfast.replay.orchestration import Execution
 from holdfast.replay.tasks import DurableTask
 
@@ -111,8 +112,9 @@ async def _attempt(
     execution: Execution, call: HttpCall, request: DurableHttpRequest
 ) -> tuple[DurableHttpResponse | None, TaskFailedError | None]:
     payload = execution.converter.encode(request)
+    policy = PLAIN if call.timeout is None else TaskPolicy(timeout=call.timeout)
     task: DurableTask[Any] = execution.schedule(
-        lambda number: ScheduleTask(number, HTTP_ACTIVITY, payload, timeout=call.timeout),
+        lambda number: ScheduleTask(number, HTTP_ACTIVITY, payload, policy),
         DurableHttpResponse,
         execution.give_up,
     )

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from holdfast.storage.transactions import Transactions
 
 
-class InstanceRow(msgspec.Struct, frozen=True, gc=False, kw_only=True):
+class InstanceRow(msgspec.Struct, frozen=True, gc=False):
     """One orchestration or entity. `revision` rises by one with each transition of the instance."""
 
     partition: int

@@ -315,7 +315,7 @@ def _json_or_none(value: tuple[str, ...] | dict[str, str]) -> str | None:
 
 def instance_row(columns: tuple[Any, ...]) -> InstanceRow:
     """Return the row that the columns of a `SELECT *` make."""
-    return InstanceRow(**dict(zip(InstanceRow.__struct_fields__, columns, strict=True)))
+    return InstanceRow(*columns)
 
 
 def _entity_row(columns: tuple[Any, ...]) -> EntityRow:
