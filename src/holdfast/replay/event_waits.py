@@ -20,6 +20,8 @@ _WAIT_BYTES = 512
 class EventWaits:
     """The external events of one execution, and who waits for them."""
 
+    __slots__ = ("_execution", "_keys", "_queues")
+
     def __init__(self, execution: Execution) -> None:
         self._execution = execution
         self._queues = EventQueues()

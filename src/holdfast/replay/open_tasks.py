@@ -30,6 +30,8 @@ RAW: Final = object()
 
 
 class OpenTasks:
+    __slots__ = ("_by_number", "_calls", "_execution", "_requests")
+
     def __init__(self, execution: Execution) -> None:
         self._execution = execution
         self._by_number: dict[int, tuple[DurableTask[Any], Any]] = {}

@@ -62,7 +62,45 @@ _VALUE_FACTOR = 3  # decoded Python values take about three times the room of th
 
 
 class Execution:
-    """The live state of one execution between its episodes. All methods run on one thread."""
+    """The live state of one execution between its episodes. All methods run on one thread.
+
+    Very many of them wait in memory, so what only some need is made when it is asked for.
+    """
+
+    __slots__ = (
+        "_asked",
+        "_cancel",
+        "_carried",
+        "_context",
+        "_custom_status",
+        "_end_action",
+        "_handlers",
+        "_main",
+        "_marked",
+        "_next",
+        "_outcome",
+        "_patches",
+        "_refusals",
+        "branches",
+        "completions",
+        "converter",
+        "episodes",
+        "events",
+        "execution_id",
+        "history_events",
+        "identity",
+        "instance_id",
+        "is_inert",
+        "is_replaying",
+        "is_running",
+        "limits",
+        "next_id",
+        "now",
+        "open_tasks",
+        "orchestrator",
+        "size_bytes",
+        "started",
+    )
 
     def __init__(
         self,
@@ -92,9 +130,9 @@ class Execution:
         self.completions = Completions()
         self.branches = Branches(self)
         self.open_tasks = OpenTasks(self)
-        self.carried = CarriedTasks(self)
         self.events = EventWaits(self)
-        self.handlers = Handlers(self)
+        self._carried: CarriedTasks | None = None
+        self._handlers: Handlers | None = None
         self._context = make_context(self)
         self._main: Branch | None = None
         self.next_id = 0
@@ -188,6 +226,20 @@ class Execution:
                 return  # it swallows everything, in a loop: let it wait, which ends the closing of its coroutine
         raise OrchestratorMisuseError(_misuse(self))
 
+    @property
+    def carried(self) -> CarriedTasks:
+        """The tasks that come from the execution before, or go on to the next."""
+        if self._carried is None:
+            self._carried = CarriedTasks(self)
+        return self._carried
+
+    @property
+    def handlers(self) -> Handlers:
+        """Who answers queries and updates."""
+        if self._handlers is None:
+            self._handlers = Handlers(self)
+        return self._handlers
+
     def schedule(
         self,
         make_action: Callable[[int], OrchestratorAction],
@@ -272,13 +324,14 @@ class Execution:
         self.episodes += 1
         self.is_running = True
         for event in events:
-            handler = self._handlers.get(type(event))
+            handler = self._event_handlers.get(type(event))
             if handler is not None:
                 handler(self, event)
                 self._advance()
         self.is_running = False
         if self._outcome is not None and self._end_action is None and self.is_over:
-            self.handlers.abandon_updates()
+            if self._handlers is not None:
+                self._handlers.abandon_updates()
             self._end_action = completion(self, self._outcome, self._cancel, self._next)
             self._asked.append(self._end_action)
 
@@ -298,7 +351,8 @@ class Execution:
         self.started = event
         self.instance_id, self.identity = event.instance_id, event.execution_id
         self.events.start_with(event.event_keys)
-        self.carried.take_over(event)
+        if event.carried:
+            self.carried.take_over(event)
         self.grow(event.input)
         try:
             body = run_as(self, lambda: self._call_orchestrator(event.input))
@@ -345,7 +399,7 @@ class Execution:
         else:
             self.events.keep(event)  # it came after the last wait of this execution, but for the next one
 
-    _handlers: ClassVar[dict[type[Any], Callable[[Any, Any], None]]] = {
+    _event_handlers: ClassVar[dict[type[Any], Callable[[Any, Any], None]]] = {
         OrchestratorStarted: _on_orchestrator_started,
         ExecutionStarted: _on_execution_started,
         ExecutionRewound: _on_execution_rewound,
