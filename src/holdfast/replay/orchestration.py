@@ -6,11 +6,10 @@ compared with the history instead of being passed on.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime
-from typing import Any, ClassVar
-
-import msgspec
+from types import MappingProxyType
+from typing import Any, ClassVar, Final
 
 from holdfast.errors import CancelledError, InvalidInputError, NonDeterminismError, OrchestratorMisuseError
 from holdfast.model.actions import (
@@ -58,6 +57,8 @@ from holdfast.replay.tasks import Completions, DurableTask, TimerTask
 
 _BASE_BYTES = 4_096
 _REFUSALS_MAX = 100
+_NO_TAGS: Final[Mapping[str, str]] = MappingProxyType({})
+_NOTHING_MARKED: Final[frozenset[str]] = frozenset()
 _VALUE_FACTOR = 3  # decoded Python values take about three times the room of their JSON
 
 
@@ -98,8 +99,10 @@ class Execution:
         "now",
         "open_tasks",
         "orchestrator",
+        "parent_instance_id",
         "size_bytes",
-        "started",
+        "tags",
+        "version",
     )
 
     def __init__(
@@ -122,7 +125,9 @@ class Execution:
         self.episodes = self.history_events = 0
         self.size_bytes = _BASE_BYTES
         self.now: datetime | None = None
-        self.started: ExecutionStarted | None = None
+        self.parent_instance_id: str | None = None
+        self.version: str | None = None
+        self.tags = _NO_TAGS
         self.is_replaying = False
         self.is_inert = False
         self.is_running = False
@@ -140,7 +145,7 @@ class Execution:
         self._refusals = 0
         self._asked = Asked()
         self._patches: dict[str, bool] = {}
-        self._marked: frozenset[str] = frozenset()
+        self._marked = _NOTHING_MARKED
         self._custom_status: str | None = None
         self._cancel: CancelRequested | None = None
         self._next: NextExecution | None = None
@@ -301,11 +306,6 @@ class Execution:
     def continue_as_new(self, following: NextExecution) -> None:
         self._next = following
 
-    @property
-    def parent_instance_id(self) -> str | None:
-        started = self.started
-        return started.parent.instance_id if started and started.parent else None
-
     def clock(self) -> datetime:
         """The time of the current episode, the same on every replay."""
         if self.now is None:
@@ -348,7 +348,8 @@ class Execution:
         self.now = event.timestamp
 
     def _on_execution_started(self, event: ExecutionStarted) -> None:
-        self.started = event
+        self.parent_instance_id = event.parent.instance_id if event.parent else None
+        self.version, self.tags = event.version, event.tags
         self.instance_id, self.identity = event.instance_id, event.execution_id
         self.events.start_with(event.event_keys)
         if event.carried:
@@ -375,9 +376,9 @@ class Execution:
 
     def _on_execution_rewound(self, event: ExecutionRewound) -> None:
         self.identity = event.execution_id
-        if event.instance_id is not None and self.started is not None:
+        if event.instance_id is not None:
             self.instance_id = event.instance_id
-            self.started = msgspec.structs.replace(self.started, parent=None)
+            self.parent_instance_id = None
 
     def _on_cancel_requested(self, event: CancelRequested) -> None:
         has_ended = isinstance(self._outcome, Raised) or (self._outcome is not None and self._next is None)
