@@ -41,7 +41,7 @@ class OpenTasks:
     def __init__(self, execution: Execution) -> None:
         self._execution = execution
         self._by_number: dict[int, tuple[DurableTask[Any], Any]] = {}
-        self._requests: dict[str, int] = {}
+        self._requests: dict[str, int] | None = None
 
     @property
     def work(self) -> int:
@@ -78,6 +78,8 @@ class OpenTasks:
 
     def add_request(self, request_id: str, number: int) -> None:
         """Let the answer to an entity request, which carries its id, find the task of a sequence number."""
+        if self._requests is None:
+            self._requests = {}
         self._requests[request_id] = number
 
     def finish(self, task: DurableTask[Any], payload: str | None, expected_type: Any) -> None:
@@ -129,10 +131,13 @@ class OpenTasks:
         self._settle(event.timer_id)
 
     def operation_completed(self, event: EntityOperationCompleted) -> None:
-        self._settle(self._requests.pop(event.request_id, -1), event.output)
+        self._settle(self._number_of_request(event.request_id), event.output)
 
     def operation_failed(self, event: EntityOperationFailed) -> None:
-        self._settle(self._requests.pop(event.request_id, -1), failure=event.failure)
+        self._settle(self._number_of_request(event.request_id), failure=event.failure)
 
     def lock_granted(self, event: EntityLockGranted) -> None:
-        self._settle(self._requests.pop(event.critical_section_id, -1))
+        self._settle(self._number_of_request(event.critical_section_id))
+
+    def _number_of_request(self, request_id: str) -> int:
+        return self._requests.pop(request_id, -1) if self._requests else -1

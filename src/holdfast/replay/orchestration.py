@@ -55,7 +55,7 @@ from holdfast.replay.open_tasks import OpenTasks
 from holdfast.replay.stepper import RUNNING, Body, Raised, Returned, run_as
 from holdfast.replay.tasks import Completions, DurableTask, TimerTask
 
-_BASE_BYTES = 4_096
+_BASE_BYTES = 2_560
 _REFUSALS_MAX = 100
 _NO_TAGS: Final[Mapping[str, str]] = MappingProxyType({})
 _NOTHING_MARKED: Final[frozenset[str]] = frozenset()
@@ -144,7 +144,7 @@ class Execution:
         """The sequence number of what is asked for next."""
         self._refusals = 0
         self._asked = Asked()
-        self._patches: dict[str, bool] = {}
+        self._patches: dict[str, bool] | None = None
         self._marked = _NOTHING_MARKED
         self._custom_status: str | None = None
         self._cancel: CancelRequested | None = None
@@ -293,6 +293,8 @@ class Execution:
 
     def is_patched(self, name: str) -> bool:
         """Return whether the code after a change is to be used, as decided when this was asked first."""
+        if self._patches is None:
+            self._patches = {}
         known = self._patches.get(name)
         if known is None:
             known = self._patches[name] = not self.is_replaying or name in self._marked
