@@ -6,7 +6,6 @@ of events in the history alone decides what runs when.
 
 from __future__ import annotations
 
-from collections import deque
 from typing import Any
 
 from holdfast.errors import CancelledError
@@ -106,10 +105,12 @@ class Branch:
 class Branches:
     """All branches of one execution that have not ended."""
 
+    __slots__ = ("_going_on", "_owner", "current", "ready")
+
     def __init__(self, owner: Owner) -> None:
         self._owner = owner
         self._going_on: dict[Branch, None] = {}
-        self.ready: deque[Branch] = deque()
+        self.ready: list[Branch] = []
         self.current: Branch | None = None
         """The branch whose code runs now."""
 
@@ -122,8 +123,7 @@ class Branches:
 
     def run(self, main: Branch) -> None:
         """Run what is ready until nothing is, or until the main branch has ended."""
-        while self.ready and not main.task.is_completed:
-            branch = self.ready.popleft()
+        for branch in self.ready:  # and those that become ready meanwhile
             self.current = branch
             try:
                 outcome = branch.run()
@@ -133,6 +133,9 @@ class Branches:
                 del self._going_on[branch]
                 branch.outcome = outcome
                 branch.task.end(outcome)
+                if branch is main:
+                    break
+        self.ready.clear()
 
     def can_discard(self) -> bool:
         """Whether all of them can be dropped without running any of their code."""

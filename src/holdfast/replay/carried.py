@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 class CarriedTasks:
     """The tasks that one execution was given, and those that it hands on."""
 
+    __slots__ = ("_decoded", "_execution", "_given", "_handed_on")
+
     def __init__(self, execution: Execution) -> None:
         self._execution = execution
         self._given: dict[str, DurableTask[Any]] = {}

@@ -67,14 +67,12 @@ class OrchestrationContext(Messaging):
     @property
     def version(self) -> str | None:
         """The version that this instance was started with."""
-        started = self._execution.started
-        return started.version if started else None
+        return self._execution.version
 
     @property
     def tags(self) -> Mapping[str, str]:
         """The tags that this instance was started with, those of its callers included."""
-        started = self._execution.started
-        return MappingProxyType(started.tags if started else {})
+        return MappingProxyType(self._execution.tags)
 
     @property
     def current_utc_datetime(self) -> datetime:

@@ -5,14 +5,12 @@ from __future__ import annotations
 from collections import deque
 from itertools import islice
 from operator import itemgetter
-from typing import Any, TypeVar
+from typing import Any
 
 import msgspec
 
 from holdfast.model.history import EventRaised
 from holdfast.replay.tasks import DurableTask
-
-T = TypeVar("T")
 
 
 class Wait(msgspec.Struct, frozen=True, eq=False):
@@ -26,8 +24,10 @@ class Wait(msgspec.Struct, frozen=True, eq=False):
 class EventQueues:
     """First come, first served, for each name without regard to case; an event satisfies one wait."""
 
+    __slots__ = ("_arrived", "_buffered", "_waits", "buffered")
+
     def __init__(self) -> None:
-        self._waits: dict[str, deque[Wait]] = {}
+        self._waits: dict[str, list[Wait]] = {}
         self._buffered: dict[str, deque[tuple[int, EventRaised]]] = {}
         self._arrived = 0
         self.buffered = 0
@@ -35,14 +35,18 @@ class EventQueues:
 
     def take(self, name: str) -> EventRaised | None:
         """Return the oldest event that came before anybody waited for it."""
-        first = _popleft(self._buffered, name.casefold())
-        if first is None:
+        key = name.casefold()
+        events = self._buffered.get(key)
+        if events is None:
             return None
+        _, first = events.popleft()
+        if not events:
+            del self._buffered[key]
         self.buffered -= 1
-        return first[1]
+        return first
 
     def add(self, wait: Wait) -> None:
-        self._waits.setdefault(wait.name.casefold(), deque()).append(wait)
+        self._waits.setdefault(wait.name.casefold(), []).append(wait)
 
     def discard(self, wait: Wait) -> None:
         """Forget a wait that has timed out or was cancelled."""
@@ -53,10 +57,15 @@ class EventQueues:
 
     def deliver(self, event: EventRaised) -> Wait | None:
         """Return the wait that an event satisfies; without one the event is kept."""
-        wait = _popleft(self._waits, event.name.casefold())
-        if wait is None:
+        key = event.name.casefold()
+        waits = self._waits.get(key)
+        if waits is None:
             self.keep(event)
-        return wait
+            return None
+        first = waits.pop(0)
+        if not waits:
+            del self._waits[key]
+        return first
 
     def keep(self, event: EventRaised) -> None:
         """Keep an event for a later wait."""
@@ -72,13 +81,3 @@ class EventQueues:
         """Return the events that nobody has waited for, in the order of their arrival."""
         arrivals = sorted((arrival for queue in self._buffered.values() for arrival in queue), key=itemgetter(0))
         return tuple(event for _, event in arrivals)
-
-
-def _popleft(queues: dict[str, deque[T]], key: str) -> T | None:
-    queue = queues.get(key)
-    if not queue:
-        return None
-    first = queue.popleft()
-    if not queue:
-        del queues[key]
-    return first

@@ -20,10 +20,12 @@ _WAIT_BYTES = 512
 class EventWaits:
     """The external events of one execution, and who waits for them."""
 
+    __slots__ = ("_execution", "_keys", "_queues")
+
     def __init__(self, execution: Execution) -> None:
         self._execution = execution
         self._queues = EventQueues()
-        self._keys: dict[str, None] = {}
+        self._keys: dict[str, None] | None = None
 
     @property
     def buffered(self) -> int:
@@ -37,11 +39,12 @@ class EventWaits:
 
     def start_with(self, keys: tuple[str, ...]) -> None:
         """Remember the keys that earlier executions of the instance took in."""
-        self._keys = dict.fromkeys(keys) | self._keys
+        if keys:
+            self._keys = dict.fromkeys(keys) | (self._keys or {})
 
     def last_keys(self, count: int) -> tuple[str, ...]:
         """Return the keys that were taken in last."""
-        return tuple(self._keys)[-count:] if count else ()
+        return tuple(self._keys)[-count:] if self._keys and count else ()
 
     def unprocessed(self) -> tuple[EventRaised, ...]:
         """Return the events that nobody has waited for, in the order of their arrival.
@@ -108,6 +111,8 @@ class EventWaits:
     def _is_repeated(self, event: EventRaised) -> bool:
         if event.key is None:
             return False
+        if self._keys is None:
+            self._keys = {}
         if event.key in self._keys:
             return True
         self._keys[event.key] = None

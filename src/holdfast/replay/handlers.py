@@ -29,6 +29,8 @@ class _UpdateHandler(msgspec.Struct, frozen=True):
 class Handlers:
     """The handlers of one execution by name, and the updates that its code is working on."""
 
+    __slots__ = ("_answers", "_execution", "_open", "_queries", "_rejections", "_updates", "carried_over")
+
     def __init__(self, execution: Execution) -> None:
         self._execution = execution
         self._queries: dict[str, FunctionReference] = {}

@@ -38,8 +38,18 @@ class CriticalSection:
         self._timeout = timeout
         self._lease = lease
         self._id: str | None = None
+        self._calling: dict[str, DurableTask[Any]] = {}
         self.lock_set = lock_set
         self.is_held = False
+
+    def is_calling(self, target: str) -> bool:
+        """Whether an entity has not answered its last call yet."""
+        running = self._calling.get(target)
+        return running is not None and not running.is_completed
+
+    def calling(self, target: str, task: DurableTask[Any]) -> None:
+        """Note a call of an entity."""
+        self._calling[target] = task
 
     @property
     def section_id(self) -> str | None:
@@ -102,6 +112,7 @@ class CriticalSection:
         self.is_held = False
         if section_id is None or self._execution.is_inert:
             return
+        self._calling.clear()
         self._locks.leave()
         for target in self.lock_set:
             self._execution.ask(_unlock(self._execution, section_id, target))
@@ -131,10 +142,11 @@ def _unlock(execution: Execution, section_id: str, target: str) -> Callable[[int
 class Locks:
     """Which critical section one execution is in, and what may be asked for meanwhile."""
 
+    __slots__ = ("_section", "_sections")
+
     def __init__(self) -> None:
         self._section: CriticalSection | None = None
         self._sections = 0
-        self._calling: dict[str, DurableTask[Any]] = {}
 
     @property
     def is_locked(self) -> bool:
@@ -173,7 +185,6 @@ class Locks:
 
     def leave(self) -> None:
         self._section = None
-        self._calling.clear()
 
     @property
     def section_id(self) -> str | None:
@@ -194,15 +205,14 @@ class Locks:
                 f"Entity {target} is called inside a critical section that does not lock it; "
                 f"locked are {', '.join(self._section.lock_set)}."
             )
-        running = self._calling.get(target)
-        if running is not None and not running.is_completed:
+        if self._section.is_calling(target):
             raise LockingRulesError(
                 f"Entity {target} is called again before the last call has been answered; await that one first."
             )
 
     def calling(self, target: str, task: DurableTask[Any]) -> None:
         if self._section is not None:
-            self._calling[target] = task
+            self._section.calling(target, task)
 
     def check_signal(self, target: str) -> None:
         """Raise LockingRulesError if an entity may not be signalled now."""

@@ -29,13 +29,19 @@ RAW: Final = object()
 """The expected type of a payload that is not to be decoded yet."""
 
 
+class _CallTask(DurableTask[Any]):
+    """The call of an activity or a sub-orchestration: what can be carried into the next execution."""
+
+    __slots__ = ()
+
+
 class OpenTasks:
+    __slots__ = ("_by_number", "_execution", "_requests")
+
     def __init__(self, execution: Execution) -> None:
         self._execution = execution
         self._by_number: dict[int, tuple[DurableTask[Any], Any]] = {}
-        self._requests: dict[str, int] = {}
-        self._calls: set[int] = set()
-        """Which of them are activities and sub-orchestrations."""
+        self._requests: dict[str, int] | None = None
 
     @property
     def work(self) -> int:
@@ -52,15 +58,18 @@ class OpenTasks:
 
     def add_call(self, number: int, expected_type: Any, give_up: Callable[[int], None] | None) -> DurableTask[Any]:
         """Return the task for an activity or a sub-orchestration."""
-        self._calls.add(number)
-        return self.add(number, expected_type, give_up)
+        task = _CallTask(self._execution, lambda: self._cancelled(number, give_up))
+        self._open(number, task, expected_type)
+        return task
 
     def is_open(self, number: int) -> bool:
         return number in self._by_number
 
     def number_of(self, task: DurableTask[Any]) -> int | None:
         """Return the sequence number of an open activity or sub-orchestration; None for anything else."""
-        return next((number for number in self._calls if self._by_number[number][0] is task), None)
+        if not isinstance(task, _CallTask):
+            return None
+        return next((number for number, (each, _) in self._by_number.items() if each is task), None)
 
     def add_timer(self, number: int, give_up: Callable[[int], None]) -> TimerTask:
         task = TimerTask(self._execution, lambda: self._cancelled(number, give_up))
@@ -69,6 +78,8 @@ class OpenTasks:
 
     def add_request(self, request_id: str, number: int) -> None:
         """Let the answer to an entity request, which carries its id, find the task of a sequence number."""
+        if self._requests is None:
+            self._requests = {}
         self._requests[request_id] = number
 
     def finish(self, task: DurableTask[Any], payload: str | None, expected_type: Any) -> None:
@@ -90,7 +101,6 @@ class OpenTasks:
         self._execution.size_bytes += _TASK_BYTES
 
     def _cancelled(self, number: int, give_up: Callable[[int], None] | None) -> None:
-        self._calls.discard(number)
         if self._by_number.pop(number, None) is not None:
             self._execution.size_bytes -= _TASK_BYTES
             if give_up is not None:
@@ -101,7 +111,6 @@ class OpenTasks:
         if entry is None:
             return  # it was cancelled, or the code has ended: nothing may come of it any more
         task, expected_type = entry
-        self._calls.discard(number)
         self._execution.size_bytes -= _TASK_BYTES
         if failure is not None:
             details = failure
@@ -122,10 +131,13 @@ class OpenTasks:
         self._settle(event.timer_id)
 
     def operation_completed(self, event: EntityOperationCompleted) -> None:
-        self._settle(self._requests.pop(event.request_id, -1), event.output)
+        self._settle(self._number_of_request(event.request_id), event.output)
 
     def operation_failed(self, event: EntityOperationFailed) -> None:
-        self._settle(self._requests.pop(event.request_id, -1), failure=event.failure)
+        self._settle(self._number_of_request(event.request_id), failure=event.failure)
 
     def lock_granted(self, event: EntityLockGranted) -> None:
-        self._settle(self._requests.pop(event.critical_section_id, -1))
+        self._settle(self._number_of_request(event.critical_section_id))
+
+    def _number_of_request(self, request_id: str) -> int:
+        return self._requests.pop(request_id, -1) if self._requests else -1

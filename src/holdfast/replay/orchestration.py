@@ -6,11 +6,10 @@ compared with the history instead of being passed on.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime
-from typing import Any, ClassVar
-
-import msgspec
+from types import MappingProxyType
+from typing import Any, ClassVar, Final
 
 from holdfast.errors import CancelledError, InvalidInputError, NonDeterminismError, OrchestratorMisuseError
 from holdfast.model.actions import (
@@ -56,13 +55,55 @@ from holdfast.replay.open_tasks import OpenTasks
 from holdfast.replay.stepper import RUNNING, Body, Raised, Returned, run_as
 from holdfast.replay.tasks import Completions, DurableTask, TimerTask
 
-_BASE_BYTES = 4_096
+_BASE_BYTES = 2_560
 _REFUSALS_MAX = 100
+_NO_TAGS: Final[Mapping[str, str]] = MappingProxyType({})
+_NOTHING_MARKED: Final[frozenset[str]] = frozenset()
 _VALUE_FACTOR = 3  # decoded Python values take about three times the room of their JSON
 
 
 class Execution:
-    """The live state of one execution between its episodes. All methods run on one thread."""
+    """The live state of one execution between its episodes. All methods run on one thread.
+
+    Very many of them wait in memory, so what only some need is made when it is asked for.
+    """
+
+    __slots__ = (
+        "_asked",
+        "_cancel",
+        "_carried",
+        "_context",
+        "_custom_status",
+        "_end_action",
+        "_handlers",
+        "_main",
+        "_marked",
+        "_next",
+        "_outcome",
+        "_patches",
+        "_refusals",
+        "branches",
+        "completions",
+        "converter",
+        "episodes",
+        "events",
+        "execution_id",
+        "history_events",
+        "identity",
+        "instance_id",
+        "is_inert",
+        "is_replaying",
+        "is_running",
+        "limits",
+        "next_id",
+        "now",
+        "open_tasks",
+        "orchestrator",
+        "parent_instance_id",
+        "size_bytes",
+        "tags",
+        "version",
+    )
 
     def __init__(
         self,
@@ -84,7 +125,9 @@ class Execution:
         self.episodes = self.history_events = 0
         self.size_bytes = _BASE_BYTES
         self.now: datetime | None = None
-        self.started: ExecutionStarted | None = None
+        self.parent_instance_id: str | None = None
+        self.version: str | None = None
+        self.tags = _NO_TAGS
         self.is_replaying = False
         self.is_inert = False
         self.is_running = False
@@ -92,17 +135,17 @@ class Execution:
         self.completions = Completions()
         self.branches = Branches(self)
         self.open_tasks = OpenTasks(self)
-        self.carried = CarriedTasks(self)
         self.events = EventWaits(self)
-        self.handlers = Handlers(self)
+        self._carried: CarriedTasks | None = None
+        self._handlers: Handlers | None = None
         self._context = make_context(self)
         self._main: Branch | None = None
         self.next_id = 0
         """The sequence number of what is asked for next."""
         self._refusals = 0
         self._asked = Asked()
-        self._patches: dict[str, bool] = {}
-        self._marked: frozenset[str] = frozenset()
+        self._patches: dict[str, bool] | None = None
+        self._marked = _NOTHING_MARKED
         self._custom_status: str | None = None
         self._cancel: CancelRequested | None = None
         self._next: NextExecution | None = None
@@ -188,6 +231,20 @@ class Execution:
                 return  # it swallows everything, in a loop: let it wait, which ends the closing of its coroutine
         raise OrchestratorMisuseError(_misuse(self))
 
+    @property
+    def carried(self) -> CarriedTasks:
+        """The tasks that come from the execution before, or go on to the next."""
+        if self._carried is None:
+            self._carried = CarriedTasks(self)
+        return self._carried
+
+    @property
+    def handlers(self) -> Handlers:
+        """Who answers queries and updates."""
+        if self._handlers is None:
+            self._handlers = Handlers(self)
+        return self._handlers
+
     def schedule(
         self,
         make_action: Callable[[int], OrchestratorAction],
@@ -236,6 +293,8 @@ class Execution:
 
     def is_patched(self, name: str) -> bool:
         """Return whether the code after a change is to be used, as decided when this was asked first."""
+        if self._patches is None:
+            self._patches = {}
         known = self._patches.get(name)
         if known is None:
             known = self._patches[name] = not self.is_replaying or name in self._marked
@@ -248,11 +307,6 @@ class Execution:
 
     def continue_as_new(self, following: NextExecution) -> None:
         self._next = following
-
-    @property
-    def parent_instance_id(self) -> str | None:
-        started = self.started
-        return started.parent.instance_id if started and started.parent else None
 
     def clock(self) -> datetime:
         """The time of the current episode, the same on every replay."""
@@ -272,13 +326,14 @@ class Execution:
         self.episodes += 1
         self.is_running = True
         for event in events:
-            handler = self._handlers.get(type(event))
+            handler = self._event_handlers.get(type(event))
             if handler is not None:
                 handler(self, event)
                 self._advance()
         self.is_running = False
         if self._outcome is not None and self._end_action is None and self.is_over:
-            self.handlers.abandon_updates()
+            if self._handlers is not None:
+                self._handlers.abandon_updates()
             self._end_action = completion(self, self._outcome, self._cancel, self._next)
             self._asked.append(self._end_action)
 
@@ -295,10 +350,12 @@ class Execution:
         self.now = event.timestamp
 
     def _on_execution_started(self, event: ExecutionStarted) -> None:
-        self.started = event
+        self.parent_instance_id = event.parent.instance_id if event.parent else None
+        self.version, self.tags = event.version, event.tags
         self.instance_id, self.identity = event.instance_id, event.execution_id
         self.events.start_with(event.event_keys)
-        self.carried.take_over(event)
+        if event.carried:
+            self.carried.take_over(event)
         self.grow(event.input)
         try:
             body = run_as(self, lambda: self._call_orchestrator(event.input))
@@ -321,9 +378,9 @@ class Execution:
 
     def _on_execution_rewound(self, event: ExecutionRewound) -> None:
         self.identity = event.execution_id
-        if event.instance_id is not None and self.started is not None:
+        if event.instance_id is not None:
             self.instance_id = event.instance_id
-            self.started = msgspec.structs.replace(self.started, parent=None)
+            self.parent_instance_id = None
 
     def _on_cancel_requested(self, event: CancelRequested) -> None:
         has_ended = isinstance(self._outcome, Raised) or (self._outcome is not None and self._next is None)
@@ -345,7 +402,7 @@ class Execution:
         else:
             self.events.keep(event)  # it came after the last wait of this execution, but for the next one
 
-    _handlers: ClassVar[dict[type[Any], Callable[[Any, Any], None]]] = {
+    _event_handlers: ClassVar[dict[type[Any], Callable[[Any, Any], None]]] = {
         OrchestratorStarted: _on_orchestrator_started,
         ExecutionStarted: _on_execution_started,
         ExecutionRewound: _on_execution_rewound,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Callable, Generator, Iterable
 from typing import Any, Generic, Protocol, TypeGuard, TypeVar, cast, overload
 
@@ -22,7 +21,7 @@ class Completions:
     __slots__ = ("_is_telling", "_waiting")
 
     def __init__(self) -> None:
-        self._waiting: deque[tuple[Callable[[DurableTask[Any]], object], DurableTask[Any]]] = deque()
+        self._waiting: list[tuple[Callable[[DurableTask[Any]], object], DurableTask[Any]]] = []
         self._is_telling = False
 
     def tell(self, task: DurableTask[Any], observers: Iterable[Callable[[DurableTask[Any]], object]]) -> None:
@@ -30,11 +29,13 @@ class Completions:
         if self._is_telling:
             return  # the caller up the stack goes on with what was added
         self._is_telling = True
+        told = 0
         try:
-            while self._waiting:
-                observer, completed = self._waiting.popleft()
+            for observer, completed in self._waiting:  # and what is added meanwhile
+                told += 1
                 observer(completed)
         finally:
+            del self._waiting[:told]
             self._is_telling = False
 
 
