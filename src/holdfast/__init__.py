@@ -60,10 +60,11 @@ from holdfast.model.status import EntitiesRemoved, LockState, OrchestrationStatu
 from holdfast.outbox.outbox import Outbox, SyncOutbox
 from holdfast.replay.context import OrchestrationContext
 from holdfast.replay.entity_context import EntityContext, entity_context
+from holdfast.replay.open_tasks import TimerTask
 from holdfast.replay.races import race, select
 from holdfast.replay.saga import Saga
 from holdfast.replay.task_group import TaskGroup
-from holdfast.replay.tasks import DurableTask, TimerTask, when_all, when_any
+from holdfast.replay.tasks import DurableTask, when_all, when_any
 
 __version__ = "0.1.0"
 

@@ -304,11 +304,7 @@ class Walk:
             activity = dice.choice([instance.activities[each] for each in sorted(instance.activities)])
             item = ActivityWorkItem(name, activity.execution_id, activity.sequence, "a", "1", activity.attempt)
             outcome = Succeeded("1") if dice.random() < 0.5 else Failed(FailureDetails("x", "y"))
-            result = self.hub.finish_activity(instance, item, outcome, NOW)
-            if isinstance(result, Message):
-                self.deliver(result)
-            else:
-                self.keep(result)
+            self.keep(self.hub.finish_activity(instance, item, outcome, NOW)[1])
         elif choice == 1 and instance.timers:
             timer = instance.timers[dice.choice(sorted(instance.timers))]
             fired = TimerFired(timestamp=NOW, timer_id=timer.sequence, fire_at=NOW)

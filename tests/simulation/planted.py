@@ -43,7 +43,7 @@ BUGS: tuple[PlantedBug, ...] = (
     # What leaves the process before its cause is durable
     bug(
         "activities start before their cause is durable",
-        ("engine.node:Node.append", "and output.activity.policy.speculative", ""),
+        ("engine.activity_starts:ActivityStarts.expect", "if activity.policy.speculative:", "if True:"),
     ),
     bug(
         "a start is answered before it is durable",
@@ -165,7 +165,7 @@ BUGS: tuple[PlantedBug, ...] = (
     bug(
         "messages of an old execution reach the new one",
         ("hub.hub:Hub.deliver", "message.execution_id not in (None, instance.execution_id)", "False"),
-        ("hub.hub:_is_open", "if message.activity is not None:", "if False:"),
+        ("hub.activities:open_attempt", "or activity.execution_id != work_item.execution_id", ""),
     ),
     bug(
         "events that wait are lost when an execution continues as new",
@@ -202,9 +202,8 @@ BUGS: tuple[PlantedBug, ...] = (
     bug(
         "a completion is taken in twice",
         ("hub.activities:open_attempt", "None if work_item.sequence in instance.answered else activity", "activity"),
-        ("hub.hub:_is_open", "and message.activity[1] not in instance.answered", ""),
         (
-            "engine.activity_runner:ActivityRunner._run",
+            "engine.activity_runner:ActivityRunner._end",
             "self._finished(attempt.work_item, outcome)",
             "self._finished(attempt.work_item, outcome); self._finished(attempt.work_item, outcome)",
         ),

@@ -13,7 +13,8 @@ from typing import Any, Final
 import msgspec
 
 from holdfast.codec.history import decode_record, encode_record
-from holdfast.engine.activity_context import CURRENT, ActivityContext, CancelFlag, info_of
+from holdfast.engine.activity_context import CURRENT, ActivityContext, info_of
+from holdfast.engine.attempts import Attempt
 from holdfast.engine.config import HostConfig
 from holdfast.engine.process_messages import ProcessCall
 from holdfast.engine.processes import ProcessWorkers, WorkerProcessDiedError
@@ -22,7 +23,7 @@ from holdfast.errors import ConfigurationError, HoldfastError, PayloadError
 from holdfast.model.converter import DataConverter
 from holdfast.model.failure import FailureDetails, failure_from_exception
 from holdfast.model.refs import Activity, decode_input
-from holdfast.model.work_items import COMMITTED_ATTEMPT, ActivityWorkItem, Failed, Outcome, Succeeded
+from holdfast.model.work_items import COMMITTED_ATTEMPT, Failed, Outcome, Succeeded
 from holdfast.storage.port import ArrivalRow
 from holdfast.storage.transactions import Transactions
 
@@ -42,56 +43,54 @@ class ActivityPlaces:
         self._threads: ThreadPoolExecutor | None = None
         self._processes: ProcessWorkers | None = None
 
-    async def run(
-        self,
-        activity: Activity[Any, Any],
-        work_item: ActivityWorkItem,
-        report: Callable[[str], None],
-        cancelled: CancelFlag,
-        began: Callable[[], None],
-    ) -> Outcome:
-        """Run one attempt. If this is cancelled, a process is killed; a thread goes on, with nobody waiting for it.
-
-        Args:
-            report: gets the progress of each heartbeat, as JSON, from whatever thread.
-            began: called on the loop when user code begins, after a thread or a process was free.
-            cancelled: what the attempt sees as `activity_context().cancelled`, unless it runs in a process.
+    def arguments(self, activity: Activity[Any, Any], input: str | None) -> tuple[Any, ...]:
+        """Return what the function of an activity is called with.
 
         Raises:
-            PayloadError: if the input does not fit, or the result cannot be encoded.
-            Exception: whatever an activity on the loop or in a thread raises.
+            PayloadError: if the input does not fit.
         """
-        if activity.runs_in == "process":
-            return await self._run_in_process(activity, work_item, report, _from_any_thread(began))
-        arguments: list[Any] = []
-        if activity.has_input:
-            arguments.append(decode_input(self._converter, activity, work_item.input))
-        CURRENT.set(ActivityContext(work_item, self._converter, report, cancelled))
-        if activity.runs_in == "loop":
-            began()
-            result = await activity.function(*arguments)
-        else:
-            copied = contextvars.copy_context()
-            call = functools.partial(
-                copied.run, _without_stop_iteration, _from_any_thread(began), activity.function, *arguments
-            )
-            result = await asyncio.get_running_loop().run_in_executor(self._thread_pool(), call)
+        return (decode_input(self._converter, activity, input),) if activity.has_input else ()
+
+    def outcome(self, result: object) -> Outcome:
+        """Return the outcome of a function that has returned."""
         try:
             return Succeeded(self._converter.encode(result))
         except PayloadError as error:
             return Failed(failure_from_exception(error, non_retriable=True))  # and so it would be the next time
 
-    async def run_in_transaction(
-        self,
-        activity: Activity[Any, Any],
-        context: Callable[[object], ActivityContext],
-        began: Callable[[], None],
-        attempt: Callable[[], ActivityWorkItem],
-    ) -> ArrivalRow | None:
-        """Run one attempt of a transactional activity; see `Transactions.run`.
+    def context(self, attempt: Attempt, connection: object = None) -> ActivityContext:
+        """Return what an attempt in this process sees of itself."""
+        return ActivityContext(attempt.work_item, self._converter, attempt.report, attempt.cancelled, connection)
 
-        Args:
-            context: what the attempt sees, given its connection.
+    async def run_on_loop(self, activity: Activity[Any, Any], attempt: Attempt) -> Outcome:
+        """Run one attempt of an `async def`.
+
+        Raises:
+            PayloadError: if the input does not fit.
+            Exception: whatever the activity raises.
+        """
+        arguments = self.arguments(activity, attempt.work_item.input)
+        CURRENT.set(self.context(attempt))
+        attempt.begin()
+        return self.outcome(await activity.function(*arguments))
+
+    async def run_in_thread(self, activity: Activity[Any, Any], attempt: Attempt) -> Outcome:
+        """Run one attempt. If this is cancelled, the thread goes on, with nobody waiting for it.
+
+        Raises:
+            PayloadError: if the input does not fit.
+            Exception: whatever the activity raises.
+        """
+        arguments = self.arguments(activity, attempt.work_item.input)
+        CURRENT.set(self.context(attempt))
+        copied = contextvars.copy_context()
+        call = functools.partial(
+            copied.run, _without_stop_iteration, _from_any_thread(attempt.begin), activity.function, *arguments
+        )
+        return self.outcome(await asyncio.get_running_loop().run_in_executor(self._thread_pool(), call))
+
+    async def run_in_transaction(self, activity: Activity[Any, Any], attempt: Attempt) -> ArrivalRow | None:
+        """Run one attempt of a transactional activity; see `Transactions.run`.
 
         Raises:
             PayloadError: if the input does not fit, or the result cannot be encoded; nothing is committed then.
@@ -99,16 +98,15 @@ class ActivityPlaces:
         """
         if self._transactions is None:
             raise ConfigurationError(f"Activity {activity.name!r} is transactional, which needs a hub on PostgreSQL.")
-        given = attempt().input
-        arguments = [decode_input(self._converter, activity, given)] if activity.has_input else []
+        arguments = self.arguments(activity, attempt.work_item.input)
 
         async def work(connection: object) -> str:
-            CURRENT.set(context(connection))
-            began()
+            CURRENT.set(self.context(attempt, connection))
+            attempt.begin()
             result = Succeeded(self._converter.encode(await activity.function(*arguments)))
-            return encode_report(msgspec.structs.replace(attempt(), attempt=COMMITTED_ATTEMPT), result)
+            return encode_report(msgspec.structs.replace(attempt.work_item, attempt=COMMITTED_ATTEMPT), result)
 
-        return await self._transactions.run(attempt, work)
+        return await self._transactions.run(lambda: attempt.work_item, work)
 
     async def close(self) -> None:
         """End all processes, and start nothing more in a thread; what runs in one is left to itself."""
@@ -117,13 +115,13 @@ class ActivityPlaces:
         if self._processes is not None:
             await self._processes.close(_LEAVE_S)
 
-    async def _run_in_process(
-        self,
-        activity: Activity[Any, Any],
-        work_item: ActivityWorkItem,
-        report: Callable[[str], None],
-        began: Callable[[], None],
-    ) -> Outcome:
+    async def run_in_process(self, activity: Activity[Any, Any], attempt: Attempt) -> Outcome:
+        """Run one attempt. If this is cancelled, the process is killed.
+
+        Raises:
+            HoldfastError: if the process dies.
+        """
+        work_item = attempt.work_item
         if self._processes is None:
             self._processes = ProcessWorkers(self._config.processes_max)
         call = ProcessCall(
@@ -134,7 +132,7 @@ class ActivityPlaces:
             self._config.limits.payload_bytes_max,
         )
         try:
-            result = await self._processes.run(call, report, began)
+            result = await self._processes.run(call, attempt.report, _from_any_thread(attempt.begin))
         except WorkerProcessDiedError as error:
             raise HoldfastError(f"The process that ran activity {work_item.name!r} died.") from error
         return Succeeded(result.text) if result.succeeded else Failed(decode_record(result.text, FailureDetails))

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING
 from holdfast.engine.answers import Answers
 from holdfast.engine.residents import Resident
 from holdfast.errors import HoldfastError, InstanceElsewhereError
-from holdfast.model.messages import Message
 from holdfast.model.work_items import ActivityWorkItem, Outcome
 
 if TYPE_CHECKING:
@@ -25,33 +24,41 @@ class ActivityReports:
     def finished(self, work_item: ActivityWorkItem, outcome: Outcome) -> None:
         """Take in the outcome of an attempt."""
 
+        resident = self._node.loader.at_hand(work_item.instance_id)
+        if resident is None:
+            self._look_for(work_item, outcome)
+        elif not self._node.is_abandoned:
+            try:
+                self._take_in(resident, work_item, outcome)
+            except BaseException as error:
+                self._node.blame(work_item.instance_id, error)
+
+    def _look_for(self, work_item: ActivityWorkItem, outcome: Outcome) -> None:
+        """Take in an outcome once its instance is in memory, or give it to whoever has that."""
+
         def refused(error: HoldfastError) -> None:
             if isinstance(error, InstanceElsewhereError) and self._lending is not None:
                 self._lending.report(work_item, outcome)
             else:
                 self._refused.append((work_item, outcome))
 
-        def take_in() -> None:
-            instance_id, loader = work_item.instance_id, self._node.loader
-            resident = loader.at_hand(instance_id)
-            if resident is not None:
-                self._take_in(resident, work_item, outcome)
-            else:
-                loader.with_resident(instance_id, lambda found: self._take_in(found, work_item, outcome), refused)
+        def arrived(resident: Resident | None) -> None:
+            self._take_in(resident, work_item, outcome)
 
-        self._node.guarded(work_item.instance_id, take_in)
+        loader, instance_id = self._node.loader, work_item.instance_id
+        self._node.guarded(instance_id, lambda: loader.with_resident(instance_id, arrived, refused))
 
     def _take_in(self, resident: Resident | None, work_item: ActivityWorkItem, outcome: Outcome) -> None:
         node, key = self._node, work_item.key
         node.suspects.finished(key)
-        result = None
         if resident is not None:
-            result = node.hub.finish_activity(resident.instance, work_item, outcome, node.clock.now())
-        if isinstance(result, Message):
-            node.deliver(resident, result)
-        elif resident is not None and result is not None:
-            node.finish_step(resident, result)
-        elif not _is_answered(resident, work_item):
+            taken_in, transition = node.hub.finish_activity(resident.instance, work_item, outcome, node.clock.now())
+            if transition is not None:
+                node.append(transition)
+            if taken_in:
+                node.make_runnable(resident)
+                return
+        if not _is_answered(resident, work_item):
             self._answers.discard(key)
 
     def offer_again(self) -> None:

@@ -4,18 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
-import threading
 from collections import deque
-from collections.abc import Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any
 
-from holdfast.engine.activity_context import ActivityContext
-from holdfast.engine.activity_heartbeats import Heartbeats
 from holdfast.engine.activity_places import ActivityPlaces
-from holdfast.engine.attempts import Attempt, not_started
+from holdfast.engine.attempts import Attempt, Listener, not_started
 from holdfast.engine.clock import Clock
 from holdfast.engine.config import HostConfig
-from holdfast.engine.lanes import Lanes, in_context
+from holdfast.engine.lanes import Lanes, go_on, step
 from holdfast.errors import ConfigurationError, NotRegisteredError, PayloadError, VersionMismatchError
 from holdfast.model.converter import DataConverter
 from holdfast.model.failure import failure_from_exception
@@ -58,14 +55,13 @@ class ActivityRunner:
         self._config = config
         self._finished = finished
         self._progressed = progressed
-        self._converter = converter
         self._committed = committed
         self._places = ActivityPlaces(converter, config, transactions)
         self._queue: deque[ActivityWorkItem] = deque()
         self._queued: dict[DurableKey, ActivityWorkItem] = {}
         self._running: dict[DurableKey, Attempt] = {}
-        self._lanes = Lanes(self._next)
-        self._heartbeats_lock = threading.Lock()
+        self._lanes = Lanes(self._take)
+        self._listener = Listener(self._heard)
         self._is_draining = False
 
     @property
@@ -146,11 +142,11 @@ class ActivityRunner:
         if self._queue and len(self._running) < self._config.activities_max and not self._is_draining:
             self._lanes.wake()
 
-    def _next(self, lane: asyncio.Task[None]) -> Coroutine[None, None, None] | None:
-        """Take the next attempt from the queue, if there is a place for one; return what runs it."""
+    def _next(self) -> ActivityWorkItem | None:
+        """Take the next attempt from the queue, if there is a place for one."""
         while self._queue and len(self._running) < self._config.activities_max and not self._is_draining:
             work_item = self._queue.popleft()
-            key = (work_item.execution_id, work_item.sequence)
+            key = work_item.key
             if self._queued.get(key) is not work_item:
                 continue  # it was forgotten meanwhile
             if work_item.start_by is not None and work_item.start_by <= self._clock.now():
@@ -158,63 +154,71 @@ class ActivityRunner:
                 continue
             del self._queued[key]
             if key not in self._running:
-                self._running[key] = attempt = Attempt(work_item, key, lane, self._heard)
-                return self._run(attempt)
+                return work_item
         return None
 
-    async def _run(self, attempt: Attempt) -> None:
+    def _take(self, lane: asyncio.Task[None]) -> Coroutine[None, None, None] | bool:
+        """Run the next attempt up to its first wait; most `async def` have ended then."""
+        work_item = self._next()
+        if work_item is None:
+            return False
+        attempt = Attempt(work_item, work_item.key, lane, self._listener)
+        self._running[attempt.key] = attempt
+        context = contextvars.copy_context()
+        try:
+            runs = self._runs(attempt)
+            awaited = step(context, runs.send, None)
+        except StopIteration as stop:
+            self._end(attempt, stop.value)
+        except BaseException as error:
+            self._end(attempt, _outcome_of(attempt, error))
+        else:
+            return self._go_on(attempt, go_on(context, runs, awaited))
+        return True
+
+    async def _go_on(self, attempt: Attempt, rest: Awaitable[Outcome | None]) -> None:
         outcome: Outcome | None = None
         try:
-            outcome = await self._outcome(attempt)
+            outcome = await rest
+        except BaseException as error:
+            outcome = _outcome_of(attempt, error)
+        finally:
+            self._end(attempt, outcome)
+
+    def _end(self, attempt: Attempt, outcome: Outcome | None) -> None:
+        """Report an attempt, unless nobody waits for it any more."""
+        attempt.end()
+        if self._running.get(attempt.key) is attempt:
+            del self._running[attempt.key]
             if isinstance(outcome, Failed) and attempt.progress is not None:
                 outcome = Failed(outcome.details, attempt.progress)
-        finally:
-            is_mine = self._running.get(attempt.key) is attempt
-            if is_mine:
-                del self._running[attempt.key]
-            if outcome is not None and is_mine:
+            if outcome is not None:
                 self._finished(attempt.work_item, outcome)
 
-    async def _outcome(self, attempt: Attempt) -> Outcome | None:
-        """Run one attempt. A cancelled one (the host stops) has no outcome and will run again.
+    def _runs(self, attempt: Attempt) -> Coroutine[Any, Any, Outcome | None]:
+        """Return what runs an attempt in the place that is meant for it.
 
-        Nor has a transactional one that succeeds: its report says it, from the store.
+        Raises:
+            NotRegisteredError, VersionMismatchError: if this host does not have the activity.
         """
-        work_item = attempt.work_item
-        heartbeats = attempt.heartbeats(self._heartbeats_lock)
+        work_item, places = attempt.work_item, self._places
+        activity = self._find(work_item.name, work_item.version)
         if work_item.start_by is not None:
-            seconds = (work_item.start_by - self._clock.now()).total_seconds()
-            attempt.limit("start", seconds, not_started(work_item))
-        try:
-            activity = self._find(work_item.name, work_item.version)
-            runs = (
-                self._transact(attempt, activity, heartbeats)
-                if activity.transactional
-                else self._places.run(activity, work_item, heartbeats.report, attempt.cancelled, attempt.begin)
-            )
-            return await in_context(contextvars.copy_context(), runs, self._lanes.waits)
-        except (asyncio.CancelledError, TimeoutError) as error:
-            if attempt.given_up is not None:
-                return Failed(attempt.given_up)
-            if isinstance(error, asyncio.CancelledError) and attempt.job.cancelling():
-                return None
-            return Failed(failure_from_exception(error))  # of user code, which may also have cancelled itself
-        except (NotRegisteredError, VersionMismatchError) as error:
-            return Failed(failure_from_exception(error, non_retriable=True))
-        except (KeyboardInterrupt, GeneratorExit):
-            raise
-        except BaseException as error:
-            return Failed(failure_from_exception(error))
-        finally:
-            attempt.end()
-            heartbeats.end()
+            attempt.limit("start", (work_item.start_by - self._clock.now()).total_seconds(), not_started(work_item))
+        if activity.transactional:
+            return self._transact(attempt, activity)
+        match activity.runs_in:
+            case "loop":
+                return places.run_on_loop(activity, attempt)
+            case "thread":
+                return places.run_in_thread(activity, attempt)
+            case "process":
+                return places.run_in_process(activity, attempt)
 
-    async def _transact(self, attempt: Attempt, activity: Activity[Any, Any], heartbeats: Heartbeats) -> Outcome | None:
-        def context(connection: object) -> ActivityContext:
-            return ActivityContext(attempt.work_item, self._converter, heartbeats.report, attempt.cancelled, connection)
-
+    async def _transact(self, attempt: Attempt, activity: Activity[Any, Any]) -> Outcome | None:
+        """Run a transactional activity; one that succeeds has no outcome: its report says it, from the store."""
         try:
-            report = await self._places.run_in_transaction(activity, context, attempt.begin, lambda: attempt.work_item)
+            report = await self._places.run_in_transaction(activity, attempt)
         except (ConfigurationError, PayloadError) as error:
             return Failed(failure_from_exception(error, non_retriable=True))
         if report is not None and self._committed is not None:
@@ -226,3 +230,22 @@ class ActivityRunner:
             attempt.progress = progress
             attempt.expect_heartbeat()
             self._progressed(attempt.work_item, progress)
+
+
+def _outcome_of(attempt: Attempt, error: BaseException) -> Outcome | None:
+    """Return what becomes of an attempt that has raised. A cancelled one (the host stops) runs again.
+
+    Raises:
+        KeyboardInterrupt, GeneratorExit: the error, if it is no outcome.
+    """
+    match error:
+        case asyncio.CancelledError() | TimeoutError() if attempt.given_up is not None:
+            return Failed(attempt.given_up)
+        case asyncio.CancelledError() if attempt.job.cancelling():
+            return None
+        case NotRegisteredError() | VersionMismatchError():
+            return Failed(failure_from_exception(error, non_retriable=True))
+        case KeyboardInterrupt() | GeneratorExit():
+            raise error
+        case _:  # of user code, which may also have cancelled itself
+            return Failed(failure_from_exception(error))

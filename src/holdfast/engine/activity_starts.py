@@ -42,17 +42,25 @@ class ActivityStarts:
         self._expected: set[DurableKey] = set()
         """What will be started once its transition is known to be durable. The store may know that before we do."""
 
-    def expect(self, activity: ScheduledActivity) -> None:
-        """Note that a transition in the journal will start an activity."""
+    def expect(self, activity: ScheduledActivity, lsn: int) -> None:
+        """Note that a transition in the journal will start an activity; let it start at once if that is allowed."""
+        self._expected.add(activity.key)
+        if activity.policy.speculative:
+            self.start_speculatively(activity, lsn)
+
+    def expect_adoption(self, activity: ScheduledActivity) -> None:
+        """Note that a transition in the journal will let an attempt go on as that of an activity."""
         self._expected.add(activity.key)
 
     def start(self, activity: ScheduledActivity) -> None:
         """Let an activity run whose cause is durable."""
-        self._expected.discard(activity.key)
-        if self._speculative.pop(activity.key, None) is not None:
+        key = activity.key
+        self._expected.discard(key)
+        if self._speculative and self._speculative.pop(key, None) is not None:
             return  # it was started when its cause entered the journal
-        if activity.visible_at > self._clock.now():
-            self._timers.add(activity.key, activity.visible_at, activity)
+        # The first attempt of a call may run as soon as that is stored, whatever the clock says.
+        if activity.visible_at is not activity.scheduled_at and activity.visible_at > self._clock.now():
+            self._timers.add(key, activity.visible_at, activity)
         elif self._lending is not None and self._lending.lacks(activity) and self._lending.offer(activity):
             pass  # also one that was counted: another host has run it until it went
         elif self._suspects.may_start(activity):

@@ -22,10 +22,12 @@ class Answers:
     def add(self, work_item: ActivityWorkItem, outcome: Outcome) -> None:
         self._by_key[work_item.execution_id, work_item.sequence] = (work_item, outcome)
 
-    def consumed(self, key: DurableKey, lsn: int) -> None:
-        """Note that a transition takes an outcome in, or makes it meaningless."""
-        if key in self._by_key:
-            self._consumed.append((lsn, key))
+    def consumed(self, key: DurableKey, lsn: int) -> bool:
+        """Note that a transition takes an outcome in, or makes it meaningless; return whether there is one."""
+        if key not in self._by_key:
+            return False
+        self._consumed.append((lsn, key))
+        return True
 
     def discard(self, key: DurableKey) -> None:
         """Forget an outcome that concerns nobody."""

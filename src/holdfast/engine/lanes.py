@@ -22,11 +22,12 @@ _TURN_S: Final = 0.02
 class Lanes:
     """The tasks, of which at most one takes from the queue at a time."""
 
-    def __init__(self, take: Callable[[asyncio.Task[None]], Coroutine[Any, Any, object] | None]) -> None:
+    def __init__(self, take: Callable[[asyncio.Task[None]], Coroutine[Any, Any, object] | bool]) -> None:
         """Start nothing yet.
 
         Args:
-            take: returns the next coroutine to run, given the task that will run it; None if there is none.
+            take: runs what comes next up to its first wait, given the task that it runs in; returns what is left of it
+                to be awaited, or whether there was anything.
         """
         self._take = take
         self._taking: asyncio.Task[None] | None = None
@@ -35,12 +36,6 @@ class Lanes:
         """Let what is queued be taken soon."""
         if self._taking is None:
             self._taking = asyncio.get_running_loop().create_task(self._run())
-
-    def waits(self) -> None:
-        """Note that the coroutine that runs now, in a lane, will wait: another lane takes over the queue."""
-        if self._taking is asyncio.current_task():
-            self._taking = None
-            self.wake()
 
     async def _run(self) -> None:
         lane = asyncio.current_task()
@@ -51,11 +46,14 @@ class Lanes:
             # One that was cancelled ends: nothing takes that back for certain before Python 3.13.
             while not lane.cancelling() and self._taking in (lane, None):
                 self._taking = lane
-                coroutine = self._take(lane)
-                if coroutine is None:
+                taken = self._take(lane)
+                if taken is False:
                     break
-                await coroutine
-                if self._taking is lane and now() >= until:
+                if taken is not True:
+                    self._taking = None
+                    self.wake()
+                    await taken
+                elif now() >= until:
                     await asyncio.sleep(0)
                     until = now() + _TURN_S
         finally:
@@ -65,24 +63,23 @@ class Lanes:
                 self.wake()  # another lane goes on in its place
 
 
+def step(context: contextvars.Context, resume: Callable[[Any], object], given: object) -> object:
+    """Run a coroutine, by its `send` or its `throw`, to its next wait; return what it awaits there.
+
+    Raises:
+        StopIteration: at its end.
+        Exception: whatever it raises.
+    """
+    try:
+        return context.run(resume, given)
+    except GeneratorExit as error:  # raised, not caught: it would look as if the one who drives it were being closed
+        raise RuntimeError("The coroutine raised GeneratorExit.") from error
+
+
 @types.coroutine
-def in_context(
-    context: contextvars.Context, coroutine: Coroutine[Any, Any, T], waits: Callable[[], None]
-) -> Generator[Any, Any, T]:
-    """Await a coroutine in a context of its own, within whatever task; `waits` is called before it first waits."""
-    resume: Callable[[Any], Any] = coroutine.send
-    given: Any = None
-    has_waited = False
+def go_on(context: contextvars.Context, coroutine: Coroutine[Any, Any, T], awaited: object) -> Generator[Any, Any, T]:
+    """Await the rest of a coroutine that has run in a context of its own, up to what it awaits now."""
     while True:
-        try:
-            awaited = context.run(resume, given)
-        except StopIteration as stop:
-            return stop.value
-        except GeneratorExit as error:  # raised, not caught: it would look as if this were being closed
-            raise RuntimeError("The coroutine raised GeneratorExit.") from error
-        if not has_waited:
-            has_waited = True
-            waits()
         try:
             resume, given = coroutine.send, (yield awaited)
         except GeneratorExit:
@@ -90,3 +87,7 @@ def in_context(
             raise
         except BaseException as error:
             resume, given = coroutine.throw, error
+        try:
+            awaited = step(context, resume, given)
+        except StopIteration as stop:
+            return stop.value

@@ -164,19 +164,20 @@ class Node:
         for key in transition.timers_removed:
             self.timers.discard(key)
         for key in transition.activities_removed:
-            self.starts.forget(key)
-            self._answers.consumed(key, transition.lsn)
+            if not self._answers.consumed(key, transition.lsn):
+                self.starts.forget(key)  # it may be about to start
         for activity in transition.activities_updated:
             self._answers.consumed(activity.key, transition.lsn)
         if transition.instance is None and transition.instance_id not in self.residents:
             self._dropped.add(transition.consumed, transition.lsn)
         for output in transition.outputs:
-            if isinstance(output, StartActivity | AdoptActivity):
-                self.starts.expect(output.activity)
-            if isinstance(output, StartActivity) and output.activity.policy.speculative:
-                self.starts.start_speculatively(output.activity, transition.lsn)
-        self._sent.extend(transition.sent)
-        self._deliver_sent()
+            if isinstance(output, StartActivity):
+                self.starts.expect(output.activity, transition.lsn)
+            elif isinstance(output, AdoptActivity):
+                self.starts.expect_adoption(output.activity)
+        if transition.sent:
+            self._sent.extend(transition.sent)
+            self._deliver_sent()
 
     def _deliver_sent(self) -> None:
         if self._is_pumping:
@@ -219,7 +220,7 @@ class Node:
             try:
                 self._step(resident)
             except BaseException as error:
-                self._blame(resident.instance.instance_id, error)
+                self.blame(resident.instance.instance_id, error)
 
     def guarded(self, instance_id: str, work: Callable[[], None]) -> None:
         """Do something to an instance. An error here is a bug of ours: the node is given up, the instance suspected."""
@@ -228,9 +229,10 @@ class Node:
         try:
             work()
         except BaseException as error:
-            self._blame(instance_id, error)
+            self.blame(instance_id, error)
 
-    def _blame(self, instance_id: str, error: BaseException) -> None:
+    def blame(self, instance_id: str, error: BaseException) -> None:
+        """Give the node up because of an error that came from work on an instance."""
         if isinstance(error, KeyboardInterrupt | SystemExit):
             raise error
         self.fail(error if isinstance(error, Exception) else RuntimeError(repr(error)), instance_id)

@@ -94,11 +94,6 @@ class Hub(Requests):
         if is_control(instance, message):
             instance.controls.append(message)
             return instance, None
-        if message.activity is not None:
-            instance.answered.add(message.activity[1])
-            if instance.status is OrchestrationStatus.SUSPENDED:
-                instance.inbox.append(message)
-                return instance, self.keep_answers(instance, now)
         if instance.is_entity:
             return instance, self._take_in(instance, message, now)
         if isinstance(message.event, ExecutionStarted):
@@ -195,18 +190,26 @@ class Hub(Requests):
 
     def finish_activity(
         self, instance: Instance, work_item: ActivityWorkItem, outcome: Outcome, now: datetime
-    ) -> Message | Transition | None:
-        """Return the message that a finished attempt leads to, or the transition that plans the next attempt."""
+    ) -> tuple[bool, Transition | None]:
+        """Take in how an attempt has ended, and plan the next one if there is to be one.
+
+        Returns:
+            Whether anybody waited for it, and what is to be stored now, if anything is.
+        """
         activity = open_attempt(instance, work_item)
         if activity is None:
-            return None
+            return False, None
         if isinstance(outcome, Failed):
             again = next_attempt(activity, outcome, now)
             if again is not None:
                 transition = self._begin(instance.instance_id, now)
                 replace_activity(transition, instance, again)
-                return transition
-        return completion_message(activity, outcome, now)
+                return True, transition
+        instance.answered.add(activity.sequence)
+        instance.inbox.append(completion_message(activity, outcome, now))
+        if instance.status is OrchestrationStatus.SUSPENDED:
+            return True, self.keep_answers(instance, now)
+        return True, None
 
     def record_progress(
         self, instance: Instance, work_item: ActivityWorkItem, progress: str, now: datetime
@@ -352,9 +355,7 @@ class Hub(Requests):
 
 
 def _is_open(instance: Instance, message: Message) -> bool:
-    """Whether the activity or timer that a message comes from is still waited for, and has not answered before."""
-    if message.activity is not None:
-        return message.activity[1] in instance.activities and message.activity[1] not in instance.answered
+    """Whether what a message answers is still waited for, and has not answered before."""
     if message.timer is not None:
         return message.timer[1] in instance.timers and message.timer[1] not in instance.answered
     event = message.event

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import typing
 from collections.abc import Callable, Coroutine, Generator
 from datetime import timedelta
@@ -37,39 +38,34 @@ class FunctionReference:
         self.function = function
         self.input_parameter = input_parameter
         self.input_required = input_parameter is not None
-        self._types: tuple[Any, Any] | None = None
+        self.has_input = input_parameter is not None
         self.__name__ = getattr(function, "__name__", name)
         self.__doc__ = function.__doc__
         self.__wrapped__ = function
 
-    @property
-    def has_input(self) -> bool:
-        return self.input_parameter is not None
-
-    @property
+    @functools.cached_property
     def input_type(self) -> Any:
         """The annotation of the input parameter; `Any` if it has none."""
-        return self._resolved()[0]
+        return self._types[0]
 
-    @property
+    @functools.cached_property
     def output_type(self) -> Any:
         """The annotation of the result; `Any` if it has none."""
-        return self._resolved()[1]
+        return self._types[1]
 
-    def _resolved(self) -> tuple[Any, Any]:
-        if self._types is None:
-            try:
-                hints = typing.get_type_hints(self.function, include_extras=True)
-            except NameError as error:
-                raise ConfigurationError(
-                    f"The annotations of {self.name!r} name {error.name!r}, which its module does not have at run "
-                    "time. They decode the payloads: import it outside `if TYPE_CHECKING`."
-                ) from error
-            returned = hints.get("return", Any)
-            if typing.get_origin(returned) in _GENERATORS and len(typing.get_args(returned)) == 3:
-                returned = typing.get_args(returned)[2]
-            self._types = (hints.get(self.input_parameter or "", Any), returned)
-        return self._types
+    @functools.cached_property
+    def _types(self) -> tuple[Any, Any]:
+        try:
+            hints = typing.get_type_hints(self.function, include_extras=True)
+        except NameError as error:
+            raise ConfigurationError(
+                f"The annotations of {self.name!r} name {error.name!r}, which its module does not have at run "
+                "time. They decode the payloads: import it outside `if TYPE_CHECKING`."
+            ) from error
+        returned = hints.get("return", Any)
+        if typing.get_origin(returned) in _GENERATORS and len(typing.get_args(returned)) == 3:
+            returned = typing.get_args(returned)[2]
+        return hints.get(self.input_parameter or "", Any), returned
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.name!r}>"

@@ -1,57 +1,125 @@
-"""What an orchestrator has asked for in the current episode; during replay also from which line of code."""
+"""What the code of an orchestrator asks for, each thing under the next sequence number; in a replay also from where."""
 
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from datetime import datetime
+from typing import Final
 
-from holdfast.model.actions import CreateTimer, OrchestratorAction, SchedulingAction, scheduled_event
-from holdfast.model.history import ScheduledEvent
+from holdfast.errors import InvalidInputError
+from holdfast.model.actions import (
+    CancelTimer,
+    CompleteOrchestration,
+    CreateTimer,
+    MarkPatch,
+    OrchestratorAction,
+    scheduled_event,
+)
+from holdfast.model.history import HistoryEvent, PatchMarked, ScheduledEvent
 from holdfast.replay.stepper import source_line
+
+_WITHOUT_EVENT = (CancelTimer, CompleteOrchestration)
+_NOTHING_MARKED: Final[frozenset[str]] = frozenset()
 
 
 class Asked:
-    def __init__(self) -> None:
-        self.with_lines = False
-        """Whether to note the line of user code for each action; it takes time, and only a replay needs it."""
-        self._actions: list[OrchestratorAction] = []
+    """The actions of the current episode, and what is counted and remembered over all episodes of an execution."""
+
+    __slots__ = (
+        "_actions_max",
+        "_lines",
+        "_marked",
+        "_patches",
+        "_with_lines",
+        "actions",
+        "custom_status",
+        "next_number",
+        "orchestrator",
+    )
+
+    def __init__(self, orchestrator: str, actions_max: int) -> None:
+        self.orchestrator = orchestrator
+        self._actions_max = actions_max
+        self.next_number = 0
+        """The sequence number of what is asked for next."""
+        self.actions: list[OrchestratorAction] = []
+        self.custom_status: str | None = None
+        """What the episode has set it to."""
+        self._with_lines = False
         self._lines: list[str] = []
+        self._marked = _NOTHING_MARKED
+        self._patches: dict[str, bool] | None = None
 
-    def __len__(self) -> int:
-        return len(self._actions)
+    def take_number(self) -> int:
+        """Return the sequence number of what is asked for next.
 
-    def clear(self) -> None:
-        self._actions.clear()
-        self._lines.clear()
+        Raises:
+            InvalidInputError: if the episode has asked for too much already.
+        """
+        if len(self.actions) >= self._actions_max:
+            raise InvalidInputError(
+                f"Orchestrator {self.orchestrator!r} asked for more than {self._actions_max} things at once; "
+                "split the work into sub-orchestrations, or bound it with ctx.map(..., concurrency=...)."
+            )
+        number = self.next_number
+        self.next_number = number + 1
+        return number
 
     def append(self, action: OrchestratorAction) -> None:
-        self._actions.append(action)
-        if self.with_lines:
+        """Ask for something: under the number that was taken for it, or without one."""
+        self.actions.append(action)
+        if self._with_lines:
             self._lines.append(_user_line())
 
-    def take_back_timer(self, timer_id: int) -> bool:
-        """Forget a timer that was asked for in this very episode; return whether there is one."""
-        for index, action in enumerate(self._actions):
-            if isinstance(action, CreateTimer) and action.id == timer_id:
-                del self._actions[index]
+    def take_timer_back(self, number: int) -> None:
+        """Take a timer back: unasked if it was created in this very episode, else by an action."""
+        for index, action in enumerate(self.actions):
+            if isinstance(action, CreateTimer) and action.id == number:
+                del self.actions[index]
                 del self._lines[index : index + 1]
-                return True
-        return False
+                return
+        self.append(CancelTimer(number))
 
-    def actions(self) -> tuple[OrchestratorAction, ...]:
-        return tuple(self._actions)
+    def is_patched(self, name: str) -> bool:
+        """Return whether the code after a change is to be used, as decided when this was asked first."""
+        if self._patches is None:
+            self._patches = {}
+        known = self._patches.get(name)
+        if known is None:
+            known = self._patches[name] = not self._with_lines or name in self._marked
+            if known:
+                self.append(MarkPatch(name))
+        return known
 
-    def events_count(self) -> int:
-        """How many events the actions cause."""
-        return sum(isinstance(action, SchedulingAction) for action in self._actions)
+    # Episode by episode
 
-    def events(self, now: datetime) -> list[tuple[ScheduledEvent, str]]:
-        """Return the events that the actions cause, each with its line."""
+    def begin_episode(self) -> None:
+        self.actions.clear()
+        self.custom_status = None
+
+    def begin_replay(self, recorded: Sequence[HistoryEvent]) -> None:
+        """Note the line of user code for each action of the next episode, which is recorded; it takes time."""
+        self._with_lines = True
+        self._lines.clear()
+        self._marked = frozenset(event.name for event in recorded if isinstance(event, PatchMarked))
+
+    def end_replay(self, now: datetime) -> list[tuple[ScheduledEvent, str]]:
+        """Return the events that the actions of the episode cause, each with its line."""
+        self._with_lines = False
         return [
             (scheduled_event(action, now), line)
-            for action, line in zip(self._actions, self._lines, strict=True)
-            if isinstance(action, SchedulingAction)
+            for action, line in zip(self.actions, self._lines, strict=True)
+            if not isinstance(action, _WITHOUT_EVENT)
         ]
+
+    def events_count(self) -> int:
+        """Return how many events the actions of the episode cause."""
+        count = 0
+        for action in self.actions:
+            if not isinstance(action, _WITHOUT_EVENT):
+                count += 1
+        return count
 
 
 def _user_line() -> str:

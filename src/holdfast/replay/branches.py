@@ -6,6 +6,7 @@ of events in the history alone decides what runs when.
 
 from __future__ import annotations
 
+import contextvars
 from typing import Any
 
 from holdfast.errors import CancelledError
@@ -114,9 +115,9 @@ class Branches:
         self.current: Branch | None = None
         """The branch whose code runs now."""
 
-    def start(self, body: Body) -> Branch:
+    def start(self, body: Body, context: contextvars.Context) -> Branch:
         """Add a branch; it begins to run when those that are ready before it have run."""
-        branch = Branch(self, Stepper(body, self._owner), self._owner)
+        branch = Branch(self, Stepper(body, self._owner, context), self._owner)
         self._going_on[branch] = None
         branch.make_ready()
         return branch

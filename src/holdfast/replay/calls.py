@@ -129,16 +129,11 @@ class Calls:
         name = self._orchestrator_name(orchestrator)
         given, version, tags = self._child_options(options)
         start_at, payload = self._start_at(options.get("start_at")), self._encode(orchestrator, input)
-        identity, chosen = self._execution.identity, ""
-
-        def start(number: int) -> CreateSubOrchestration:
-            nonlocal chosen
-            chosen = given or f"{identity}:{number}"
-            return CreateSubOrchestration(
-                number, name, chosen, payload, version, tags, detached=True, start_at=start_at
-            )
-
-        self._execution.ask(start)
+        number = self._execution.asked.take_number()
+        chosen = given or f"{self._execution.identity}:{number}"
+        self._execution.asked.append(
+            CreateSubOrchestration(number, name, chosen, payload, version, tags, detached=True, start_at=start_at)
+        )
         return chosen
 
     @overload
@@ -205,11 +200,9 @@ class Calls:
         tags, version = chosen.get("tags") or {}, chosen.get("version")
 
         def schedule(payload: str | None) -> DurableTask[Any]:
-            return execution.schedule(
-                lambda number: ScheduleTask(number, name, payload, policy, tags, version),
-                output_type,
-                execution.give_up,
-            )
+            number = execution.asked.take_number()
+            execution.asked.append(ScheduleTask(number, name, payload, policy, tags, version))
+            return execution.open_tasks.add_call(number, output_type)
 
         if plan is None:
             return schedule
@@ -230,14 +223,10 @@ class Calls:
         output_type: Any = Any if isinstance(orchestrator, str) else orchestrator.output_type
 
         def schedule(payload: str | None) -> DurableTask[Any]:
-            identity = execution.identity
-            return execution.schedule(
-                lambda number: CreateSubOrchestration(
-                    number, name, given or f"{identity}:{number}", payload, version, tags
-                ),
-                output_type,
-                execution.give_up,
-            )
+            number = execution.asked.take_number()
+            child = given or f"{execution.identity}:{number}"
+            execution.asked.append(CreateSubOrchestration(number, name, child, payload, version, tags))
+            return execution.open_tasks.add_call(number, output_type)
 
         def attempt(payload: str | None) -> DurableTask[Any]:
             if timeout is None:

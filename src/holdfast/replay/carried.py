@@ -41,7 +41,7 @@ class CarriedTasks:
         """Open the tasks that the execution before this one has handed on."""
         execution = self._execution
         for task in started.carried:
-            self._given[task.name] = execution.open_tasks.add_call(task.number, RAW, execution.give_up)
+            self._given[task.name] = execution.open_tasks.add_call(task.number, RAW)
 
     def get(self, name: str, expected_type: Any) -> DurableTask[Any]:
         """Return the task that was handed on under a name.

@@ -165,7 +165,7 @@ class OrchestrationContext(Messaging):
         no instance from before the change is left, the old branch can go, and the question with it.
         """
         self._check_usable()
-        return self._execution.is_patched(validate_name(name))
+        return self._execution.asked.is_patched(validate_name(name))
 
     def set_query_handler(self, name: str, handler: Callable[..., Any], /) -> None:
         """Let clients ask a live orchestration something: the handler is called with their input, if it takes one.
@@ -246,4 +246,4 @@ class OrchestrationContext(Messaging):
             raise PayloadTooLargeError(
                 f"The custom status has {len(text.encode())} bytes; at most {limit} are allowed."
             )
-        self._execution.set_custom_status(text)
+        self._execution.asked.custom_status = text

@@ -9,7 +9,8 @@ from holdfast.errors import WaitTimeoutError
 from holdfast.model.history import EventRaised
 from holdfast.model.limits import EVENTS_AWAITED_MAX
 from holdfast.replay.event_queues import EventQueues, Wait
-from holdfast.replay.tasks import DurableTask, TimerTask
+from holdfast.replay.open_tasks import TimerTask
+from holdfast.replay.tasks import DurableTask
 
 if TYPE_CHECKING:
     from holdfast.replay.orchestration import Execution

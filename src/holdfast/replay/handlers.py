@@ -100,7 +100,7 @@ class Handlers:
         """Let the handler of an update work; one that was answered before gets the same answer again."""
         known = self._answers.get(event.update_id)
         if known is not None:
-            self._execution.tell(known)
+            self._execution.asked.append(known)
         elif event.update_id in self._rejections:
             self._reply(CompleteUpdate(event.update_id, failure=self._rejections[event.update_id]))
         elif self._execution.continues_as_new:
@@ -141,7 +141,7 @@ class Handlers:
     def _reply(self, answer: CompleteUpdate) -> None:
         self._open.pop(answer.update_id, None)
         self._answers[answer.update_id] = answer
-        self._execution.tell(answer)
+        self._execution.asked.append(answer)
 
     def _call(self, handler: FunctionReference, input: str | None) -> Any:
         if handler.has_input:

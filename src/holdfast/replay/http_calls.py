@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Collection
 from datetime import timedelta
-from typing import Any, Final
+from typing import Final
 
 import msgspec
 
@@ -28,7 +28,6 @@ from holdfast.model.requests import check_duration
 from holdfast.model.retry import RetryPolicy, RetryRule, next_delay
 from holdfast.model.task_policy import PLAIN, TaskPolicy
 from holdfast.replay.orchestration import Execution
-from holdfast.replay.tasks import DurableTask
 
 _POLL_INTERVAL: Final = timedelta(seconds=30)
 RETRIED_STATUSES: Final = (408, 429, 500, 502, 503, 504)
@@ -113,11 +112,9 @@ async def _attempt(
 ) -> tuple[DurableHttpResponse | None, TaskFailedError | None]:
     payload = execution.converter.encode(request)
     policy = PLAIN if call.timeout is None else TaskPolicy(timeout=call.timeout)
-    task: DurableTask[Any] = execution.schedule(
-        lambda number: ScheduleTask(number, HTTP_ACTIVITY, payload, policy),
-        DurableHttpResponse,
-        execution.give_up,
-    )
+    number = execution.asked.take_number()
+    execution.asked.append(ScheduleTask(number, HTTP_ACTIVITY, payload, policy))
+    task = execution.open_tasks.add_call(number, DurableHttpResponse)
     try:
         return await task, None
     except TaskFailedError as error:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator
+from collections.abc import Generator
 from datetime import timedelta
 from types import TracebackType
 from typing import Any
@@ -13,6 +13,7 @@ from holdfast.model.history import EntityLockRequested, EntityUnlockSent
 from holdfast.model.ids import EntityId, address_of
 from holdfast.model.instants import after
 from holdfast.model.requests import check_duration
+from holdfast.replay.open_tasks import OpenTask, OpenTasks
 from holdfast.replay.orchestration import Execution
 from holdfast.replay.tasks import DurableTask
 
@@ -67,21 +68,19 @@ class CriticalSection:
         self._locks.enter(self)
         section_id = self._id = f"{execution.identity}/{self._locks.next_section()}"
 
-        def request(number: int) -> SendEntityMessage:
-            return SendEntityMessage(
-                EntityLockRequested(
-                    timestamp=execution.clock(),
-                    event_id=number,
-                    critical_section_id=section_id,
-                    lock_set=self.lock_set,
-                    parent_instance_id=execution.instance_id,
-                    parent_execution_id=execution.identity,
-                    lease=self._lease,
-                )
-            )
-
-        number = execution.ask(request)
-        task = execution.open_tasks.add(number, give_up=lambda _: self.release())
+        number = execution.asked.take_number()
+        request = EntityLockRequested(
+            timestamp=execution.clock(),
+            event_id=number,
+            critical_section_id=section_id,
+            lock_set=self.lock_set,
+            parent_instance_id=execution.instance_id,
+            parent_execution_id=execution.identity,
+            lease=self._lease,
+        )
+        execution.asked.append(SendEntityMessage(request))
+        task = _LockTask(self, execution.open_tasks, number)
+        execution.open_tasks.add(task)
         execution.open_tasks.add_request(section_id, number)
         task.observe(self._acquired)
         return task if self._timeout is None else self._limit(task, self._timeout)
@@ -115,7 +114,13 @@ class CriticalSection:
         self._calling.clear()
         self._locks.leave()
         for target in self.lock_set:
-            self._execution.ask(_unlock(self._execution, section_id, target))
+            unlock = EntityUnlockSent(
+                timestamp=self._execution.clock(),
+                event_id=self._execution.asked.take_number(),
+                critical_section_id=section_id,
+                target_instance_id=target,
+            )
+            self._execution.asked.append(SendEntityMessage(unlock))
 
     async def __aenter__(self) -> CriticalSection:
         await self.acquire()
@@ -131,12 +136,17 @@ class CriticalSection:
         return self
 
 
-def _unlock(execution: Execution, section_id: str, target: str) -> Callable[[int], SendEntityMessage]:
-    return lambda number: SendEntityMessage(
-        EntityUnlockSent(
-            timestamp=execution.clock(), event_id=number, critical_section_id=section_id, target_instance_id=target
-        )
-    )
+class _LockTask(OpenTask[None]):
+    """The request for the locks of a section; whoever takes it back gives back what is held."""
+
+    __slots__ = ("_section",)
+
+    def __init__(self, section: CriticalSection, open_tasks: OpenTasks, number: int) -> None:
+        super().__init__(open_tasks, number, None)
+        self._section = section
+
+    def take_back(self, execution: Execution) -> None:
+        self._section.release()
 
 
 class Locks:

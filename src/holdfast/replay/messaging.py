@@ -15,7 +15,8 @@ from holdfast.model.options import SignalOptions, check_names
 from holdfast.model.refs import NO_INPUT, ExternalEvent, validate_event_name
 from holdfast.replay.calls import Calls
 from holdfast.replay.locks import CriticalSection
-from holdfast.replay.tasks import DurableTask, TimerTask
+from holdfast.replay.open_tasks import OpenTask, TimerTask
+from holdfast.replay.tasks import DurableTask
 
 I = TypeVar("I")  # noqa: E741 - input and output, as everywhere in the typed API
 O = TypeVar("O")  # noqa: E741
@@ -68,7 +69,7 @@ class Messaging(Calls):
         validate_instance_id(instance_id)
         name = validate_event_name(event) if isinstance(event, str) else event.name
         payload = self._execution.converter.encode(data)
-        self._execution.ask(lambda number: SendEvent(number, instance_id, name, payload))
+        self._execution.asked.append(SendEvent(self._execution.asked.take_number(), instance_id, name, payload))
 
     @overload
     def call_entity(  # type: ignore[overload-overlap]  # a coroutine function is also a function; the first match holds
@@ -97,24 +98,23 @@ class Messaging(Calls):
         execution = self._execution
         name, payload = operation_name(operation, entity.definition), self._encode(None, input)
 
-        def call(number: int) -> SendEntityMessage:
-            return SendEntityMessage(
-                EntityOperationCalled(
-                    timestamp=execution.clock(),
-                    event_id=number,
-                    request_id=f"{execution.identity}:{number}",
-                    target_instance_id=target,
-                    operation=name,
-                    input=payload,
-                    parent_instance_id=execution.instance_id,
-                    parent_execution_id=execution.identity,
-                    critical_section_id=self._locks.section_id,
-                )
-            )
-
-        number = execution.ask(call)
-        task = execution.open_tasks.add(number, entity.result_type(name))
-        execution.open_tasks.add_request(f"{execution.identity}:{number}", number)
+        number = execution.asked.take_number()
+        request_id = f"{execution.identity}:{number}"
+        called = EntityOperationCalled(
+            timestamp=execution.clock(),
+            event_id=number,
+            request_id=request_id,
+            target_instance_id=target,
+            operation=name,
+            input=payload,
+            parent_instance_id=execution.instance_id,
+            parent_execution_id=execution.identity,
+            critical_section_id=self._locks.section_id,
+        )
+        execution.asked.append(SendEntityMessage(called))
+        task: OpenTask[Any] = OpenTask(execution.open_tasks, number, entity.result_type(name))
+        execution.open_tasks.add(task)
+        execution.open_tasks.add_request(request_id, number)
         self._locks.calling(target, task)
         return task
 
@@ -150,19 +150,17 @@ class Messaging(Calls):
         name, payload = operation_name(operation, entity.definition), self._encode(None, input)
         due = options.get("due")
         due_at = None if due is None else instant(execution.clock(), due)
-        execution.ask(
-            lambda number: SendEntityMessage(
-                EntityOperationSignaled(
-                    timestamp=execution.clock(),
-                    event_id=number,
-                    request_id=f"{execution.identity}:{number}",
-                    target_instance_id=target,
-                    operation=name,
-                    input=payload,
-                    due_at=due_at,
-                )
-            )
+        number = execution.asked.take_number()
+        signaled = EntityOperationSignaled(
+            timestamp=execution.clock(),
+            event_id=number,
+            request_id=f"{execution.identity}:{number}",
+            target_instance_id=target,
+            operation=name,
+            input=payload,
+            due_at=due_at,
         )
+        execution.asked.append(SendEntityMessage(signaled))
 
     def lock(
         self, *entities: EntityId[Any], timeout: timedelta | None = None, lease: timedelta | None = None

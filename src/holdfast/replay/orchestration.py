@@ -11,14 +11,10 @@ from datetime import datetime
 from types import MappingProxyType
 from typing import Any, ClassVar, Final
 
-from holdfast.errors import CancelledError, InvalidInputError, NonDeterminismError, OrchestratorMisuseError
+from holdfast.errors import CancelledError, NonDeterminismError, OrchestratorMisuseError
 from holdfast.model.actions import (
-    CancelTask,
-    CancelTimer,
     CompleteOrchestration,
     CreateTimer,
-    MarkPatch,
-    OrchestratorAction,
 )
 from holdfast.model.converter import DataConverter
 from holdfast.model.history import (
@@ -32,7 +28,6 @@ from holdfast.model.history import (
     ExecutionStarted,
     HistoryEvent,
     OrchestratorStarted,
-    PatchMarked,
     ScheduledEvent,
     SubOrchestrationInstanceCompleted,
     SubOrchestrationInstanceFailed,
@@ -51,15 +46,41 @@ from holdfast.replay.completion import NextExecution, completion
 from holdfast.replay.event_waits import EventWaits
 from holdfast.replay.handlers import Handlers
 from holdfast.replay.matching import check_end, check_episode, ended_early
-from holdfast.replay.open_tasks import OpenTasks
-from holdfast.replay.stepper import RUNNING, Body, Raised, Returned, run_as
-from holdfast.replay.tasks import Completions, DurableTask, TimerTask
+from holdfast.replay.open_tasks import OpenTasks, TimerTask
+from holdfast.replay.stepper import RUNNING, Body, Raised, Returned, context_of
+from holdfast.replay.tasks import Completions, DurableTask
 
 _BASE_BYTES = 2_560
 _REFUSALS_MAX = 100
 _NO_TAGS: Final[Mapping[str, str]] = MappingProxyType({})
-_NOTHING_MARKED: Final[frozenset[str]] = frozenset()
 _VALUE_FACTOR = 3  # decoded Python values take about three times the room of their JSON
+
+
+# What completes a task
+
+
+def _completed(execution: Execution, event: TaskCompleted | SubOrchestrationInstanceCompleted) -> None:
+    if execution.continues_as_new:
+        execution.carried.answered(event)
+    execution.open_tasks.completed(event.task_scheduled_id, event.result)
+
+
+def _failed(execution: Execution, event: TaskFailed | SubOrchestrationInstanceFailed) -> None:
+    if execution.continues_as_new:
+        execution.carried.answered(event)
+    execution.open_tasks.failed(event.task_scheduled_id, event.failure)
+
+
+def _operation_completed(execution: Execution, event: EntityOperationCompleted) -> None:
+    execution.open_tasks.completed(execution.open_tasks.number_of_request(event.request_id), event.output)
+
+
+def _operation_failed(execution: Execution, event: EntityOperationFailed) -> None:
+    execution.open_tasks.failed(execution.open_tasks.number_of_request(event.request_id), event.failure)
+
+
+def _lock_granted(execution: Execution, event: EntityLockGranted) -> None:
+    execution.open_tasks.completed(execution.open_tasks.number_of_request(event.critical_section_id), None)
 
 
 class Execution:
@@ -69,19 +90,16 @@ class Execution:
     """
 
     __slots__ = (
-        "_asked",
         "_cancel",
         "_carried",
         "_context",
-        "_custom_status",
         "_end_action",
         "_handlers",
         "_main",
-        "_marked",
         "_next",
         "_outcome",
-        "_patches",
         "_refusals",
+        "asked",
         "branches",
         "completions",
         "converter",
@@ -95,7 +113,6 @@ class Execution:
         "is_replaying",
         "is_running",
         "limits",
-        "next_id",
         "now",
         "open_tasks",
         "orchestrator",
@@ -132,6 +149,7 @@ class Execution:
         self.is_inert = False
         self.is_running = False
         """Whether an episode is being run at this moment."""
+        self.asked = Asked(orchestrator.name, limits.actions_max)
         self.completions = Completions()
         self.branches = Branches(self)
         self.open_tasks = OpenTasks(self)
@@ -140,13 +158,7 @@ class Execution:
         self._handlers: Handlers | None = None
         self._context = make_context(self)
         self._main: Branch | None = None
-        self.next_id = 0
-        """The sequence number of what is asked for next."""
         self._refusals = 0
-        self._asked = Asked()
-        self._patches: dict[str, bool] | None = None
-        self._marked = _NOTHING_MARKED
-        self._custom_status: str | None = None
         self._cancel: CancelRequested | None = None
         self._next: NextExecution | None = None
         self._outcome: Returned | Raised | None = None
@@ -179,25 +191,23 @@ class Execution:
         check_end(self._subject(), self.episodes - 1, recorded, self._end_action)
 
     def _replay_episode(self, events: Sequence[HistoryEvent]) -> None:
-        self.is_replaying = self._asked.with_lines = True
-        self._marked = frozenset(event.name for event in events if isinstance(event, PatchMarked))
+        self.is_replaying = True
+        self.asked.begin_replay(events)
         self.handlers.replay_rejections(events)
         self._run(events)
         self.is_replaying = False
-        self._custom_status = None
         self.history_events += len(events)
 
     def _check_asked(self, events: Sequence[HistoryEvent]) -> None:
         recorded = [event for event in events if isinstance(event, ScheduledEvent)]
-        check_episode(self._subject(), self.episodes - 1, recorded, self._asked.events(self.clock()))
-        self._asked.with_lines = False
+        check_episode(self._subject(), self.episodes - 1, recorded, self.asked.end_replay(self.clock()))
 
     def run(self, events: Sequence[HistoryEvent]) -> Episode:
         """Run one new episode, whose first event is `OrchestratorStarted`."""
         self._run(events)
-        self.history_events += len(events) + self._asked.events_count()
-        status, self._custom_status = self._custom_status, None
-        return Episode(self._asked.actions(), status, self.events.buffered, self.events.awaited)
+        asked = self.asked
+        self.history_events += len(events) + asked.events_count()
+        return Episode(tuple(asked.actions), asked.custom_status, self.events.buffered, self.events.awaited)
 
     def can_unload(self) -> bool:
         """Whether the execution can be dropped from memory without user code noticing."""
@@ -211,13 +221,15 @@ class Execution:
     @property
     def continues_as_new(self) -> bool:
         """Whether the code has returned, to continue as new."""
-        return isinstance(self._outcome, Returned) and self._next is not None
+        return self._next is not None and isinstance(self._outcome, Returned)
 
     @property
     def is_over(self) -> bool:
         """Whether the code has ended, and nothing that still comes can change how."""
+        if self._outcome is None:
+            return False
         waits = self.continues_as_new and self._next is not None and self._next.waits_for_open_work
-        return self._outcome is not None and not (waits and self.open_tasks.work)
+        return not (waits and self.open_tasks.work)
 
     # What the context calls
 
@@ -245,65 +257,17 @@ class Execution:
             self._handlers = Handlers(self)
         return self._handlers
 
-    def schedule(
-        self,
-        make_action: Callable[[int], OrchestratorAction],
-        expected_type: Any = None,
-        give_up: Callable[[int], None] | None = None,
-    ) -> DurableTask[Any]:
-        """Ask for something that has a result, and return the task for it; `give_up` is called if it is cancelled."""
-        return self.open_tasks.add_call(self.ask(make_action), expected_type, give_up)
-
-    def ask(self, make_action: Callable[[int], OrchestratorAction]) -> int:
-        """Ask for something without a result; return its sequence number.
-
-        Raises:
-            InvalidInputError: if the episode has asked for too much already.
-        """
-        if len(self._asked) >= self.limits.actions_max:
-            raise InvalidInputError(
-                f"Orchestrator {self.orchestrator.name!r} asked for more than {self.limits.actions_max} things at "
-                "once; split the work into sub-orchestrations, or bound it with ctx.map(..., concurrency=...)."
-            )
-        number = self.next_id
-        action = make_action(number)
-        self.next_id += 1
-        self._asked.append(action)
-        return number
-
-    def tell(self, action: OrchestratorAction) -> None:
-        """Ask for something that has no sequence number, and no limit either."""
-        self._asked.append(action)
-
-    def give_up(self, number: int) -> None:
-        """Stop an activity, or ask a sub-orchestration to cancel itself."""
-        self.tell(CancelTask(number))
-
     def create_timer(self, fire_at: datetime) -> TimerTask:
-        return self.open_tasks.add_timer(self.ask(lambda number: CreateTimer(number, fire_at)), self._cancel_timer)
-
-    def _cancel_timer(self, number: int) -> None:
-        """Take a timer back: unasked if it was created in this very episode, else by an action."""
-        if not self._asked.take_back_timer(number):
-            self.tell(CancelTimer(number))
+        """Ask for a timer, and return the task that it completes."""
+        number = self.asked.take_number()
+        self.asked.append(CreateTimer(number, fire_at))
+        timer = TimerTask(self.open_tasks, number, None)
+        self.open_tasks.add(timer)
+        return timer
 
     def start_branch(self, body: Body) -> DurableTask[Any]:
         """Run a coroutine beside the body; return the task for its result."""
-        return self.branches.start(body).task
-
-    def is_patched(self, name: str) -> bool:
-        """Return whether the code after a change is to be used, as decided when this was asked first."""
-        if self._patches is None:
-            self._patches = {}
-        known = self._patches.get(name)
-        if known is None:
-            known = self._patches[name] = not self.is_replaying or name in self._marked
-            if known:
-                self._asked.append(MarkPatch(name))
-        return known
-
-    def set_custom_status(self, status: str) -> None:
-        self._custom_status = status
+        return self.branches.start(body, context_of(self)).task
 
     def continue_as_new(self, following: NextExecution) -> None:
         self._next = following
@@ -322,20 +286,22 @@ class Execution:
     # Episodes
 
     def _run(self, events: Sequence[HistoryEvent]) -> None:
-        self._asked.clear()
+        self.asked.begin_episode()
         self.episodes += 1
         self.is_running = True
+        ready = self.branches.ready
         for event in events:
             handler = self._event_handlers.get(type(event))
             if handler is not None:
                 handler(self, event)
-                self._advance()
+                if ready:
+                    self._advance()
         self.is_running = False
         if self._outcome is not None and self._end_action is None and self.is_over:
             if self._handlers is not None:
                 self._handlers.abandon_updates()
             self._end_action = completion(self, self._outcome, self._cancel, self._next)
-            self._asked.append(self._end_action)
+            self.asked.append(self._end_action)
 
     def _advance(self) -> None:
         """Run the code for as long as something that it waits for is completed."""
@@ -357,15 +323,16 @@ class Execution:
         if event.carried:
             self.carried.take_over(event)
         self.grow(event.input)
+        context = context_of(self)
         try:
-            body = run_as(self, lambda: self._call_orchestrator(event.input))
+            body = context.run(self._call_orchestrator, event.input)
         except KeyboardInterrupt:
             raise
         except BaseException as error:
             self._outcome = Raised(error)
             return
         if hasattr(body, "send") and hasattr(body, "throw"):
-            self._main = self.branches.start(body)
+            self._main = self.branches.start(body, context)
         else:
             self._outcome = Returned(body)  # a plain function, and finished already
 
@@ -409,14 +376,14 @@ class Execution:
         CancelRequested: _on_cancel_requested,
         EventRaised: _on_event_raised,
         UpdateRequested: lambda self, event: self.handlers.begin_update(event),
-        TaskCompleted: lambda self, event: self.open_tasks.answered(event),
-        TaskFailed: lambda self, event: self.open_tasks.answered(event),
-        SubOrchestrationInstanceCompleted: lambda self, event: self.open_tasks.answered(event),
-        SubOrchestrationInstanceFailed: lambda self, event: self.open_tasks.answered(event),
-        TimerFired: lambda self, event: self.open_tasks.timer_fired(event),
-        EntityOperationCompleted: lambda self, event: self.open_tasks.operation_completed(event),
-        EntityOperationFailed: lambda self, event: self.open_tasks.operation_failed(event),
-        EntityLockGranted: lambda self, event: self.open_tasks.lock_granted(event),
+        TaskCompleted: _completed,
+        TaskFailed: _failed,
+        SubOrchestrationInstanceCompleted: _completed,
+        SubOrchestrationInstanceFailed: _failed,
+        TimerFired: lambda self, event: self.open_tasks.completed(event.timer_id, None),
+        EntityOperationCompleted: _operation_completed,
+        EntityOperationFailed: _operation_failed,
+        EntityLockGranted: _lock_granted,
     }
 
 

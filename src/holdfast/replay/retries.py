@@ -65,7 +65,7 @@ class Retrying(DurableTask[Any]):
     def __init__(self, execution: Execution, start: Callable[[], DurableTask[Any]], plan: RetryPlan) -> None:
         super().__init__(execution, self._stop)
         self._execution = execution
-        self._seed = f"{execution.identity}:{execution.next_id}"
+        self._seed = f"{execution.identity}:{execution.asked.next_number}"
         self._start = start
         self._plan = plan
         self._attempts = 0

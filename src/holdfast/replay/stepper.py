@@ -5,16 +5,14 @@ from __future__ import annotations
 import contextvars
 import inspect
 import types
-from collections.abc import Callable, Coroutine, Generator
-from typing import Any, TypeAlias, TypeVar
+from collections.abc import Coroutine, Generator
+from typing import Any, TypeAlias
 
 import msgspec
 
 from holdfast.errors import ForeignAwaitableError
 from holdfast.replay.discard import discard
 from holdfast.replay.tasks import DurableTask, is_task
-
-T = TypeVar("T")
 
 _FOREIGN_MAX = 100
 """How often in one step code may catch that what it awaits is not durable; then it is taken to do so for ever."""
@@ -26,14 +24,11 @@ RUNNING: contextvars.ContextVar[object] = contextvars.ContextVar("holdfast_runni
 """Whose code runs. A thread that orchestrator code starts does not have it, so that its calls can be refused."""
 
 
-def run_as(owner: object, code: Callable[[], T]) -> T:
-    """Run code of an execution outside of its branches."""
-
-    def run() -> T:
-        RUNNING.set(owner)
-        return code()
-
-    return contextvars.Context().run(run)
+def context_of(owner: object) -> contextvars.Context:
+    """Return a context of its own for code of an execution."""
+    context = contextvars.Context()
+    context.run(RUNNING.set, owner)
+    return context
 
 
 class Returned(msgspec.Struct, frozen=True):
@@ -45,18 +40,17 @@ class Raised(msgspec.Struct, frozen=True):
 
 
 class Stepper:
-    """The driver of one orchestrator's body, in a `contextvars.Context` of its own.
+    """The driver of one coroutine or generator of an orchestrator, in a context of its own.
 
     Suspending is nothing more than not resuming: no exception is thrown into user code for it.
     """
 
     __slots__ = ("_context", "_owner", "body", "waiting_for")
 
-    def __init__(self, body: Body, owner: object) -> None:
+    def __init__(self, body: Body, owner: object, context: contextvars.Context) -> None:
         self.body: Body = body
         self._owner = owner
-        self._context = contextvars.Context()
-        self._context.run(RUNNING.set, owner)
+        self._context = context
         self.waiting_for: DurableTask[Any] | None = None
 
     def step(self, interruption: BaseException | None = None) -> Returned | Raised | None:

@@ -25,7 +25,8 @@ class Completions:
         self._is_telling = False
 
     def tell(self, task: DurableTask[Any], observers: Iterable[Callable[[DurableTask[Any]], object]]) -> None:
-        self._waiting.extend((observer, task) for observer in observers)
+        for observer in observers:
+            self._waiting.append((observer, task))
         if self._is_telling:
             return  # the caller up the stack goes on with what was added
         self._is_telling = True
@@ -61,9 +62,9 @@ class DurableTask(Generic[T_co]):
         self._done = False
         self._is_cancelled = False
         self._give_up = give_up
-        self._value: T_co | Any = None
+        self._value: Any = None
         self._error: Callable[[], BaseException] | None = None
-        self._observers: list[Callable[[DurableTask[Any]], object]] = []
+        self._observers: list[Callable[[DurableTask[Any]], object]] | None = None
 
     @property
     def owner(self) -> Owner | None:
@@ -110,11 +111,14 @@ class DurableTask(Generic[T_co]):
         if not self._may_cancel():
             return False
         self._is_cancelled = True
-        give_up = self._give_up
-        if give_up is not None:
-            self._observers.append(lambda _: give_up())
+        self.observe(self._given_up())
         self.fail(lambda: CancelledError("This durable task was cancelled."))
         return True
+
+    def _given_up(self) -> Callable[[DurableTask[Any]], object]:
+        """Return what follows from a cancellation, once all who observe the task have heard of it."""
+        give_up = self._give_up
+        return lambda _: None if give_up is None else give_up()
 
     def _may_cancel(self) -> bool:
         owner = self._owner
@@ -126,7 +130,7 @@ class DurableTask(Generic[T_co]):
 
     def __await__(self) -> Generator[DurableTask[Any], None, T_co]:
         yield self  # even if it is completed: whoever drives the code checks whose task it is
-        return self.result
+        return self._value if self._done and self._error is None else self.result
 
     def __iter__(self) -> Generator[DurableTask[Any], None, T_co]:
         return self.__await__()
@@ -135,6 +139,8 @@ class DurableTask(Generic[T_co]):
         """Call back once it is completed, or now if it is."""
         if self._done:
             observer(self)
+        elif self._observers is None:
+            self._observers = [observer]
         else:
             self._observers.append(observer)
 
@@ -163,15 +169,9 @@ class DurableTask(Generic[T_co]):
     def _finish(self) -> None:
         self._done = True
         self._give_up = None
-        observers, self._observers = self._observers, []
-        if self._owner is not None:
+        observers, self._observers = self._observers, None
+        if observers is not None and self._owner is not None:
             self._owner.completions.tell(self, observers)
-
-
-class TimerTask(DurableTask[None]):
-    """A durable timer."""
-
-    __slots__ = ()
 
 
 class _All(DurableTask[Any]):
