@@ -251,7 +251,7 @@ BUGS: tuple[PlantedBug, ...] = (
     ),
     bug(
         "an orchestrator sees a time before that of its timer",
-        ("hub.episodes:next_episode", "max([now, *fired])", "now"),
+        ("hub.episodes:next_episode", "max(begins_at, event.fire_at)", "begins_at"),
     ),
     bug(
         "timers are not taken up again after a start",

@@ -103,6 +103,10 @@ class Loader:
         """Return an instance that is in memory, and for which nobody waits any more; None says nothing."""
         return None if instance_id in self._wanted else self._residents.get(instance_id)
 
+    def may_create(self, instance_id: str) -> bool:
+        """Whether an instance whose id is new is this node's, and nobody else waits for it."""
+        return instance_id not in self._wanted and self._owns(instance_id)
+
     def with_resident(
         self,
         instance_id: str,

@@ -191,6 +191,10 @@ class Node:
 
     def route(self, message: Message) -> None:
         """Deliver a message to its instance, once that is in memory; on another node it arrives by the store."""
+        resident = self.loader.at_hand(message.instance_id)
+        if resident is not None:
+            self.deliver(resident, message)
+            return
         if not self.partitions.have(message.instance_id):
             return
         self.loader.with_resident(

@@ -90,20 +90,22 @@ def encode_transition(
     """
     partition = partition_of(transition.instance_id, partition_count)
     instance = transition.instance
-    history = None
+    row = history = None
     size = _TRANSITION_BYTES
-    if instance is not None and transition.history:
-        history = HistoryRow(partition, instance.execution_id, instance.episodes - 1, encode_events(transition.history))
-        size += len(history.events)
     if instance is not None:
-        size += len(instance.state or "") + len(instance.output or "") + len(instance.custom_status or "")
+        row = _instance_row(instance, partition, to_microseconds(instance.updated_at))
+        size += len(row.state or "") + len(row.output or "") + len(row.custom_status or "")
+        if transition.history:
+            events = encode_events(transition.history)
+            history = HistoryRow(partition, row.execution_id, row.episodes - 1, events)
+            size += len(events)
     sent = [_inbox_row(message, partition_count) for message in transition.sent] if transition.sent else _NOTHING
     elsewhere: Sequence[ArrivalRow] = _NOTHING
-    for row in sent:
-        size += len(row.event)
-    if sent and owned is not None:
-        elsewhere = [_arrival_row(row) for row in sent if row.partition not in owned]
-        sent = [row for row in sent if row.partition in owned]
+    if sent:
+        size += sum(len(each.event) for each in sent)
+        if owned is not None:
+            elsewhere = [_arrival_row(each) for each in sent if each.partition not in owned]
+            sent = [each for each in sent if each.partition in owned]
     keys = transition.key_changes
     removed, purged = transition.executions_removed, transition.instances_removed
     scheduled, updated = transition.activities_scheduled, transition.activities_updated
@@ -113,7 +115,7 @@ def encode_transition(
         transition.instance_id,
         partition,
         size,
-        None if instance is None else _instance_row(instance, partition, to_microseconds(instance.updated_at)),
+        row,
         transition.revision_before,
         transition.is_new_execution,
         history,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import datetime
 
 import msgspec
@@ -65,7 +66,7 @@ class PendingEpisode(msgspec.Struct, frozen=True, gc=False):
     """A work item on its way, with the messages that it will have consumed once it is done."""
 
     work_item: OrchestrationWorkItem
-    messages: tuple[Message, ...]
+    messages: Sequence[Message]
 
 
 def apply_control(transition: Transition, instance: Instance, message: Message) -> None:
@@ -149,21 +150,24 @@ def next_episode(instance: Instance, now: datetime, limits: Limits) -> PendingEp
 
     Its time is not before that of a timer which it hears of, also if the clock was set back since that fired.
     """
-    messages: list[Message] = []
-    while instance.inbox and len(messages) < limits.episode_messages_max:
-        messages.append(instance.inbox.popleft())
+    inbox = instance.inbox
+    messages = [inbox.popleft() for _ in range(min(len(inbox), limits.episode_messages_max))]
     instance.is_working = True
-    fired = (message.event.fire_at for message in messages if isinstance(message.event, TimerFired))
-    started = OrchestratorStarted(timestamp=max([now, *fired]))
+    begins_at, events = now, list[HistoryEvent]()
+    for message in messages:
+        event = message.event
+        events.append(event)
+        if isinstance(event, TimerFired):
+            begins_at = max(begins_at, event.fire_at)
     work_item = OrchestrationWorkItem(
-        instance_id=instance.instance_id,
-        execution_id=instance.execution_id,
-        name=instance.name,
-        past_episodes=instance.episodes,
-        new_events=(started, *(message.event for message in messages)),
-        version=instance.version,
+        instance.instance_id,
+        instance.execution_id,
+        instance.name,
+        instance.episodes,
+        (OrchestratorStarted(timestamp=begins_at), *events),
+        instance.version,
     )
-    return PendingEpisode(work_item, tuple(messages))
+    return PendingEpisode(work_item, messages)
 
 
 def give_back(instance: Instance, pending: PendingEpisode) -> None:
@@ -232,7 +236,7 @@ def complete_episode(
     )
 
 
-def _close_children(transition: Transition, instance: Instance, messages: tuple[Message, ...]) -> None:
+def _close_children(transition: Transition, instance: Instance, messages: Sequence[Message]) -> None:
     if not instance.children:
         return
     for message in messages:
@@ -284,12 +288,12 @@ def _apply(
     new: NewExecutions,
 ) -> None:
     now = transition.now
-    known_as: dict[str, str | None] = {}
+    call_id = runs_as = None
     match action:
         case ScheduleTask():
-            known_as = {"call_id": ask_for_activity(transition, instance, action)}
+            call_id = ask_for_activity(transition, instance, action)
         case CreateSubOrchestration():
-            known_as = {"runs_as": ask_for_child(transition, instance, action, new)}
+            runs_as = ask_for_child(transition, instance, action, new)
         case CreateTimer():
             transition.add_timer(instance, action.id, action.fire_at)
         case CancelTimer():
@@ -303,18 +307,20 @@ def _apply(
         case CancelTask():
             _cancel_task(transition, instance, action.id)
         case CompleteUpdate():
-            event = UpdateCompleted(
+            answer = UpdateCompleted(
                 timestamp=now, update_id=action.update_id, result=action.result, failure=action.failure
             )
-            transition.outputs.append(UpdateAnswered(instance.instance_id, event))
+            transition.outputs.append(UpdateAnswered(instance.instance_id, answer))
         case MarkPatch():
             pass
         case CompleteOrchestration():
             raise AssertionError("the completion is applied after everything else")
     # The clock of the episode, not of its completion: a replay compares the event as a whole.
     event = scheduled_event(action, events[0].timestamp)
-    if any(known_as.values()):
-        event = msgspec.structs.replace(event, **known_as)
+    if call_id is not None:
+        event = msgspec.structs.replace(event, call_id=call_id)
+    if runs_as is not None:
+        event = msgspec.structs.replace(event, runs_as=runs_as)
     events.append(event)
 
 

@@ -48,6 +48,8 @@ class Trigger(enum.Enum):
     EXPIRE = "expire"
     REWIND = "rewind"
 
+    __hash__ = object.__hash__  # each step looks one up; that of `Enum` is no C
+
 
 _T = Trigger
 _ENDED = (S.COMPLETED, S.FAILED, S.TERMINATED, S.CANCELED)

@@ -55,6 +55,8 @@ def validate_instance_id(instance_id: str) -> str:
 
 def partition_of(instance_id: str, partition_count: int) -> int:
     """Return the partition that owns an instance: a hash that is stable over processes and versions."""
+    if partition_count == 1:
+        return 0
     return zlib.crc32(instance_id.encode("utf-8", "surrogatepass")) % partition_count
 
 

@@ -145,9 +145,7 @@ class Execution:
         self.parent_instance_id: str | None = None
         self.version: str | None = None
         self.tags = _NO_TAGS
-        self.is_replaying = False
-        self.is_inert = False
-        self.is_running = False
+        self.is_replaying = self.is_inert = self.is_running = False
         """Whether an episode is being run at this moment."""
         self.asked = Asked(orchestrator.name, limits.actions_max)
         self.completions = Completions()
