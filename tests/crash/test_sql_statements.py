@@ -1,7 +1,7 @@
 """Every SQL statement of the writer fails once, before or after it took effect: nothing is half applied.
 
-Beginning and committing are statements, too, and each row of a list is one; so are those that open the file. A COMMIT
-that took effect and reports an error is the one whose outcome nobody knows.
+Beginning and committing are statements, too; so are those that open the file. A COMMIT that took effect and reports an
+error is the one whose outcome nobody knows.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import sqlite3
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable
 from itertools import takewhile
 from pathlib import Path
 from typing import Any
@@ -25,7 +25,7 @@ from holdfast.storage.open_store import open_store
 CODES = {"IOERR": sqlite3.SQLITE_IOERR, "FULL": sqlite3.SQLITE_FULL, "BUSY": sqlite3.SQLITE_BUSY}
 FAILURES = [("IOERR", False), ("IOERR", True), ("FULL", False), ("FULL", True), ("BUSY", False)]
 """What has taken effect cannot be busy any more."""
-CONFIG = HostConfig(drain_s=0.05, group_transitions_max=8)
+CONFIG = HostConfig(drain_s=0.05, group_transitions_max=4)
 
 
 class Failure:
@@ -67,15 +67,6 @@ def failing_connect(failure: Failure) -> Callable[..., sqlite3.Connection]:
                 cursor.fetchall()  # one that was left in its middle would hold locks
             failure.after_statement()
             return cursor
-
-        def executemany(self, sql: str, rows: Iterable[Any], /) -> sqlite3.Cursor:
-            def counted() -> Iterator[Any]:
-                for row in rows:
-                    failure.before_statement()
-                    yield row
-                    failure.after_statement()
-
-            return super().executemany(sql, counted())
 
         def executescript(self, script: str, /) -> sqlite3.Cursor:
             statement = ""

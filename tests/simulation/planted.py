@@ -350,7 +350,7 @@ BUGS: tuple[PlantedBug, ...] = (
     ),
     bug(
         "SQLite keeps a message that is consumed",
-        ("storage.sqlite.writes:apply", '"remove_message", writes.messages_removed', '"remove_message", []'),
+        ("storage.sqlite.writes:_apply", '"remove_message", writes.messages_removed', '"remove_message", []'),
     ),
 )
 """Grouped by what they break. Names are what the table of detection shows."""

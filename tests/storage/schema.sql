@@ -1,5 +1,5 @@
 CREATE TABLE activity (
-    partition INTEGER NOT NULL,
+    partition INTEGER NOT NULL CHECK (partition = 0),
     execution_id TEXT NOT NULL,
     sequence INTEGER NOT NULL,
     instance_id TEXT NOT NULL,
@@ -22,7 +22,7 @@ CREATE TABLE arrival (
     arrival_id INTEGER PRIMARY KEY AUTOINCREMENT
 ) STRICT;
 CREATE TABLE child (
-    partition INTEGER NOT NULL,
+    partition INTEGER NOT NULL CHECK (partition = 0),
     execution_id TEXT NOT NULL,
     sequence INTEGER NOT NULL,
     instance_id TEXT NOT NULL,
@@ -30,7 +30,7 @@ CREATE TABLE child (
     PRIMARY KEY (partition, execution_id, sequence)
 ) STRICT, WITHOUT ROWID;
 CREATE TABLE history (
-    partition INTEGER NOT NULL,
+    partition INTEGER NOT NULL CHECK (partition = 0),
     execution_id TEXT NOT NULL,
     episode INTEGER NOT NULL,
     events TEXT NOT NULL
@@ -43,7 +43,7 @@ CREATE TABLE hub (
     created_at INTEGER NOT NULL
 ) STRICT;
 CREATE TABLE inbox (
-    partition INTEGER NOT NULL,
+    partition INTEGER NOT NULL CHECK (partition = 0),
     message_id INTEGER PRIMARY KEY,
     instance_id TEXT NOT NULL,
     execution_id TEXT,
@@ -51,7 +51,7 @@ CREATE TABLE inbox (
 ) STRICT;
 CREATE INDEX inbox_by_instance ON inbox (instance_id);
 CREATE TABLE instance (
-    partition INTEGER NOT NULL,
+    partition INTEGER NOT NULL CHECK (partition = 0),
     instance_id TEXT NOT NULL,
     execution_id TEXT NOT NULL,
     revision INTEGER NOT NULL,
@@ -87,7 +87,7 @@ CREATE TABLE node (
     owner TEXT NOT NULL
 ) STRICT, WITHOUT ROWID;
 CREATE TABLE operation_key (
-    partition INTEGER NOT NULL,
+    partition INTEGER NOT NULL CHECK (partition = 0),
     instance_id TEXT NOT NULL,
     operation_key TEXT NOT NULL,
     position INTEGER NOT NULL,
@@ -101,7 +101,7 @@ CREATE TABLE partition (
 ) STRICT;
 CREATE TABLE sqlite_sequence(name,seq);
 CREATE TABLE timer (
-    partition INTEGER NOT NULL,
+    partition INTEGER NOT NULL CHECK (partition = 0),
     execution_id TEXT NOT NULL,
     sequence INTEGER NOT NULL,
     instance_id TEXT NOT NULL,

@@ -306,6 +306,29 @@ async def test_a_value_that_cannot_be_stored_refuses_the_group(sqlite_hub: Hub) 
 
 
 @in_loop
+async def test_texts_are_stored_whole_or_not_at_all(sqlite_hub: Hub) -> None:
+    """SQLite's JSON ends a text at a NUL that it reads; the letters that stand for one in a payload are none."""
+    owner = await own(sqlite_hub)
+    with pytest.raises(CommitFailedError, match="NUL"):
+        await owner.commit(instances_inserted=[instance(name="a\0b")])
+    texts = [
+        r'"a\u0000b"',
+        r'"\\u0000"',
+        r"\u0000",
+        '\x7f\x1f\t\n"\\/',
+        "\U0001f600 é \u2028",
+        "",
+        "-0",
+        "1e999",
+        "9" * 400,
+    ]
+    await owner.commit(instances_inserted=[instance(f"i{n}", input=text) for n, text in enumerate(texts)])
+    await owner.commit(instances_updated=[update(f"i{n}", output=text) for n, text in enumerate(texts)])
+    found = await owner.store.instances("", 100)
+    assert [(row.input, row.output) for row in found] == [(text, text) for text in texts]
+
+
+@in_loop
 async def test_many_reads_at_once_share_the_connections(sqlite_hub: Hub) -> None:
     owner = await own(sqlite_hub)
     await owner.commit(instances_inserted=[instance()])

@@ -106,8 +106,7 @@ def encode_transition(
         if owned is not None:
             elsewhere = [_arrival_row(each) for each in sent if each.partition not in owned]
             sent = [each for each in sent if each.partition in owned]
-    keys = transition.key_changes
-    removed, purged = transition.executions_removed, transition.instances_removed
+    keys, removed, purged = transition.key_changes, transition.executions_removed, transition.instances_removed
     scheduled, updated = transition.activities_scheduled, transition.activities_updated
     timers = transition.timers_created
     return EncodedTransition(

@@ -3,9 +3,16 @@
 from __future__ import annotations
 
 from itertools import chain
+from operator import attrgetter
+from typing import Final
 
 from holdfast.errors import CommitFailedError, OwnershipLostError
 from holdfast.storage.port import Fence, WriteSet
+
+# Keys of rows as removals name them.
+_EXECUTION: Final = attrgetter("partition", "execution_id")
+_MESSAGE: Final = attrgetter("partition", "message_id")
+_WORK: Final = attrgetter("partition", "execution_id", "sequence")
 
 
 def check_partitions(fence: Fence, writes: WriteSet) -> None:
@@ -53,13 +60,13 @@ def check_disjoint(writes: WriteSet) -> None:
     Raises:
         CommitFailedError: naming the table.
     """
-    removed_executions = [(partition, execution_id) for partition, execution_id, _ in writes.executions_removed]
-    for table, removed, inserted in (
-        ("history", removed_executions, [(row.partition, row.execution_id) for row in writes.history_inserted]),
-        ("inbox", writes.messages_removed, [(row.partition, row.message_id) for row in writes.messages_inserted]),
-        ("activity", writes.activities_removed, [(row.partition, *row.key) for row in writes.activities_inserted]),
-        ("timer", writes.timers_removed, [(row.partition, *row.key) for row in writes.timers_inserted]),
-        ("child", writes.children_removed, [(row.partition, *row.key) for row in writes.children_inserted]),
+    replaced = [(partition, execution_id) for partition, execution_id, _ in writes.executions_removed]
+    for table, removed, inserted, key in (
+        ("history", replaced, writes.history_inserted, _EXECUTION),
+        ("inbox", writes.messages_removed, writes.messages_inserted, _MESSAGE),
+        ("activity", writes.activities_removed, writes.activities_inserted, _WORK),
+        ("timer", writes.timers_removed, writes.timers_inserted, _WORK),
+        ("child", writes.children_removed, writes.children_inserted, _WORK),
     ):
-        if removed and inserted and not set[tuple[int | str, ...]](removed).isdisjoint(inserted):
+        if removed and inserted and not set[tuple[int | str, ...]](removed).isdisjoint(map(key, inserted)):
             raise CommitFailedError(f"The group removes and inserts the same row of table {table}.")

@@ -1,4 +1,6 @@
 -- Every statement that the SQLite adapter runs on rows. A file has one node and one partition, 0.
+--
+-- What a commit writes comes as one JSON array for each statement, with an array for each row.
 
 -- name: identify
 -- What kind of file this is: whose, of which version, and whether anything is in it.
@@ -62,81 +64,146 @@ DELETE FROM history WHERE partition = ? AND execution_id = ?;
 
 -- name: remove_message
 -- A message that was consumed.
-DELETE FROM inbox WHERE partition = ? AND message_id = ?;
+DELETE FROM inbox WHERE partition = 0 AND message_id IN (SELECT json_extract(value, '$[1]') FROM json_each(?));
 
 -- name: remove_arrival
 -- What was taken in.
-DELETE FROM arrival WHERE partition = ? AND arrival_id = ?;
+DELETE FROM arrival WHERE partition = 0 AND arrival_id IN (SELECT json_extract(value, '$[1]') FROM json_each(?));
 
 -- name: remove_activity
 -- An activity whose completion was consumed, or which was abandoned.
-DELETE FROM activity WHERE partition = ? AND execution_id = ? AND sequence = ?;
+DELETE FROM activity WHERE (partition, execution_id, sequence) IN (
+    SELECT json_extract(value, '$[0]'), json_extract(value, '$[1]'), json_extract(value, '$[2]') FROM json_each(?)
+);
 
 -- name: remove_timer
 -- A timer that fired or was cancelled.
-DELETE FROM timer WHERE partition = ? AND execution_id = ? AND sequence = ?;
+DELETE FROM timer WHERE (partition, execution_id, sequence) IN (
+    SELECT json_extract(value, '$[0]'), json_extract(value, '$[1]'), json_extract(value, '$[2]') FROM json_each(?)
+);
 
 -- name: remove_child
 -- A sub-orchestration whose end was consumed, or which was given up.
-DELETE FROM child WHERE partition = ? AND execution_id = ? AND sequence = ?;
+DELETE FROM child WHERE (partition, execution_id, sequence) IN (
+    SELECT json_extract(value, '$[0]'), json_extract(value, '$[1]'), json_extract(value, '$[2]') FROM json_each(?)
+);
 
 -- name: remove_operation_key
 -- An idempotency key that an entity remembers no longer.
-DELETE FROM operation_key WHERE partition = ? AND instance_id = ? AND operation_key = ?;
+DELETE FROM operation_key WHERE (partition, instance_id, operation_key) IN (
+    SELECT json_extract(value, '$[0]'), json_extract(value, '$[1]'), json_extract(value, '$[2]') FROM json_each(?)
+);
 
 -- name: remove_instance
 -- What was purged, or an entity that holds nothing any more; the last parameter is the revision that must be stored.
-DELETE FROM instance WHERE partition = ? AND instance_id = ? AND revision = ?;
+DELETE FROM instance WHERE (partition, instance_id, revision) IN (
+    SELECT json_extract(value, '$[0]'), json_extract(value, '$[1]'), json_extract(value, '$[2]') FROM json_each(?)
+);
 
 -- name: update_instance
--- The new image within an execution; the last parameter is the revision that must be stored.
-UPDATE instance SET revision = ?, status = ?, updated_at = ?, output = ?, custom_status = ?, failure = ?, parked = ?,
-    state = ?, lock = ?, episodes = ?, history_events = ?, deliveries = ?, events_buffered = ?, events_awaited = ?
-WHERE partition = ? AND instance_id = ? AND revision = ?;
+-- New images within an execution; the last of each is the revision that must be stored.
+UPDATE instance SET
+    revision = json_extract(value, '$[0]'), status = json_extract(value, '$[1]'),
+    updated_at = json_extract(value, '$[2]'), output = json_extract(value, '$[3]'),
+    custom_status = json_extract(value, '$[4]'), failure = json_extract(value, '$[5]'),
+    parked = json_extract(value, '$[6]'), state = json_extract(value, '$[7]'), lock = json_extract(value, '$[8]'),
+    episodes = json_extract(value, '$[9]'), history_events = json_extract(value, '$[10]'),
+    deliveries = json_extract(value, '$[11]'), events_buffered = json_extract(value, '$[12]'),
+    events_awaited = json_extract(value, '$[13]')
+FROM json_each(?)
+WHERE instance.partition = json_extract(value, '$[14]')
+    AND instance.instance_id = json_extract(value, '$[15]') AND instance.revision = json_extract(value, '$[16]');
 
 -- name: restart_instance
--- The new image with another execution: what is fixed within one, then the parameters as above.
-UPDATE instance SET execution_id = ?, name = ?, created_at = ?, input = ?, parent = ?,
-    version = ?, tags = ?, request_key = ?, revision = ?, status = ?, updated_at = ?, output = ?, custom_status = ?, failure = ?, parked = ?,
-    state = ?, lock = ?, episodes = ?, history_events = ?, deliveries = ?, events_buffered = ?, events_awaited = ?
-WHERE partition = ? AND instance_id = ? AND revision = ?;
+-- New images with another execution: what is fixed within one, then as above.
+UPDATE instance SET
+    execution_id = json_extract(value, '$[0]'), name = json_extract(value, '$[1]'),
+    created_at = json_extract(value, '$[2]'), input = json_extract(value, '$[3]'),
+    parent = json_extract(value, '$[4]'), version = json_extract(value, '$[5]'), tags = json_extract(value, '$[6]'),
+    request_key = json_extract(value, '$[7]'), revision = json_extract(value, '$[8]'),
+    status = json_extract(value, '$[9]'), updated_at = json_extract(value, '$[10]'),
+    output = json_extract(value, '$[11]'), custom_status = json_extract(value, '$[12]'),
+    failure = json_extract(value, '$[13]'), parked = json_extract(value, '$[14]'),
+    state = json_extract(value, '$[15]'), lock = json_extract(value, '$[16]'),
+    episodes = json_extract(value, '$[17]'), history_events = json_extract(value, '$[18]'),
+    deliveries = json_extract(value, '$[19]'), events_buffered = json_extract(value, '$[20]'),
+    events_awaited = json_extract(value, '$[21]')
+FROM json_each(?)
+WHERE instance.partition = json_extract(value, '$[22]')
+    AND instance.instance_id = json_extract(value, '$[23]') AND instance.revision = json_extract(value, '$[24]');
 
 -- name: update_activity
 -- What changes when an activity is tried again.
-UPDATE activity SET attempt = ?, deliveries = ?, visible_at = ?, progress = ?
-WHERE partition = ? AND execution_id = ? AND sequence = ?;
+UPDATE activity SET
+    attempt = json_extract(value, '$[0]'), deliveries = json_extract(value, '$[1]'),
+    visible_at = json_extract(value, '$[2]'), progress = json_extract(value, '$[3]')
+FROM json_each(?)
+WHERE activity.partition = json_extract(value, '$[4]')
+    AND activity.execution_id = json_extract(value, '$[5]') AND activity.sequence = json_extract(value, '$[6]');
 
 -- name: insert_instance
 -- A new orchestration or entity.
-INSERT INTO instance VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?);
+INSERT INTO instance SELECT
+    json_extract(value, '$[0]'), json_extract(value, '$[1]'), json_extract(value, '$[2]'),
+    json_extract(value, '$[3]'), json_extract(value, '$[4]'), json_extract(value, '$[5]'),
+    json_extract(value, '$[6]'), json_extract(value, '$[7]'), json_extract(value, '$[8]'),
+    json_extract(value, '$[9]'), json_extract(value, '$[10]'), json_extract(value, '$[11]'),
+    json_extract(value, '$[12]'), json_extract(value, '$[13]'), json_extract(value, '$[14]'),
+    json_extract(value, '$[15]'), json_extract(value, '$[16]'), json_extract(value, '$[17]'),
+    json_extract(value, '$[18]'), json_extract(value, '$[19]'), json_extract(value, '$[20]'),
+    json_extract(value, '$[21]'), json_extract(value, '$[22]'), json_extract(value, '$[23]')
+FROM json_each(?);
 
 -- name: insert_history
 -- The history of one episode.
-INSERT INTO history VALUES (?, ?, ?, ?);
+INSERT INTO history SELECT
+    json_extract(value, '$[0]'), json_extract(value, '$[1]'), json_extract(value, '$[2]'),
+    json_extract(value, '$[3]')
+FROM json_each(?);
 
 -- name: insert_message
 -- A message that waits.
-INSERT INTO inbox VALUES (?, ?, ?, ?, ?);
+INSERT INTO inbox SELECT
+    json_extract(value, '$[0]'), json_extract(value, '$[1]'), json_extract(value, '$[2]'),
+    json_extract(value, '$[3]'), json_extract(value, '$[4]')
+FROM json_each(?);
 
 -- name: insert_arrival
 -- A message for somebody whom the writer may not know.
-INSERT INTO arrival (partition, instance_id, execution_id, event) VALUES (?, ?, ?, ?);
+INSERT INTO arrival (partition, instance_id, execution_id, event) SELECT
+    json_extract(value, '$[0]'), json_extract(value, '$[1]'), json_extract(value, '$[2]'),
+    json_extract(value, '$[3]')
+FROM json_each(?) ORDER BY key;
 
 -- name: insert_activity
 -- An activity that was asked for.
-INSERT INTO activity VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?);
+INSERT INTO activity SELECT
+    json_extract(value, '$[0]'), json_extract(value, '$[1]'), json_extract(value, '$[2]'),
+    json_extract(value, '$[3]'), json_extract(value, '$[4]'), json_extract(value, '$[5]'),
+    json_extract(value, '$[6]'), json_extract(value, '$[7]'), json_extract(value, '$[8]'),
+    json_extract(value, '$[9]'), json_extract(value, '$[10]'), json_extract(value, '$[11]')
+FROM json_each(?);
 
 -- name: insert_timer
 -- A timer that was set, or a signal that was scheduled.
-INSERT INTO timer VALUES (?, ?, ?, ?, ?, ?);
+INSERT INTO timer SELECT
+    json_extract(value, '$[0]'), json_extract(value, '$[1]'), json_extract(value, '$[2]'),
+    json_extract(value, '$[3]'), json_extract(value, '$[4]'), json_extract(value, '$[5]')
+FROM json_each(?);
 
 -- name: insert_child
 -- A sub-orchestration that was started.
-INSERT INTO child VALUES (?, ?, ?, ?, ?);
+INSERT INTO child SELECT
+    json_extract(value, '$[0]'), json_extract(value, '$[1]'), json_extract(value, '$[2]'),
+    json_extract(value, '$[3]'), json_extract(value, '$[4]')
+FROM json_each(?);
 
 -- name: insert_operation_key
 -- An idempotency key that an entity is to remember.
-INSERT INTO operation_key VALUES (?, ?, ?, ?, ?);
+INSERT INTO operation_key SELECT
+    json_extract(value, '$[0]'), json_extract(value, '$[1]'), json_extract(value, '$[2]'),
+    json_extract(value, '$[3]'), json_extract(value, '$[4]')
+FROM json_each(?);
 
 -- name: read_instance
 -- One instance's row.

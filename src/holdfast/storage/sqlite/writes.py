@@ -1,10 +1,16 @@
-"""Applying one group to the tables: the hot path."""
+"""Applying one group to the tables: the hot path.
+
+All rows of a kind go to SQLite in one statement, as a JSON array. What it does with them it does without the
+interpreter, which the event loop has meanwhile; row by row, the two would wait for each other at each row.
+"""
 
 from __future__ import annotations
 
+import re
 import sqlite3
 from collections.abc import Sequence
 from operator import attrgetter
+from typing import Final, TypeAlias
 
 import msgspec
 from msgspec.structs import astuple
@@ -22,6 +28,15 @@ _IMAGE = attrgetter(
 )
 _ATTEMPT = attrgetter("attempt", "deliveries", "visible_at", "progress", "partition", "execution_id", "sequence")
 
+Value: TypeAlias = str | int | None
+
+_ENCODER: Final = msgspec.json.Encoder()
+_NUL: Final = b"\\u0000"
+_IS_NUL: Final = re.compile(rb"(?<!\\)(?:\\\\)*\\u0000")
+"""The character itself, not the letters that stand for it in the JSON of a payload."""
+
+_IS_THERE: Final = (sqlite3.SQLITE_CONSTRAINT_UNIQUE, sqlite3.SQLITE_CONSTRAINT_PRIMARYKEY)
+
 _PARTITION = 0
 """The only one: see `queries.sql`."""
 
@@ -34,8 +49,15 @@ def apply(connection: sqlite3.Connection, fence: Fence, writes: WriteSet) -> Non
         CommitFailedError: if the group does not follow the watermark, or is not exact.
     """
     _advance(connection, fence, writes)
-    check_partitions(fence, writes)
     check_disjoint(writes)
+    try:
+        _apply(connection, writes)
+    except (sqlite3.IntegrityError, CommitFailedError):
+        check_partitions(fence, writes)  # it says more, if that is the reason
+        raise
+
+
+def _apply(connection: sqlite3.Connection, writes: WriteSet) -> None:
     for partition, execution_id, count in writes.executions_removed:
         removed = connection.execute(QUERIES["remove_history"], (partition, execution_id)).rowcount
         _expect("removes", count, "history", removed)
@@ -91,19 +113,19 @@ def _advance(connection: sqlite3.Connection, fence: Fence, writes: WriteSet) -> 
         raise CommitFailedError(f"The group follows lsn {writes.lsn_before}, but the store is at {lsn}.")
 
 
-def _change(
-    connection: sqlite3.Connection, table: str, query: str, rows: Sequence[tuple[str | int | None, ...]]
-) -> None:
+def _change(connection: sqlite3.Connection, table: str, query: str, rows: Sequence[Sequence[Value]]) -> None:
     if rows:
-        _expect("changes", len(rows), table, connection.executemany(QUERIES[query], rows).rowcount)
+        _expect("changes", len(rows), table, connection.execute(QUERIES[query], (_encode(rows),)).rowcount)
 
 
 def _insert(connection: sqlite3.Connection, table: str, query: str, rows: Sequence[msgspec.Struct]) -> None:
     if not rows:
         return
     try:
-        connection.executemany(QUERIES[query], [astuple(row) for row in rows])
+        connection.execute(QUERIES[query], (_encode([astuple(row) for row in rows]),))
     except sqlite3.IntegrityError as error:
+        if error.sqlite_errorcode not in _IS_THERE:
+            raise
         raise CommitFailedError(
             f"The group inserts a row of table {table} which is there already ({error})."
         ) from error
@@ -112,7 +134,19 @@ def _insert(connection: sqlite3.Connection, table: str, query: str, rows: Sequen
 def _insert_arrivals(connection: sqlite3.Connection, rows: Sequence[ArrivalRow]) -> None:
     if rows:
         columns = [(row.partition, row.instance_id, row.execution_id, row.event) for row in rows]
-        connection.executemany(QUERIES["insert_arrival"], columns)
+        connection.execute(QUERIES["insert_arrival"], (_encode(columns),))
+
+
+def _encode(rows: Sequence[Sequence[Value]]) -> str:
+    """Return rows as the JSON that a statement goes through.
+
+    Raises:
+        CommitFailedError: for a NUL, at which SQLite would cut a text off.
+    """
+    encoded = _ENCODER.encode(rows)
+    if _NUL in encoded and _IS_NUL.search(encoded):
+        raise CommitFailedError("The group has a text with a NUL, which cannot be stored.")
+    return encoded.decode()
 
 
 def _expect(verb: str, wanted: int, table: str, found: int) -> None:
