@@ -38,7 +38,7 @@ from holdfast.model.refs import (
     validate_event_name,
     validate_name,
 )
-from holdfast.model.requests import IdPolicy, StartRequest, check_duration, check_key, check_tags
+from holdfast.model.requests import REPLACE_ENDED, StartRequest, check_duration, check_key, check_tags
 from holdfast.model.status import OrchestrationState, OrchestrationStatus
 
 I = TypeVar("I")  # noqa: E741 - input and output, as everywhere in the typed API
@@ -95,7 +95,8 @@ class Client(EntityOperations, Instances, Lifecycle):
             InvalidInputError: if the id or the input cannot be stored.
             OverloadedError: if too much waits to be stored already.
         """
-        check_start_options(options, self._limits.tags_max)
+        if options:
+            check_start_options(options, self._limits.tags_max)
         name = orchestrator if isinstance(orchestrator, str) else orchestrator.name
         output_type: Any = Any if isinstance(orchestrator, str) else orchestrator.output_type
         instance_id, request_key = options.get("instance_id"), options.get("request_key")
@@ -108,7 +109,7 @@ class Client(EntityOperations, Instances, Lifecycle):
             tags=check_tags(options.get("tags"), self._limits.tags_max),
             start_at=options.get("start_at"),
             run_timeout=options.get("run_timeout"),
-            id_policy=options.get("id_policy") or IdPolicy(),
+            id_policy=options.get("id_policy") or REPLACE_ENDED,
             request_key=request_key,
             is_new_id=instance_id is None and request_key is None,
         )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import uuid
+import os
 from datetime import UTC, datetime
 
 
@@ -11,4 +11,4 @@ def utc_now() -> datetime:
 
 
 def random_id() -> str:
-    return uuid.uuid4().hex
+    return os.urandom(16).hex()

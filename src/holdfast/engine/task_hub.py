@@ -82,8 +82,10 @@ class LocalTaskHub:
         version = request.version or self._engine.config.default_version
         orchestrator = self._engine.registry.orchestrator(request.name, version)
         self._engine.worker.check_input(orchestrator, request.input)
-        request = msgspec.structs.replace(request, name=orchestrator.name)
-        validate_instance_id(request.instance_id)
+        if request.name != orchestrator.name:
+            request = msgspec.structs.replace(request, name=orchestrator.name)
+        if not request.is_new_id:
+            validate_instance_id(request.instance_id)
         node = self._admitting_node()
 
         def start(resident: Resident | None) -> int:

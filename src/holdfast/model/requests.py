@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from datetime import datetime, timedelta
-from typing import Literal
+from typing import Final, Literal
 
 import msgspec
 
@@ -44,6 +44,10 @@ class IdPolicy(msgspec.Struct, frozen=True, kw_only=True):
         return status in self.replace
 
 
+REPLACE_ENDED: Final = IdPolicy()
+"""What holds where nothing else is asked for."""
+
+
 class StartRequest(msgspec.Struct, frozen=True, kw_only=True):
     """A start, checked and encoded. `request_key` names the request: its repetition returns what it started."""
 
@@ -54,7 +58,7 @@ class StartRequest(msgspec.Struct, frozen=True, kw_only=True):
     tags: dict[str, str] = {}
     start_at: datetime | None = None
     run_timeout: timedelta | None = None
-    id_policy: IdPolicy = IdPolicy()
+    id_policy: IdPolicy = REPLACE_ENDED
     request_key: str | None = None
     is_restart: bool = False
     """It takes over the request key of the instance that it replaces."""
