@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections import Counter
+from collections import Counter, deque
+from collections.abc import Iterator
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -12,8 +13,7 @@ from typing import Any
 import pytest
 
 from holdfast.codec.history import decode_events
-from holdfast.engine.coalesce import coalesce
-from holdfast.engine.rows import EncodedTransition, encode_transition
+from holdfast.engine.coalesce import Entry, coalesce
 from holdfast.errors import RewindRefusedError
 from holdfast.hub.entities import PendingBatch
 from holdfast.hub.episodes import PendingEpisode
@@ -78,11 +78,12 @@ NOW_US = int((NOW + LATER).timestamp() * 1_000_000)
 class Walk:
     """A hub that is led at random: every transition it makes is kept, in order."""
 
-    def __init__(self, seed: int) -> None:
+    def __init__(self, seed: int, *, with_rows: bool = True) -> None:
         self.dice = random.Random(seed)
+        self.with_rows = with_rows
         self.hub = Hub(0, "n", 1, Limits(episode_messages_max=2, entity_keys_max=3))
         self.instances: dict[str, Instance] = {}
-        self.encoded: list[EncodedTransition] = []
+        self.entries: list[Entry] = []
         self.histories: dict[str, list[tuple[HistoryEvent, ...]]] = {}
         self.identities: set[str] = set()
         self.next_id = 0
@@ -90,7 +91,7 @@ class Walk:
     def keep(self, transition: Transition | None) -> None:
         if transition is None:
             return
-        self.encoded.append(encode_transition(transition, 1))
+        self.entries.append(Entry(transition, 1, with_row=self.with_rows))
         if transition.instance is not None:
             episodes = self.histories.setdefault(transition.instance.execution_id, [])
             episodes.extend(transition.history_copied)
@@ -323,8 +324,8 @@ class Walk:
             self.keep(self.hub.post(instance, name, dice.choice(events), NOW))
 
 
-def walk(seed: int) -> list[EncodedTransition]:
-    walk = Walk(seed)
+def steps(walk: Walk) -> Iterator[None]:
+    """Lead a hub; it stands still at each yield."""
     for _ in range(120):
         walk.poke()
         if walk.dice.random() < 0.6:
@@ -332,19 +333,41 @@ def walk(seed: int) -> list[EncodedTransition]:
         for instance in list(walk.instances.values()):
             if walk.dice.random() < 0.5:
                 walk.run(instance)
+                yield
     while waiting := [each for each in walk.instances.values() if each.is_terminal and each.is_working]:
         walk.go_back(waiting[0])
-    return walk.encoded
+    yield
 
 
-async def store_in_groups(transitions: list[EncodedTransition], dice: random.Random, largest: int) -> MemoryData:
+def walk(seed: int) -> list[Entry]:
+    walk = Walk(seed)
+    deque(steps(walk), maxlen=0)
+    return walk.entries
+
+
+async def store_as_it_goes(seed: int, every: int) -> MemoryData:
+    """Store all that there is, now and then: rows are made of the instances as they are just then."""
+    data, walk, done, dice = MemoryData(), Walk(seed, with_rows=False), 0, random.Random(seed)
+    store = MemoryStore(data)
+    ownership = await store.acquire(0)
+    for _ in steps(walk):
+        if len(walk.entries) > done and dice.randrange(every) == 0:
+            await store.commit(ownership.fence, coalesce(done, walk.entries[done:], 1))
+            done = len(walk.entries)
+    if len(walk.entries) > done:
+        await store.commit(ownership.fence, coalesce(done, walk.entries[done:], 1))
+    await store.close()
+    return data
+
+
+async def store_in_groups(transitions: list[Entry], dice: random.Random, largest: int) -> MemoryData:
     data = MemoryData()
     store = MemoryStore(data)
     ownership = await store.acquire(0)
     done = 0
     while done < len(transitions):
         group = transitions[done : done + dice.randint(1, largest)]
-        await store.commit(ownership.fence, coalesce(done, group))
+        await store.commit(ownership.fence, coalesce(done, group, 1))
         done += len(group)
     await store.close()
     return data
@@ -357,8 +380,8 @@ def test_groups_do_what_their_transitions_do(seed: int) -> None:
     assert len(transitions) > 150
     dice = random.Random(seed)
     one_by_one = asyncio.run(store_in_groups(transitions, dice, 1))
-    for largest in (3, 20, 1_000):
-        grouped = asyncio.run(store_in_groups(transitions, dice, largest))
+    groups = [store_in_groups(transitions, dice, largest) for largest in (3, 20, 1_000)]
+    for grouped in map(asyncio.run, [*groups, *(store_as_it_goes(seed, every) for every in (1, 5, 50))]):
         for table in ("instances", "history", "messages", "activities", "timers", "children", "operation_keys"):
             left, right = getattr(one_by_one, table), getattr(grouped, table)
             assert left == right or {k: v for k, v in left.items() if v} == {k: v for k, v in right.items() if v}, table

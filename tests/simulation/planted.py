@@ -95,15 +95,15 @@ BUGS: tuple[PlantedBug, ...] = (
     # What a failed commit undoes
     bug(
         "the commit is no prefix: the latest transition goes first",
-        ("engine.journal:Journal._commit_group", "self._waiting.popleft()", "self._waiting.pop()"),
+        ("engine.journal:Journal._take_group", "self._waiting.popleft()", "self._waiting.pop()"),
     ),
     bug(
         "the commit is no prefix, and says that it is",
-        ("engine.journal:Journal._commit_group", "self._waiting.popleft()", "self._waiting.pop()"),
+        ("engine.journal:Journal._take_group", "self._waiting.popleft()", "self._waiting.pop()"),
         (
             "engine.journal:Journal._commit_group",
-            "coalesce(self.durable_lsn, group)",
-            "coalesce(self.durable_lsn, group[-1:])",
+            "coalesce(self.durable_lsn, group,",
+            "coalesce(self.durable_lsn, group[-1:],",
         ),
         ("storage.memory:MemoryStore.commit", "if data.lsn != writes.lsn_before:", "if False:"),
         _NO_COUNTS,
@@ -123,7 +123,7 @@ BUGS: tuple[PlantedBug, ...] = (
             "await asyncio.shield(commit)",
             "try: await asyncio.shield(commit)\n"
             "        except CommitFailedError:\n"
-            "            await self._store.commit(self._ownership.fence, coalesce(self.durable_lsn, group))",
+            "            await self._store.commit(self._ownership.fence, writes)",
         ),
         _NO_COUNTS,
         ("storage.memory:MemoryStore.commit", "if data.lsn != writes.lsn_before:", "if False:"),
@@ -288,7 +288,7 @@ BUGS: tuple[PlantedBug, ...] = (
     bug(
         "the status is not stored with the end",
         (
-            "engine.rows:_instance_row",
+            "engine.rows:instance_row",
             "str(instance.status)",
             "('Running' if instance.status == 'Failed' else str(instance.status))",
         ),
@@ -346,7 +346,7 @@ BUGS: tuple[PlantedBug, ...] = (
     # Storage
     bug(
         "rows that are made and used up in one group are stored after all",
-        ("engine.coalesce:_Rows.remove", "self.made.pop(key, None)", "self.made.get(key)"),
+        ("engine.coalesce:_Made.remove", "self.made.pop(key, None)", "self.made.get(key)"),
     ),
     bug(
         "SQLite keeps a message that is consumed",

@@ -41,8 +41,8 @@ class HostConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     journal_transitions_max: int = 10_000
     """How far execution may run ahead of the store; beyond it, clients are told to come back later."""
     journal_bytes_max: int = 64 * 1024 * 1024
-    group_transitions_max: int = 1_000
-    """Transitions in one commit."""
+    group_transitions_max: int = 10_000
+    """Transitions in one commit. With less than `journal_transitions_max` each costs more."""
     timer_horizon_s: int = 600
     """Timers due later than this are not kept in memory."""
     standby_s: float | None = None

@@ -17,6 +17,7 @@ from holdfast.engine.answers import Answers
 from holdfast.engine.arrivals import first_arrivals, take_in_committed
 from holdfast.engine.builtins import Builtins
 from holdfast.engine.clock import Clock, SystemClock, to_microseconds
+from holdfast.engine.coalesce import UnstorableError
 from holdfast.engine.config import HostConfig
 from holdfast.engine.culprits import Culprits
 from holdfast.engine.handover import LEAVE_S, hand_over, leave, wake_waiters
@@ -281,8 +282,9 @@ class Engine:
             logger.error("%s The host goes on from what is stored, if it still owns the store.", error)
         else:
             logger.error("An internal error. The host starts again from what is stored.", exc_info=error)
-            if instance_id is not None:
-                self._culprits.suspect(instance_id, error)
+            blamed = error.instance_id if isinstance(error, UnstorableError) else instance_id
+            if blamed is not None:
+                self._culprits.suspect(blamed, error)
         self._node = None
         self.membership.pauses()
         self.note_failure(error)

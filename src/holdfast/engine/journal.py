@@ -10,11 +10,10 @@ import asyncio
 from collections import deque
 from collections.abc import Callable, Iterable
 
-from holdfast.engine.coalesce import coalesce
+from holdfast.engine.coalesce import Entry, coalesce
 from holdfast.engine.config import HostConfig
 from holdfast.engine.partitions import OwnPartitions
-from holdfast.engine.rows import EncodedTransition, encode_transition
-from holdfast.errors import CommitFailedError, HoldfastError, StorageError
+from holdfast.errors import CommitFailedError, StorageError
 from holdfast.hub.transition import Output, Transition
 from holdfast.storage.port import Ownership, Store
 
@@ -41,7 +40,7 @@ class Journal:
         """
         self.durable_lsn = ownership.lsn
         self.group_max = config.group_transitions_max
-        """How many transitions one commit may have."""
+        """How many transitions one commit may have; if the journal may not hold more, it takes them all."""
         self._in_flight_lsn = 0
         self.failed_group: list[str] = []
         """The instances of the group whose commit failed, for whatever reason."""
@@ -53,7 +52,7 @@ class Journal:
         self._changed = changed
         self._sent_elsewhere = sent_elsewhere
         self._partitions = partitions
-        self._waiting: deque[tuple[EncodedTransition, list[Output]]] = deque()
+        self._waiting: deque[Entry] = deque()
         self._waiting_bytes = 0
         self._tail_lsn = ownership.lsn
         self._waiters: deque[tuple[int, asyncio.Future[None]]] = deque()
@@ -70,18 +69,23 @@ class Journal:
         """Whether everything is durable."""
         return self._tail_lsn == self.durable_lsn
 
+    @property
+    def _takes_all(self) -> bool:
+        return self.group_max >= self._transitions_max
+
     def append(self, transition: Transition) -> None:
-        """Add the next transition. It is encoded here, so that what cannot be stored never enters the order."""
+        """Add the next transition.
+
+        Raises:
+            UnstorableError: if it cannot be encoded. Its instance has changed by then: this is the end of the node.
+        """
         if transition.lsn != self._tail_lsn + 1:
             raise AssertionError("transitions enter the journal in the order of their numbers")
-        try:
-            encoded = encode_transition(transition, self._partitions.count, self._partitions.some)
-        except HoldfastError as error:
-            # It has a number already, and its instance has changed: this is no refusal, but the end of the node.
-            raise RuntimeError(f"Instance {transition.instance_id!r} has what cannot be stored: {error}") from error
+        # If a group ends before later changes of the instance, its row is to be the one of now.
+        entry = Entry(transition, self._partitions.count, with_row=not self._takes_all)
         self._tail_lsn = transition.lsn
-        self._waiting.append((encoded, transition.outputs))
-        self._waiting_bytes += encoded.size_bytes
+        self._waiting.append(entry)
+        self._waiting_bytes += entry.size_bytes
         if not self._wake.is_set():
             self._wake.set()
 
@@ -118,31 +122,34 @@ class Journal:
                 await self._commit_group()
             self._wake.clear()
 
+    def _take_group(self) -> list[Entry]:
+        count = len(self._waiting) if self._takes_all else min(len(self._waiting), self.group_max)
+        return [self._waiting.popleft() for _ in range(count)]
+
     async def _commit_group(self) -> None:
-        group: list[EncodedTransition] = []
-        outputs: list[Output] = []
-        while self._waiting and len(group) < self.group_max:
-            encoded, released = self._waiting.popleft()
-            group.append(encoded)
-            outputs += released
-        self._in_flight_lsn = group[-1].lsn
+        group = self._take_group()
+        lsn = group[-1].transition.lsn
+        self._in_flight_lsn = lsn
+        writes = coalesce(self.durable_lsn, group, self._partitions.count, self._partitions.some)
         # Shielded: cancelling this loop must not leave a commit half done.
-        writes = coalesce(self.durable_lsn, group)
         commit = asyncio.ensure_future(self._store.commit(self._ownership.fence, writes))
         commit.add_done_callback(_heard)
         try:
             await asyncio.shield(commit)
         except Exception:
-            self.failed_group = [encoded.instance_id for encoded in group]
+            self.failed_group = [entry.transition.instance_id for entry in group]
             raise
-        self._waiting_bytes -= sum(each.size_bytes for each in group)
-        self.durable_lsn = group[-1].lsn
-        while self._waiters and self._waiters[0][0] <= self.durable_lsn:
+        self.durable_lsn = lsn
+        outputs: list[Output] = []
+        for entry in group:
+            self._waiting_bytes -= entry.size_bytes
+            outputs += entry.transition.outputs
+        while self._waiters and self._waiters[0][0] <= lsn:
             future = self._waiters.popleft()[1]
             if not future.done():
                 future.set_result(None)
         self._release(outputs)
-        self._changed(encoded.instance_id for encoded in group)
+        self._changed(entry.transition.instance_id for entry in group)
         if writes.arrivals_inserted:
             self._sent_elsewhere({row.partition for row in writes.arrivals_inserted})
 

@@ -1,9 +1,6 @@
-"""Between the hub's values and the store's rows: transitions to rows, groups of rows to one write set, rows back."""
+"""The hub's values as rows of the store."""
 
 from __future__ import annotations
-
-from collections.abc import Container, Sequence
-from typing import Final, TypeVar
 
 import msgspec
 
@@ -24,7 +21,7 @@ from holdfast.hub.instance import (
 )
 from holdfast.hub.transition import Transition
 from holdfast.model.ids import partition_of
-from holdfast.model.messages import DurableKey, Message
+from holdfast.model.messages import Message
 from holdfast.model.task_policy import PLAIN, TaskPolicy
 from holdfast.storage.port import (
     ActivityRow,
@@ -37,12 +34,6 @@ from holdfast.storage.port import (
     TimerRow,
 )
 
-_TRANSITION_BYTES = 500  # what a transition takes in memory besides its texts
-_NOTHING: Final = ()  # most transitions lack most kinds of rows, and making empty lists adds up
-
-K = TypeVar("K")
-V = TypeVar("V")
-
 
 class ActivityOptions(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
     policy: TaskPolicy = PLAIN
@@ -51,111 +42,12 @@ class ActivityOptions(msgspec.Struct, frozen=True, gc=False, omit_defaults=True)
     call_id: str | None = None
 
 
-class EncodedTransition(msgspec.Struct, frozen=True, gc=False):
-    """A transition as rows. Made when it enters the journal: what cannot be stored is found out before that."""
-
-    lsn: int
-    instance_id: str
-    partition: int
-    size_bytes: int
-    instance: InstanceRow | None
-    revision_before: int
-    is_new_execution: bool
-    history: HistoryRow | None
-    executions_removed: Sequence[tuple[int, str, int]]
-    sent: Sequence[InboxRow]
-    sent_elsewhere: Sequence[ArrivalRow]
-    consumed: Sequence[int]
-    arrivals_removed: Sequence[tuple[int, int]]
-    activities_scheduled: Sequence[ActivityRow]
-    activities_updated: Sequence[ActivityRow]
-    activities_removed: Sequence[DurableKey]
-    timers_created: Sequence[TimerRow]
-    timers_removed: Sequence[DurableKey]
-    children_created: Sequence[ChildRow]
-    children_removed: Sequence[DurableKey]
-    history_copied: Sequence[HistoryRow]
-    instances_removed: Sequence[tuple[int, str, int]]
-    operation_keys_added: Sequence[OperationKeyRow]
-    operation_keys_removed: Sequence[tuple[str, str]]
-
-
-def encode_transition(
-    transition: Transition, partition_count: int, owned: Container[int] | None = None
-) -> EncodedTransition:
-    """Return the rows of a transition, as its instance is now.
-
-    Args:
-        owned: the partitions whose messages are delivered here; what is sent to others arrives there. None for all.
-    """
-    partition = partition_of(transition.instance_id, partition_count)
-    instance = transition.instance
-    row = history = None
-    size = _TRANSITION_BYTES
-    if instance is not None:
-        row = _instance_row(instance, partition, to_microseconds(instance.updated_at))
-        size += len(row.state or "") + len(row.output or "") + len(row.custom_status or "")
-        if transition.history:
-            events = encode_events(transition.history)
-            history = HistoryRow(partition, row.execution_id, row.episodes - 1, events)
-            size += len(events)
-    sent = [_inbox_row(message, partition_count) for message in transition.sent] if transition.sent else _NOTHING
-    elsewhere: Sequence[ArrivalRow] = _NOTHING
-    if sent:
-        size += sum(len(each.event) for each in sent)
-        if owned is not None:
-            elsewhere = [_arrival_row(each) for each in sent if each.partition not in owned]
-            sent = [each for each in sent if each.partition in owned]
-    keys, removed, purged = transition.key_changes, transition.executions_removed, transition.instances_removed
-    scheduled, updated = transition.activities_scheduled, transition.activities_updated
-    timers = transition.timers_created
-    return EncodedTransition(
-        transition.lsn,
-        transition.instance_id,
-        partition,
-        size,
-        row,
-        transition.revision_before,
-        transition.is_new_execution,
-        history,
-        [(partition_of(of, partition_count), execution, episodes) for of, execution, episodes in removed]
-        if removed
-        else _NOTHING,
-        sent,
-        elsewhere,
-        transition.consumed,
-        [(partition_of(to, partition_count), arrival_id) for to, arrival_id in transition.arrivals_removed]
-        if transition.arrivals_removed
-        else _NOTHING,
-        [_activity_row(activity, partition) for activity in scheduled] if scheduled else _NOTHING,
-        [_activity_row(activity, partition) for activity in updated] if updated else _NOTHING,
-        transition.activities_removed,
-        [_timer_row(timer, partition) for timer in timers] if timers else _NOTHING,
-        transition.timers_removed,
-        [_child_row(child, partition) for child in transition.children_created]
-        if transition.children_created
-        else _NOTHING,
-        transition.children_removed,
-        _copied_rows(transition, partition) if transition.history_copied else _NOTHING,
-        [(partition_of(id_, partition_count), id_, revision) for id_, revision in purged] if purged else _NOTHING,
-        _NOTHING if keys is None else [_operation_key_row(key, partition) for key in keys.added],
-        _NOTHING if keys is None else keys.removed,
-    )
-
-
-def _copied_rows(transition: Transition, partition: int) -> list[HistoryRow]:
-    assert transition.instance is not None, "history is copied into an execution"
-    execution_id = transition.instance.execution_id
-    return [
-        HistoryRow(partition, execution_id, episode, encode_events(events))
-        for episode, events in enumerate(transition.history_copied)
-    ]
-
-
-def _instance_row(instance: Instance, partition: int, updated_at: int) -> InstanceRow:
+def instance_row(instance: Instance, partition_count: int) -> InstanceRow:
+    """Return an instance as it is now."""
+    updated_at = to_microseconds(instance.updated_at)
     # By position, in the order of the columns: so many names would cost ten times as much as the row.
     return InstanceRow(
-        partition,
+        partition_of(instance.instance_id, partition_count),
         instance.instance_id,
         instance.execution_id,
         instance.revision,
@@ -187,7 +79,7 @@ def _encode_lock(instance: Instance) -> str | None:
     return None if lock is None else encode_record(lock)
 
 
-def _inbox_row(message: Message, partition_count: int) -> InboxRow:
+def inbox_row(message: Message, partition_count: int) -> InboxRow:
     assert message.message_id is not None, "only messages that are sent have rows"
     return InboxRow(
         partition_of(message.instance_id, partition_count),
@@ -198,8 +90,13 @@ def _inbox_row(message: Message, partition_count: int) -> InboxRow:
     )
 
 
-def _arrival_row(row: InboxRow) -> ArrivalRow:
-    return ArrivalRow(row.partition, row.instance_id, row.execution_id, row.event)
+def arrival_row(message: Message, partition_count: int) -> ArrivalRow:
+    return ArrivalRow(
+        partition_of(message.instance_id, partition_count),
+        message.instance_id,
+        message.execution_id,
+        encode_message(message.event),
+    )
 
 
 def _encode_options(activity: ScheduledActivity) -> str | None:
@@ -209,11 +106,11 @@ def _encode_options(activity: ScheduledActivity) -> str | None:
     return encode_record(ActivityOptions(policy, tags, version, call_id))
 
 
-def _activity_row(activity: ScheduledActivity, partition: int) -> ActivityRow:
+def activity_row(activity: ScheduledActivity, partition_count: int) -> ActivityRow:
     scheduled_at = to_microseconds(activity.scheduled_at)
     is_first = activity.visible_at is activity.scheduled_at
     return ActivityRow(
-        partition,
+        partition_of(activity.instance_id, partition_count),
         activity.execution_id,
         activity.sequence,
         activity.instance_id,
@@ -228,9 +125,9 @@ def _activity_row(activity: ScheduledActivity, partition: int) -> ActivityRow:
     )
 
 
-def _timer_row(timer: DurableTimer, partition: int) -> TimerRow:
+def timer_row(timer: DurableTimer, partition_count: int) -> TimerRow:
     return TimerRow(
-        partition,
+        partition_of(timer.instance_id, partition_count),
         timer.execution_id,
         timer.sequence,
         timer.instance_id,
@@ -239,10 +136,33 @@ def _timer_row(timer: DurableTimer, partition: int) -> TimerRow:
     )
 
 
-def _operation_key_row(key: OperationKey, partition: int) -> OperationKeyRow:
+def operation_key_row(key: OperationKey, partition_count: int) -> OperationKeyRow:
     answer = None if key.answer is None else encode_message(key.answer)
-    return OperationKeyRow(partition, key.instance_id, key.operation_key, key.position, answer)
+    return OperationKeyRow(
+        partition_of(key.instance_id, partition_count), key.instance_id, key.operation_key, key.position, answer
+    )
 
 
-def _child_row(child: OpenChild, partition: int) -> ChildRow:
-    return ChildRow(partition, child.execution_id, child.sequence, child.instance_id, child.child_instance_id)
+def child_row(child: OpenChild, partition_count: int) -> ChildRow:
+    return ChildRow(
+        partition_of(child.instance_id, partition_count),
+        child.execution_id,
+        child.sequence,
+        child.instance_id,
+        child.child_instance_id,
+    )
+
+
+def history_rows(transition: Transition, partition_count: int) -> list[HistoryRow]:
+    """Return the episodes that a transition appends to the execution of its instance."""
+    instance = transition.instance
+    if instance is None or not (transition.history or transition.history_copied):
+        return []
+    partition, execution_id = partition_of(instance.instance_id, partition_count), instance.execution_id
+    rows = [
+        HistoryRow(partition, execution_id, episode, encode_events(events))
+        for episode, events in enumerate(transition.history_copied)
+    ]
+    if transition.history:
+        rows.append(HistoryRow(partition, execution_id, instance.episodes - 1, encode_events(transition.history)))
+    return rows
