@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import random
-import uuid
 from collections.abc import Callable, Collection, Mapping
 from datetime import datetime, timedelta
 from types import MappingProxyType
@@ -26,6 +24,8 @@ from holdfast.replay.tasks import DurableTask
 
 if TYPE_CHECKING:
     import logging
+    import random
+    import uuid
 
 O = TypeVar("O")  # noqa: E741 - output, as everywhere in the typed API
 
@@ -165,7 +165,7 @@ class OrchestrationContext(Messaging):
         no instance from before the change is left, the old branch can go, and the question with it.
         """
         self._check_usable()
-        return self._execution.is_patched(validate_name(name))
+        return self._execution.patches.is_patched(validate_name(name))
 
     def set_query_handler(self, name: str, handler: Callable[..., Any], /) -> None:
         """Let clients ask a live orchestration something: the handler is called with their input, if it takes one.

@@ -17,7 +17,6 @@ from holdfast.model.actions import (
     CancelTimer,
     CompleteOrchestration,
     CreateTimer,
-    MarkPatch,
     OrchestratorAction,
 )
 from holdfast.model.converter import DataConverter
@@ -32,7 +31,6 @@ from holdfast.model.history import (
     ExecutionStarted,
     HistoryEvent,
     OrchestratorStarted,
-    PatchMarked,
     ScheduledEvent,
     SubOrchestrationInstanceCompleted,
     SubOrchestrationInstanceFailed,
@@ -52,58 +50,28 @@ from holdfast.replay.event_waits import EventWaits
 from holdfast.replay.handlers import Handlers
 from holdfast.replay.matching import check_end, check_episode, ended_early
 from holdfast.replay.open_tasks import OpenTasks
+from holdfast.replay.patches import Patches
 from holdfast.replay.stepper import RUNNING, Body, Raised, Returned, run_as
 from holdfast.replay.tasks import Completions, DurableTask, TimerTask
 
 _BASE_BYTES = 2_560
 _REFUSALS_MAX = 100
 _NO_TAGS: Final[Mapping[str, str]] = MappingProxyType({})
-_NOTHING_MARKED: Final[frozenset[str]] = frozenset()
 _VALUE_FACTOR = 3  # decoded Python values take about three times the room of their JSON
 
 
 class Execution:
     """The live state of one execution between its episodes. All methods run on one thread.
 
-    Very many of them wait in memory, so what only some need is made when it is asked for.
+    Very many of them wait in memory; so what few need is made when it is first asked for.
     """
 
     __slots__ = (
-        "_asked",
-        "_cancel",
-        "_carried",
-        "_context",
-        "_custom_status",
-        "_end_action",
-        "_handlers",
-        "_main",
-        "_marked",
-        "_next",
-        "_outcome",
-        "_patches",
-        "_refusals",
-        "branches",
-        "completions",
-        "converter",
-        "episodes",
-        "events",
-        "execution_id",
-        "history_events",
-        "identity",
-        "instance_id",
-        "is_inert",
-        "is_replaying",
-        "is_running",
-        "limits",
-        "next_id",
-        "now",
-        "open_tasks",
-        "orchestrator",
-        "parent_instance_id",
-        "size_bytes",
-        "tags",
-        "version",
-    )
+        "_asked", "_cancel", "_context", "_custom_status", "_end_action", "_handlers", "_main", "_next", "_outcome",
+        "_refusals", "branches", "carried", "completions", "converter", "episodes", "events", "execution_id",
+        "history_events", "identity", "instance_id", "is_inert", "is_replaying", "is_running", "limits", "next_id",
+        "now", "open_tasks", "orchestrator", "parent_instance_id", "patches", "size_bytes", "tags", "version",
+    )  # fmt: skip
 
     def __init__(
         self,
@@ -120,32 +88,28 @@ class Execution:
         self.execution_id = execution_id
         self.identity = execution_id
         """What ids of children and requests, UUIDs and random numbers are made of: see `ExecutionRewound`."""
-        self.converter = converter
-        self.limits = limits
-        self.episodes = self.history_events = 0
+        self.converter, self.limits = converter, limits
+        self.episodes = self.history_events = self._refusals = 0
         self.size_bytes = _BASE_BYTES
         self.now: datetime | None = None
         self.parent_instance_id: str | None = None
         self.version: str | None = None
         self.tags = _NO_TAGS
-        self.is_replaying = False
-        self.is_inert = False
+        self.is_replaying = self.is_inert = False
         self.is_running = False
         """Whether an episode is being run at this moment."""
         self.completions = Completions()
         self.branches = Branches(self)
         self.open_tasks = OpenTasks(self)
         self.events = EventWaits(self)
-        self._carried: CarriedTasks | None = None
+        self.carried = CarriedTasks(self)
+        self.patches = Patches(self)
         self._handlers: Handlers | None = None
         self._context = make_context(self)
         self._main: Branch | None = None
         self.next_id = 0
         """The sequence number of what is asked for next."""
-        self._refusals = 0
         self._asked = Asked()
-        self._patches: dict[str, bool] | None = None
-        self._marked = _NOTHING_MARKED
         self._custom_status: str | None = None
         self._cancel: CancelRequested | None = None
         self._next: NextExecution | None = None
@@ -163,7 +127,7 @@ class Execution:
         for events in episodes:
             self._replay_episode(events)
             if self._end_action is not None:
-                raise ended_early(self._subject(), self.episodes - 1, self._end_action.failure)
+                raise ended_early(_subject(self), self.episodes - 1, self._end_action.failure)
             self._check_asked(events)
 
     def replay_end(self, events: Sequence[HistoryEvent]) -> None:
@@ -176,11 +140,11 @@ class Execution:
         self._check_asked(events)
         recorded = events[-1]
         assert isinstance(recorded, ExecutionCompleted), "the last event of the last episode"
-        check_end(self._subject(), self.episodes - 1, recorded, self._end_action)
+        check_end(_subject(self), self.episodes - 1, recorded, self._end_action)
 
     def _replay_episode(self, events: Sequence[HistoryEvent]) -> None:
         self.is_replaying = self._asked.with_lines = True
-        self._marked = frozenset(event.name for event in events if isinstance(event, PatchMarked))
+        self.patches.replay_marks(events)
         self.handlers.replay_rejections(events)
         self._run(events)
         self.is_replaying = False
@@ -189,7 +153,7 @@ class Execution:
 
     def _check_asked(self, events: Sequence[HistoryEvent]) -> None:
         recorded = [event for event in events if isinstance(event, ScheduledEvent)]
-        check_episode(self._subject(), self.episodes - 1, recorded, self._asked.events(self.clock()))
+        check_episode(_subject(self), self.episodes - 1, recorded, self._asked.events(self.clock()))
         self._asked.with_lines = False
 
     def run(self, events: Sequence[HistoryEvent]) -> Episode:
@@ -230,13 +194,6 @@ class Execution:
             if self._refusals > _REFUSALS_MAX:
                 return  # it swallows everything, in a loop: let it wait, which ends the closing of its coroutine
         raise OrchestratorMisuseError(_misuse(self))
-
-    @property
-    def carried(self) -> CarriedTasks:
-        """The tasks that come from the execution before, or go on to the next."""
-        if self._carried is None:
-            self._carried = CarriedTasks(self)
-        return self._carried
 
     @property
     def handlers(self) -> Handlers:
@@ -291,17 +248,6 @@ class Execution:
         """Run a coroutine beside the body; return the task for its result."""
         return self.branches.start(body).task
 
-    def is_patched(self, name: str) -> bool:
-        """Return whether the code after a change is to be used, as decided when this was asked first."""
-        if self._patches is None:
-            self._patches = {}
-        known = self._patches.get(name)
-        if known is None:
-            known = self._patches[name] = not self.is_replaying or name in self._marked
-            if known:
-                self._asked.append(MarkPatch(name))
-        return known
-
     def set_custom_status(self, status: str) -> None:
         self._custom_status = status
 
@@ -311,7 +257,7 @@ class Execution:
     def clock(self) -> datetime:
         """The time of the current episode, the same on every replay."""
         if self.now is None:
-            raise NonDeterminismError(f"{self._subject()} has a history that does not begin with OrchestratorStarted.")
+            raise NonDeterminismError(f"{_subject(self)} has a history that does not begin with OrchestratorStarted.")
         return self.now
 
     def grow(self, payload: str | None) -> None:
@@ -354,8 +300,7 @@ class Execution:
         self.version, self.tags = event.version, event.tags
         self.instance_id, self.identity = event.instance_id, event.execution_id
         self.events.start_with(event.event_keys)
-        if event.carried:
-            self.carried.take_over(event)
+        self.carried.take_over(event)
         self.grow(event.input)
         try:
             body = run_as(self, lambda: self._call_orchestrator(event.input))
@@ -393,9 +338,6 @@ class Execution:
         else:
             self._outcome = Raised(error)  # it has returned, to continue as new: that it does not
 
-    def _subject(self) -> str:
-        return f"Instance {self.instance_id!r} of orchestrator {self.orchestrator.name!r}"
-
     def _on_event_raised(self, event: EventRaised) -> None:
         if self._outcome is None:
             self.events.deliver(event)
@@ -418,6 +360,10 @@ class Execution:
         EntityOperationFailed: lambda self, event: self.open_tasks.operation_failed(event),
         EntityLockGranted: lambda self, event: self.open_tasks.lock_granted(event),
     }
+
+
+def _subject(execution: Execution) -> str:
+    return f"Instance {execution.instance_id!r} of orchestrator {execution.orchestrator.name!r}"
 
 
 def _misuse(execution: Execution) -> str:
