@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-import random
 import uuid
 from datetime import datetime
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import random
 
 # The namespace is that of the Durable Functions SDKs; the name has the execution id as well, since a clock that does
 # not tick would otherwise repeat the UUIDs of one execution in the next.
@@ -18,4 +21,6 @@ def deterministic_uuid(instance_id: str, execution_id: str, now: datetime, count
 
 def deterministic_random(instance_id: str, execution_id: str) -> random.Random:
     """Return the generator of one execution; not for secrets, since whoever knows the ids can repeat it."""
+    import random  # few orchestrators need it
+
     return random.Random(f"{instance_id}/{execution_id}")
