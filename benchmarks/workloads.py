@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager
+from typing import Any
 
 from benchmarks.functions import (
     GO,
@@ -110,7 +111,7 @@ async def external_events(url: str, machine: Machine, *, quick: bool) -> list[Re
     count = 100 if quick else 1_000
     async with fresh_host(url) as host:
         handles = await asyncio.gather(*(host.client.start_new(wait_for_go) for _ in range(count)))
-        await until(lambda: _all_running(handles))
+        await until(lambda: all_running(handles))
         begin = time.perf_counter()
         await asyncio.gather(*(handle.raise_event(GO, 1) for handle in handles))
         await asyncio.gather(*(handle.wait_for_completion() for handle in handles))
@@ -122,7 +123,7 @@ async def external_events(url: str, machine: Machine, *, quick: bool) -> list[Re
     ]
 
 
-async def _all_running(handles: list[OrchestrationHandle[int]]) -> bool:
+async def all_running(handles: Sequence[OrchestrationHandle[Any]]) -> bool:
     statuses = await asyncio.gather(*(handle.get_status() for handle in handles))
     return all(status is not None and status.runtime_status is OrchestrationStatus.RUNNING for status in statuses)
 
