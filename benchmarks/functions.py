@@ -78,6 +78,13 @@ async def long_chain(ctx: OrchestrationContext, length: int) -> int:
 
 
 @app.orchestrator
+async def chain_and_wait(ctx: OrchestrationContext, length: int) -> int:
+    for number in range(length):
+        await ctx.call_activity(increment, number)
+    return await ctx.wait_for_external_event(GO)
+
+
+@app.orchestrator
 async def wait_for_go(ctx: OrchestrationContext) -> int:
     return await ctx.wait_for_external_event(GO)
 

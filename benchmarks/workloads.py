@@ -28,18 +28,18 @@ async def fresh_host(url: str) -> AsyncGenerator[Host]:
     """A host with default settings on a new task hub, warm: the first run of anything imports and compiles."""
     async with app.host(url) as host:
         for number in range(10):
-            await _run_chain(host.client, number)
+            await run_chain(host.client, number)
         yield host
 
 
-async def _run_chain(client: Client, number: int) -> None:
+async def run_chain(client: Client, number: int) -> None:
     handle = await client.start_new(chain_of_three, number)
     await handle.wait_for_completion()
 
 
-async def _run_chains(client: Client, numbers: Iterator[int]) -> None:
+async def run_chains(client: Client, numbers: Iterator[int]) -> None:
     for number in numbers:
-        await _run_chain(client, number)
+        await run_chain(client, number)
 
 
 async def until(condition: Callable[[], Awaitable[bool]]) -> None:
@@ -54,7 +54,7 @@ async def chained_latency(url: str, machine: Machine, *, quick: bool) -> list[Re
     async with fresh_host(url) as host:
         for number in range(50 if quick else 400):
             begin = time.perf_counter()
-            await _run_chain(host.client, number)
+            await run_chain(host.client, number)
             taken.append(time.perf_counter() - begin)
     found = [(percent, percentile(taken, percent)) for percent in (50, 95, 99)]
     return [Result("W1", f"3 steps, p{percent}", s * 1e3, "ms", fsyncs(s, machine)) for percent, s in found]
@@ -68,7 +68,7 @@ async def chained_throughput(url: str, machine: Machine, *, quick: bool) -> list
             total = in_flight if quick else max(1_500, 3 * in_flight)
             numbers = iter(range(total))
             begin = time.perf_counter()
-            await asyncio.gather(*(_run_chains(host.client, numbers) for _ in range(in_flight)))
+            await asyncio.gather(*(run_chains(host.client, numbers) for _ in range(in_flight)))
             per_s = total / (time.perf_counter() - begin)
             label = f"{in_flight} in flight"
             results.append(Result("W2", f"{label}, orchestrations", per_s, "/s"))
