@@ -15,7 +15,7 @@ from benchmarks.loop import run
 from benchmarks.results import Machine, Result
 from holdfast import Client, HostConfig
 
-_AT_ONCE = 500
+_AT_ONCE = 100
 _CACHE_BYTES = 100_000_000
 """More than the page caches of all connections to a file."""
 _TEXT_BYTES = 50_000
