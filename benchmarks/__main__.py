@@ -60,11 +60,11 @@ def main() -> int:
         growth=growth,
         failed=failed,
     )
-    print_report(report)
     RESULTS.mkdir(exist_ok=True)
     is_part = bool(options.only or options.quick)  # which does not take the place of a whole run
     file = RESULTS / f"{'partial' if is_part else 'growth' if options.growth else 'latest'}.json"
     file.write_bytes(msgspec.json.format(msgspec.json.encode(report), indent=2) + b"\n")
+    print_report(report)
     written = [file, *write_plots(report, file)]
     print(f"\n{report.setting.commit}, {report.took_s:.0f} s in all; written: {', '.join(map(str, written))}")
     return 1 if any(failed.values()) else 0

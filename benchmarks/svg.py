@@ -22,7 +22,7 @@ class Line(msgspec.Struct, frozen=True):
 
 def bars(title: str, rows: Sequence[tuple[str, float]]) -> str:
     """Return a chart of how far each row is from 1: to the right what reaches it, to the left what does not."""
-    left, middle, width = 410, 660, 220
+    left, middle, width = 450, 700, 220
     furthest = max([1.0, *(abs(math.log10(value)) for _, value in rows)])
     parts = [_text(10, 24, title, size=16), f'<line x1="{middle}" x2="{middle}" y1="40" y2="100%" stroke="#888"/>']
     for index, (name, value) in enumerate(rows):
@@ -47,7 +47,7 @@ def lines(title: str, x_label: str, y_label: str, drawn: Sequence[Line]) -> str:
         return x0 + right, y0 - up
 
     parts = [_text(10, 24, title, size=16), _text(x0 + width / 2, y0 + 38, x_label, anchor="middle")]
-    parts.append(_text(10, 44, y_label))
+    parts.append(_text(x0 + 4, y0 - height - 6, y_label))
     for power in range(y_min, y_max + 1):
         _, y = at(10**x_min, 10**power)
         parts.append(f'<line x1="{x0}" x2="{x0 + width}" y1="{y:.1f}" y2="{y:.1f}" stroke="#ddd"/>')

@@ -73,13 +73,20 @@ class Verdict(msgspec.Struct, frozen=True):
 
 
 def verdicts(results: Iterable[Result], machine: Machine) -> list[Verdict]:
-    """Hold results against the targets; those without a row among the results are left out."""
+    """Hold results against the targets of their workloads.
+
+    Raises:
+        LookupError: if a workload has given results, but not the row that a target is about.
+    """
     values = {(each.workload, each.measure): each.value for each in results}
+    measured = {workload for workload, _ in values}
     found: list[Verdict] = []
     for target in TARGETS:
+        if target.workload not in measured:
+            continue
         value = values.get((target.workload, target.measure))
         if value is None:
-            continue
+            raise LookupError(f"There is a target for {target.measure!r} of {target.workload}, but no such row.")
         factor = 1.0 if target.times is None else machine.fsync_p50_s * 1e3
         if target.times is not None and target.times != FSYNC:
             factor = values[target.workload, target.times]
