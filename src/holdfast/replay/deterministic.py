@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     import random
 
-# The namespace is that of the Durable Functions SDKs; the name has the execution id as well, since a clock that does
-# not tick would otherwise repeat the UUIDs of one execution in the next.
-_NAMESPACE = uuid.uuid5(uuid.NAMESPACE_OID, "9e952958-5e33-4daf-827f-2fa12937b875")
+# The namespace is that of the Durable Functions SDKs, uuid5(NAMESPACE_OID, "9e952958-5e33-4daf-827f-2fa12937b875"). The
+# name has the execution id as well: a clock that does not tick would repeat the UUIDs of one execution in the next.
+_NAMESPACE = uuid.UUID("5bf3dc27-d91d-5ea7-9c3e-9f1f2ae7c309")
 
 
 def deterministic_uuid(instance_id: str, execution_id: str, now: datetime, counter: int) -> uuid.UUID:
