@@ -9,7 +9,7 @@ BIN := $(VENV)/bin
 endif
 READY := $(VENV)/.ready
 
-.PHONY: demo test bench soak lint fmt clean
+.PHONY: demo test bench bench-growth bench-results soak lint fmt clean
 
 demo: $(READY)  ## run the six patterns on SQLite, kill the host twice on the way, check that everything finishes
 	$(BIN)/python -m examples.demo
@@ -20,8 +20,14 @@ test: $(READY)  ## all tests but the long ones
 soak: $(READY)  ## the long tests
 	$(BIN)/python -m pytest -m soak
 
-bench: $(READY)  ## measure; prints a table, writes benchmarks/results/latest.json
+bench: $(READY)  ## measure; prints a table, writes benchmarks/results/latest.json and charts
 	$(BIN)/python -m benchmarks $(ARGS)
+
+bench-growth: $(READY)  ## measure how costs grow, with up to a million instances; writes growth.json and charts there
+	$(BIN)/python -m benchmarks --growth $(ARGS)
+
+bench-results: $(READY)  ## write benchmarks/RESULTS.md from what the last two have left
+	$(BIN)/python -m benchmarks.results_page
 
 lint: $(READY)  ## format, style, types, layers, and our own linter on the examples
 	$(BIN)/ruff format --check .

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 from holdfast import App, Entity, EntityId, ExternalEvent, OrchestrationContext, when_all
 
@@ -60,6 +60,11 @@ async def chain_of_three(ctx: OrchestrationContext, number: int) -> int:
 
 
 @app.orchestrator
+async def start_only(ctx: OrchestrationContext, number: int) -> int:
+    return number
+
+
+@app.orchestrator
 async def fan_out(ctx: OrchestrationContext, width: int) -> int:
     return sum(await when_all([ctx.call_activity(increment, number) for number in range(width)]))
 
@@ -73,8 +78,25 @@ async def long_chain(ctx: OrchestrationContext, length: int) -> int:
 
 
 @app.orchestrator
+async def chain_and_wait(ctx: OrchestrationContext, length: int) -> int:
+    for number in range(length):
+        await ctx.call_activity(increment, number)
+    return await ctx.wait_for_external_event(GO)
+
+
+@app.orchestrator
 async def wait_for_go(ctx: OrchestrationContext) -> int:
     return await ctx.wait_for_external_event(GO)
+
+
+@app.orchestrator
+async def keep(ctx: OrchestrationContext, text: str) -> None:
+    """End at once; the input stays in the store."""
+
+
+@app.orchestrator
+async def sleep_until(ctx: OrchestrationContext, due: datetime) -> None:
+    await ctx.create_timer(due)
 
 
 @app.orchestrator

@@ -13,7 +13,9 @@ import msgspec
 
 import holdfast
 from benchmarks.loop import LOOP_NAME
-from benchmarks.results import Machine, Result
+from benchmarks.results import Machine, Result, Series
+from benchmarks.stores import SQLITE
+from benchmarks.targets import Verdict, verdicts
 
 
 class Setting(msgspec.Struct, frozen=True):
@@ -30,7 +32,7 @@ class Setting(msgspec.Struct, frozen=True):
 
 
 class Report(msgspec.Struct, frozen=True):
-    """All that is written to the JSON file. `results` and `failed` are by store.
+    """All that is written to the JSON file. `results`, `growth` and `failed` are by store.
 
     `failed` names the workloads that gave no numbers, with the reason.
     """
@@ -41,7 +43,12 @@ class Report(msgspec.Struct, frozen=True):
     setting: Setting
     machine: Machine
     results: dict[str, list[Result]]
+    growth: dict[str, list[Series]]
     failed: dict[str, dict[str, str]]
+
+    def verdicts(self) -> list[Verdict]:
+        """Hold the results on SQLite against the targets; small counts say nothing about them."""
+        return [] if self.quick else verdicts(self.results.get(SQLITE, []), self.machine)
 
 
 def describe_setting() -> Setting:
@@ -75,8 +82,23 @@ def _processor() -> str:
 
 
 def print_report(report: Report) -> None:
-    for measure, value, unit in _limits(report.machine):
-        print(f"{'machine':<9}{measure:<36}{_number(value):>10} {unit}")
+    for measure, value, unit in limits(report.machine):
+        print(f"{'machine':<9}{measure:<36}{number(value):>10} {unit}")
+    if any(report.results.values()):
+        _print_results(report)
+    for store, growth in report.growth.items():
+        for each in growth:
+            print(f"\n{each.workload:<9}{each.measure}, by {each.of}, on {store}")
+            points = "".join(
+                f"{n:>12,}: {number(cost)} {each.unit}" for n, cost in zip(each.sizes, each.costs, strict=True)
+            )
+            print(f"{'':<9}{points}{growth_of(each):>40}")
+    for store, failed in report.failed.items():
+        for name, reason in failed.items():
+            print(f"{name:<9}did not finish on {store}: {reason}")
+
+
+def _print_results(report: Report) -> None:
     stores = list(report.results)
     if len(stores) > 1:
         print(f"\n{'':<45}{''.join(f'{name:>22}' for name in stores)}")
@@ -84,34 +106,51 @@ def print_report(report: Report) -> None:
     for store, results in report.results.items():
         for each in results:
             by_row.setdefault((each.workload, each.measure), {})[store] = each
-    for (workload, measure), found in by_row.items():
-        print(f"{workload:<9}{measure:<36}{''.join(_cell(found.get(store)) for store in stores)}{_of(found)}".rstrip())
-    for store, failed in report.failed.items():
-        for name, reason in failed.items():
-            print(f"{name:<9}did not finish on {store}: {reason}")
+    found = report.verdicts()
+    for (workload, measure), by_store in by_row.items():
+        cells = "".join(_cell(by_store.get(store)) for store in stores)
+        held = [said(each) for each in found if (each.target.workload, each.target.measure) == (workload, measure)]
+        print(f"{workload:<9}{measure:<36}{cells}{_of(by_store):<18}{'; '.join(held)}".rstrip())
+    if found:
+        print(f"\n{sum(each.is_met for each in found)} of {len(found)} targets met")
 
 
-def _limits(machine: Machine) -> list[tuple[str, float, str]]:
-    limits = [
+def said(verdict: Verdict) -> str:
+    """Return a target and whether it is met, in words."""
+    return f"{verdict.target.words}: {'met' if verdict.is_met else f'NOT MET, {verdict.part:.0%} of it'}"
+
+
+def growth_of(series: Series) -> str:
+    """Return how a cost grows, in words."""
+    words = f"n ** {series.exponent:.2f}"
+    if series.is_of_each:
+        words += " each"
+    return f"{words}, {series.against_n_log_n:.2f} x n log n{': TOO STEEP' if series.is_too_steep else ''}"
+
+
+def limits(machine: Machine) -> list[tuple[str, float, str]]:
+    """Return what the machine can do, as rows: what, how much, unit."""
+    found = [
         ("4 KiB append and fsync, p50", machine.fsync_p50_s * 1e3, "ms"),
         ("grouped SQLite rows", machine.grouped_rows_per_s, "/s"),
         ("asyncio task switch", machine.task_switch_s * 1e6, "us"),
     ]
     if machine.postgres_commit_p50_s is not None:
-        limits.append(("PostgreSQL, one row's commit, p50", machine.postgres_commit_p50_s * 1e3, "ms"))
-    return limits
+        found.append(("PostgreSQL, one row's commit, p50", machine.postgres_commit_p50_s * 1e3, "ms"))
+    return found
 
 
 def _cell(result: Result | None) -> str:
     if result is None:
         return f"{'':>22}"
-    ratio = "" if result.ratio is None else _number(result.ratio.value)
-    return f"{_number(result.value):>10} {result.unit:<3}{ratio:>8}"
+    ratio = "" if result.ratio is None else number(result.ratio.value)
+    return f"{number(result.value):>10} {result.unit:<3}{ratio:>8}"
 
 
 def _of(found: dict[str, Result]) -> str:
     return next((f" {each.ratio.of}" for each in found.values() if each.ratio is not None), "")
 
 
-def _number(value: float) -> str:
+def number(value: float) -> str:
+    """Return three digits of a number, or all of them."""
     return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import math
 import statistics
 from collections.abc import Sequence
+from itertools import pairwise
+from typing import Final
 
 import msgspec
 
@@ -32,6 +35,49 @@ class Result(msgspec.Struct, frozen=True):
     value: float
     unit: str
     ratio: Ratio | None = None
+
+
+_NOISE: Final = 1.2
+"""By how much a cost may grow faster than n log n before that counts: two runs differ by as much."""
+
+
+class Series(msgspec.Struct, frozen=True):
+    """How a cost grows with some number n."""
+
+    workload: str
+    measure: str
+    of: str
+    """What there are n of."""
+    unit: str
+    sizes: list[int]
+    """Each n, ascending."""
+    costs: list[float]
+    is_of_each: bool = False
+    """Whether the costs are those of one of n, not of all together."""
+
+    @property
+    def totals(self) -> list[float]:
+        """The costs of all n together."""
+        return [cost * (n if self.is_of_each else 1) for n, cost in zip(self.sizes, self.costs, strict=True)]
+
+    @property
+    def exponent(self) -> float:
+        """The p of the n**p that is as steep as the costs, from the first n to the last: 0 is flat, 1 linear."""
+        return math.log(self.costs[-1] / self.costs[0]) / math.log(self.sizes[-1] / self.sizes[0])
+
+    @property
+    def against_n_log_n(self) -> float:
+        """By how much the total grows more than n log n does, on the steepest step; less than 1 is slower growth."""
+        steps = pairwise(zip(self.sizes, self.totals, strict=True))
+        return max((after / before) / (_n_log_n(m) / _n_log_n(n)) for (n, before), (m, after) in steps)
+
+    @property
+    def is_too_steep(self) -> bool:
+        return self.against_n_log_n > _NOISE
+
+
+def _n_log_n(n: int) -> float:
+    return n * math.log(n)
 
 
 def fsyncs(seconds: float, machine: Machine) -> Ratio:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager
+from typing import Any
 
 from benchmarks.functions import (
     GO,
@@ -27,18 +28,18 @@ async def fresh_host(url: str) -> AsyncGenerator[Host]:
     """A host with default settings on a new task hub, warm: the first run of anything imports and compiles."""
     async with app.host(url) as host:
         for number in range(10):
-            await _run_chain(host.client, number)
+            await run_chain(host.client, number)
         yield host
 
 
-async def _run_chain(client: Client, number: int) -> None:
+async def run_chain(client: Client, number: int) -> None:
     handle = await client.start_new(chain_of_three, number)
     await handle.wait_for_completion()
 
 
-async def _run_chains(client: Client, numbers: Iterator[int]) -> None:
+async def run_chains(client: Client, numbers: Iterator[int]) -> None:
     for number in numbers:
-        await _run_chain(client, number)
+        await run_chain(client, number)
 
 
 async def until(condition: Callable[[], Awaitable[bool]]) -> None:
@@ -53,7 +54,7 @@ async def chained_latency(url: str, machine: Machine, *, quick: bool) -> list[Re
     async with fresh_host(url) as host:
         for number in range(50 if quick else 400):
             begin = time.perf_counter()
-            await _run_chain(host.client, number)
+            await run_chain(host.client, number)
             taken.append(time.perf_counter() - begin)
     found = [(percent, percentile(taken, percent)) for percent in (50, 95, 99)]
     return [Result("W1", f"3 steps, p{percent}", s * 1e3, "ms", fsyncs(s, machine)) for percent, s in found]
@@ -67,7 +68,7 @@ async def chained_throughput(url: str, machine: Machine, *, quick: bool) -> list
             total = in_flight if quick else max(1_500, 3 * in_flight)
             numbers = iter(range(total))
             begin = time.perf_counter()
-            await asyncio.gather(*(_run_chains(host.client, numbers) for _ in range(in_flight)))
+            await asyncio.gather(*(run_chains(host.client, numbers) for _ in range(in_flight)))
             per_s = total / (time.perf_counter() - begin)
             label = f"{in_flight} in flight"
             results.append(Result("W2", f"{label}, orchestrations", per_s, "/s"))
@@ -110,7 +111,7 @@ async def external_events(url: str, machine: Machine, *, quick: bool) -> list[Re
     count = 100 if quick else 1_000
     async with fresh_host(url) as host:
         handles = await asyncio.gather(*(host.client.start_new(wait_for_go) for _ in range(count)))
-        await until(lambda: _all_running(handles))
+        await until(lambda: all_running(handles))
         begin = time.perf_counter()
         await asyncio.gather(*(handle.raise_event(GO, 1) for handle in handles))
         await asyncio.gather(*(handle.wait_for_completion() for handle in handles))
@@ -122,7 +123,7 @@ async def external_events(url: str, machine: Machine, *, quick: bool) -> list[Re
     ]
 
 
-async def _all_running(handles: list[OrchestrationHandle[int]]) -> bool:
+async def all_running(handles: Sequence[OrchestrationHandle[Any]]) -> bool:
     statuses = await asyncio.gather(*(handle.get_status() for handle in handles))
     return all(status is not None and status.runtime_status is OrchestrationStatus.RUNNING for status in statuses)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import inspect
 import re
 import subprocess
@@ -94,7 +95,21 @@ PUBLIC = {
     "when_any",
 }
 
-HEAVY = {"starlette", "uvicorn", "typer", "httpx", "httpcore", "anyio", "pydantic"}
+SERVER = {"starlette", "uvicorn", "anyio", "holdfast.http", "holdfast.cli"}
+OUTGOING = {"httpx", "httpcore"}
+ENGINE = {"holdfast.engine.engine", "holdfast.hub", "holdfast.storage", "sqlite3", "asyncpg", "multiprocessing"}
+CODE = {"holdfast.app", "holdfast.registry", "holdfast.replay"}
+SLOW = {"asyncio", "ssl", "email", "logging", "typer", "rich", "pydantic"}
+"""What takes longer to import than a client, or is not even a dependency."""
+
+NOT_IMPORTED = {
+    "import holdfast": SERVER | OUTGOING | ENGINE | CODE | SLOW | {"msgspec", "holdfast.model", "holdfast.client"},
+    "from holdfast import App, Entity, HostConfig, OrchestrationContext, when_all": SERVER | OUTGOING | ENGINE | SLOW,
+    "from holdfast import Client, SyncClient, connect": SERVER | OUTGOING | ENGINE | CODE | SLOW,
+    "from holdfast import *": SERVER | OUTGOING | {"asyncpg", "typer", "rich", "pydantic"},
+    "import holdfast.testing.plugin": SERVER | OUTGOING | ENGINE | CODE | {"holdfast.model", "holdfast.client"},
+    "import holdfast.cli.main": SERVER - {"holdfast.cli"} | OUTGOING | {"asyncpg", "holdfast.engine.engine"},
+}
 
 
 def test_the_public_names_are_these_and_sorted() -> None:
@@ -136,10 +151,27 @@ def test_the_tree_of_errors_in_the_docstring_is_the_one_in_the_code() -> None:
     assert drawn == declared
 
 
-def test_the_import_brings_in_nothing_heavy() -> None:
-    """A program that does not serve HTTP must not pay for it when it starts; pydantic is not even a dependency."""
-    listing = "import sys, holdfast; print(*sorted({name.partition('.')[0] for name in sys.modules}))"
+@pytest.mark.parametrize("program", NOT_IMPORTED)
+def test_an_import_brings_in_no_more_than_it_needs(program: str) -> None:
+    """Nobody pays at the start for what is used later, or never: by the modules, since times say little in a test."""
+    listing = f"{program}\nimport sys\nprint(*sys.modules)"
     done = subprocess.run([sys.executable, "-c", listing], capture_output=True, text=True, check=True, timeout=60)
     imported = set(done.stdout.split())
     assert "holdfast" in imported
-    assert imported & HEAVY == set()
+    assert imported & NOT_IMPORTED[program] == set()
+
+
+def test_each_public_name_comes_from_where_a_type_checker_finds_it() -> None:
+    """The names are in the module twice: as imports for type checkers and editors, and as the table of what is lazy."""
+    tree = ast.parse(inspect.getsource(holdfast))
+    imports = [node for node in ast.walk(tree) if isinstance(node, ast.ImportFrom) and node.level == 0]
+    seen = {(node.module, name.name) for node in imports for name in node.names if "holdfast" in str(node.module)}
+    table = holdfast._MODULES  # pyright: ignore[reportPrivateUsage]
+    assert seen == {(f"holdfast.{module}", name) for module, names in table.items() for name in names.split()}
+    assert {name for _, name in seen} == PUBLIC
+
+
+def test_a_name_that_is_not_there_is_an_attribute_error_and_the_others_are_listed() -> None:
+    with pytest.raises(AttributeError, match="no attribute 'Orchestration'"):
+        _ = holdfast.Orchestration  # pyright: ignore
+    assert set(dir(holdfast)) > PUBLIC | {"__version__"}

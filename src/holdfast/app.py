@@ -5,15 +5,9 @@ from __future__ import annotations
 import inspect
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from datetime import timedelta
-from typing import Any, Concatenate, Literal, Protocol, TypeVar, Unpack, cast, overload
+from typing import TYPE_CHECKING, Any, Concatenate, Literal, Protocol, TypeVar, Unpack, cast, overload
 
-from holdfast.codec.exported import decode_exported
-from holdfast.durable_http.caller import TokenSource
-from holdfast.engine.clock import Clock
-from holdfast.engine.config import HostConfig
-from holdfast.engine.exports import check_replay
 from holdfast.errors import ConfigurationError, InvalidInputError
-from holdfast.host import Host
 from holdfast.model.entities import Entity, EntityFunction, UpgradeState
 from holdfast.model.limits import Limits
 from holdfast.model.options import ActivityOptions, check_activity_options, check_version
@@ -30,9 +24,14 @@ from holdfast.registry.signatures import (
     entity_function,
     orchestrator_input,
 )
-from holdfast.replay.context import OrchestrationContext
-from holdfast.replay.entity_context import EntityContext
-from holdfast.storage.open_store import open_store
+
+if TYPE_CHECKING:
+    from holdfast.durable_http.caller import TokenSource
+    from holdfast.engine.clock import Clock
+    from holdfast.engine.config import HostConfig
+    from holdfast.host import Host
+    from holdfast.replay.context import OrchestrationContext
+    from holdfast.replay.entity_context import EntityContext
 
 I = TypeVar("I")  # noqa: E741 - input and output, as everywhere in the typed API
 O = TypeVar("O")  # noqa: E741
@@ -327,6 +326,11 @@ class App:
         Raises:
             ConfigurationError: if there is no such kind of store.
         """
+        # Here, not above: a program may define its app for others, such as `holdfast run`, and host nothing itself.
+        from holdfast.engine.config import HostConfig
+        from holdfast.host import Host
+        from holdfast.storage.open_store import open_store
+
         return Host(
             self.registry,
             tuple(self.routes),
@@ -351,4 +355,8 @@ class App:
             VersionMismatchError: if the app has no code for its version.
             CorruptRecordError: if the text is no exported history.
         """
+        from holdfast.codec.exported import decode_exported
+        from holdfast.engine.config import HostConfig
+        from holdfast.engine.exports import check_replay
+
         check_replay(self.registry, decode_exported(export), config or HostConfig())

@@ -191,7 +191,7 @@ def test_a_thread_that_gets_no_loop_says_so() -> None:
             raised.append(error)
 
     with pytest.MonkeyPatch.context() as patched:
-        patched.setattr("holdfast.client.bridge.asyncio.run", broken)
+        patched.setattr("holdfast.client.threads.asyncio.run", broken)
         asking = threading.Thread(target=ask, daemon=True)  # so that a test that fails ends all the same
         asking.start()
         asking.join(timeout=30)

@@ -349,7 +349,7 @@ def test_times_that_are_added_again_take_no_more_room_and_come_once() -> None:
     clock, fired = SetClock(), list[str]()
 
     async def main() -> None:
-        times = DueTimes[str](clock, 7_200, 1.0, fired.append)
+        times = DueTimes[str](clock, 7_200, 100, 1.0, fired.append)
         begin, keys = clock.time, [("e", number) for number in range(5)]
 
         def add_all() -> None:

@@ -255,7 +255,15 @@ BUGS: tuple[PlantedBug, ...] = (
     ),
     bug(
         "timers are not taken up again after a start",
-        ("engine.recovery:_fill_timers", "after = None", "return"),
+        ("engine.recovery:_fill_timers", "while True:", "while False:"),
+    ),
+    bug(
+        "timers for which there was no room are forgotten",
+        (
+            "engine.recovery:_fill_further",
+            "after = None if last is None else (to_microseconds(last[0]), *last[1])",
+            "return",
+        ),
     ),
     bug(
         "a cancelled timer fires",

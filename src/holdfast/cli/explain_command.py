@@ -14,7 +14,6 @@ from holdfast.cli.errors import leaving
 from holdfast.cli.explain import (
     Explanation,
     Stored,
-    StoredActivity,
     Surroundings,
     explain,
     explain_entity,
@@ -22,19 +21,12 @@ from holdfast.cli.explain import (
 )
 from holdfast.cli.instances import InstanceId
 from holdfast.cli.output import print_fields, print_json, shown
-from holdfast.cli.stored import reading
 from holdfast.cli.values import instant_text
 from holdfast.client.client import Client
-from holdfast.engine.clock import from_microseconds
-from holdfast.engine.entity_requests import entity_state
-from holdfast.engine.exports import read_history
-from holdfast.engine.readable import readable_state
 from holdfast.errors import InstanceNotFoundError
-from holdfast.hub.instance import RUN_TIMEOUT, SCHEDULED_START
 from holdfast.model.history import HistoryEvent
 from holdfast.model.ids import EntityId, is_entity
 from holdfast.model.status import EntityState, OrchestrationState
-from holdfast.storage.port import Store
 
 _NEIGHBOURS_MAX: Final = 100
 """How many of the instances that one waits for are looked at."""
@@ -71,39 +63,6 @@ class _FromHost:
         return None
 
 
-class _FromStore:
-    def __init__(self, store: Store) -> None:
-        self._store = store
-
-    async def state(self, instance_id: str) -> OrchestrationState | None:
-        row = await self._store.read_instance(instance_id)
-        return None if row is None else readable_state(row)
-
-    async def history(self, instance_id: str) -> Sequence[HistoryEvent]:
-        found = await read_history(self._store, instance_id)
-        return [event for episode in found.episodes for event in episode]
-
-    async def entity(self, instance_id: str) -> EntityState | None:
-        rows = await self._store.entities(instance_id, "", 1, with_state=False, with_empty=True)
-        return entity_state(rows[0], ()) if rows and rows[0].instance_id == instance_id else None
-
-    async def stored(self, instance_id: str) -> Stored | None:
-        [found] = await self._store.load([instance_id])
-        timers = {row.sequence: from_microseconds(row.due_at) for row in found.timers}
-        return Stored(
-            activities={
-                row.sequence: StoredActivity(
-                    attempt=row.attempt, deliveries=row.deliveries, visible_at=from_microseconds(row.visible_at)
-                )
-                for row in found.activities
-            },
-            timers=timers,
-            messages=len(found.messages),
-            start_at=timers.get(SCHEDULED_START),
-            run_until=timers.get(RUN_TIMEOUT),
-        )
-
-
 def explain_instance(
     instance_id: InstanceId,
     store: Annotated[
@@ -130,8 +89,11 @@ def explain_instance(
 
 
 async def _explained_in_store(url: str, instance_id: str, now: datetime) -> Explanation:
+    from holdfast.cli.explain_store import FromStore
+    from holdfast.cli.stored import reading
+
     async with reading(url) as store:
-        return await _explained(_FromStore(store), instance_id, now)
+        return await _explained(FromStore(store), instance_id, now)
 
 
 async def _explained(source: _Source, instance_id: str, now: datetime) -> Explanation:

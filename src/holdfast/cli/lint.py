@@ -23,7 +23,7 @@ class LintOptions(msgspec.Struct, frozen=True):
     as_json: bool
 
 
-def lint(options: LintOptions) -> bool:
+def lint_paths(options: LintOptions) -> bool:
     """Check what the options name, and report; return whether there is nothing but infos.
 
     Raises:

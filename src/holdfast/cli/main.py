@@ -22,12 +22,8 @@ from holdfast.cli.entities import call, entity_commands, signal
 from holdfast.cli.errors import NOT_WELL, leaving
 from holdfast.cli.explain_command import explain_instance
 from holdfast.cli.export_history import export_history
-from holdfast.cli.lint import LintOptions
-from holdfast.cli.lint import lint as lint_paths
 from holdfast.cli.parked import parked_commands
 from holdfast.cli.purge import purge
-from holdfast.cli.replay import ReplayOptions, replay_histories
-from holdfast.cli.run import run_app
 from holdfast.cli.transfer import export_hub, import_hub
 
 _APP_HELP = "A file or a dotted module, with :NAME behind it if the app has another name than `app`."
@@ -116,6 +112,8 @@ def run(
     config: Annotated[Path | None, typer.Option(metavar="FILE", help=_CONFIG_HELP)] = None,
 ) -> None:
     """Run an app: its orchestrations, activities and entities, and its HTTP API."""
+    from holdfast.cli.run import run_app  # a server: the other commands start faster without
+
     options = {
         "store": store,
         "port": port,
@@ -166,6 +164,8 @@ def replay(
     settings: Annotated[list[str] | None, typer.Option("--set", metavar="NAME=VALUE", help=_SET_HELP)] = None,
 ) -> None:
     """Replay recorded histories with the code as it is now. Exit code 1 says that some do not replay."""
+    from holdfast.cli.replay import ReplayOptions, replay_histories
+
     chosen = target if app is None else f"{target}:{app}"
     options = ReplayOptions(chosen, tuple(histories or ()), store, name, limit, as_json, tuple(settings or ()))
     with leaving():
@@ -194,6 +194,8 @@ def lint(
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object per line for each finding.")] = False,
 ) -> None:
     """Look for orchestrator code that would differ on a replay, without running it. Exit code 1: there is some."""
+    from holdfast.cli.lint import LintOptions, lint_paths
+
     options = LintOptions(tuple(paths or [Path()]), tuple(select or ()), tuple(ignore or ()), as_json)
     with leaving():
         if not lint_paths(options):

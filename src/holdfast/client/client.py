@@ -14,7 +14,6 @@ from holdfast.client.lifecycle import Lifecycle
 from holdfast.client.origins import random_id, utc_now
 from holdfast.client.port import TaskHub
 from holdfast.client.status import InstanceStatus
-from holdfast.codec.exported import encode_exported
 from holdfast.errors import InstanceParkedError, OrchestrationFailedError, UpdateRejectedError
 from holdfast.model.converter import DataConverter
 from holdfast.model.failure import exception_from_failure
@@ -143,6 +142,8 @@ class Client(EntityOperations, Instances, Lifecycle):
             InstanceNotFoundError: if there is no such instance.
             InvalidInstanceIdError: if it is an entity, which has no history.
         """
+        from holdfast.codec.exported import encode_exported
+
         return encode_exported(await self._hub.export_history(validate_instance_id(instance_id)))
 
     async def wait_for_completion(self, instance_id: str, *, timeout: timedelta | None = None) -> Any:

@@ -7,12 +7,6 @@ from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Final, TypedDict, Unpack
 
-from holdfast.client.address import parse_address
-from holdfast.client.client import Client
-from holdfast.client.exchange import HttpExchange
-from holdfast.client.origins import random_id
-from holdfast.client.remote import RemoteTaskHub
-from holdfast.codec.converter import JsonConverter
 from holdfast.errors import ConfigurationError
 from holdfast.model.limits import Limits
 from holdfast.model.options import check_names
@@ -21,6 +15,8 @@ if TYPE_CHECKING:
     import ssl
 
     import httpx
+
+    from holdfast.client.client import Client
 
 _TIMEOUT_S: Final = 30.0
 _ATTEMPTS_MAX: Final = 4
@@ -57,6 +53,8 @@ def check_connection(url: str, options: ConnectOptions) -> str:
     Raises:
         ConfigurationError: if the URL or an option cannot be meant.
     """
+    from holdfast.client.address import parse_address
+
     check_names(options, ConnectOptions, "connect")
     key = options.get("key")
     if key is not None and not (isinstance(key, str) and key and key.isascii() and key.isprintable()):  # pyright: ignore[reportUnnecessaryIsInstance] - callers may be untyped
@@ -85,6 +83,13 @@ async def connect(url: str, **options: Unpack[ConnectOptions]) -> AsyncGenerator
         HostUnreachableError: by a request, if the host cannot be reached.
         CommitFailedError: by a request, if its answer was lost and it cannot be repeated safely.
     """
+    # Here, not above: most programs that import a client connect later, and some of them never.
+    from holdfast.client.client import Client
+    from holdfast.client.exchange import HttpExchange
+    from holdfast.client.origins import random_id
+    from holdfast.client.remote import RemoteTaskHub
+    from holdfast.codec.converter import JsonConverter
+
     address = check_connection(url, options)
     limits = options.get("limits") or Limits()
     exchange = HttpExchange(

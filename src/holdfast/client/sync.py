@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from datetime import timedelta
 from types import TracebackType
-from typing import Any, Protocol, TypeVar, Unpack, overload
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar, Unpack, overload
 
-from holdfast.client.bridge import Bridge, LoopBridge, ThreadBridge
+from holdfast.client.bridge import Bridge
 from holdfast.client.client import Client
 from holdfast.client.connection import ConnectOptions, check_connection, connect
 from holdfast.client.handle import OrchestrationHandle
@@ -21,6 +20,9 @@ from holdfast.model.history import HistoryEvent
 from holdfast.model.ids import validate_instance_id
 from holdfast.model.options import StartOptions
 from holdfast.model.refs import NO_INPUT, ExternalEvent, Orchestrator
+
+if TYPE_CHECKING:
+    import asyncio
 
 I = TypeVar("I")  # noqa: E741 - input and output, as everywhere in the typed API
 O = TypeVar("O")  # noqa: E741
@@ -51,6 +53,8 @@ class SyncClient(SyncEntityOperations, SyncInstances):
 
         It connects with the first request, so it may be made before a server forks its workers.
         """
+        from holdfast.client.threads import ThreadBridge
+
         check_connection(url, options)
         return SyncClient(ThreadBridge(lambda: connect(url, **options)))
 
@@ -60,6 +64,7 @@ class SyncClient(SyncEntityOperations, SyncInstances):
 
         It begins at once: what keeps the host from starting is raised here.
         """
+        from holdfast.client.threads import ThreadBridge
 
         @asynccontextmanager
         async def entered() -> AsyncGenerator[Client]:
@@ -73,6 +78,8 @@ class SyncClient(SyncEntityOperations, SyncInstances):
     @staticmethod
     def on_loop(client: Client, loop: asyncio.AbstractEventLoop) -> SyncClient:
         """Return a client for the other threads of a program whose event loop has an async one."""
+        from holdfast.client.threads import LoopBridge
+
         return SyncClient(LoopBridge(client, loop))
 
     def close(self) -> None:

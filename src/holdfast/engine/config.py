@@ -45,6 +45,8 @@ class HostConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     """Transitions in one commit. With less than `journal_transitions_max` each costs more."""
     timer_horizon_s: int = 600
     """Timers due later than this are not kept in memory."""
+    timers_max: int = 20_000
+    """Timers kept in memory, the next ones, and for moments twice as many; more of them wait in the store."""
     standby_s: float | None = None
     """How long a host that starts waits for a store that others own.
 

@@ -70,6 +70,11 @@ class Loader:
     def is_idle(self) -> bool:
         return not self._wanted and not self._jobs
 
+    @property
+    def is_crowded(self) -> bool:
+        """Whether more is waited for than one read brings."""
+        return len(self._wanted) > _INSTANCES_PER_READ
+
     def wants(self, instance_id: str) -> bool:
         """Whether somebody waits for an instance, which is being read or about to be."""
         return instance_id in self._wanted

@@ -95,7 +95,7 @@ class Node:
         )
         self.residents = Residents(config.cache_bytes_max)
         self.timers: DueTimes[DurableTimer | ScheduledActivity] = DueTimes(
-            clock, config.timer_horizon_s, config.clock_check_s, self._due
+            clock, config.timer_horizon_s, config.timers_max, config.clock_check_s, self._due
         )
         self.left_alone = left_alone
         self.loader = Loader(

@@ -15,7 +15,7 @@ from holdfast.engine.node import Node
 from holdfast.engine.stored import decode_activity, decode_timer
 from holdfast.errors import ConfigurationError, CorruptRecordError, OwnershipLostError, StorageError
 from holdfast.model.failure import failure_from_exception
-from holdfast.storage.port import Ownership, Store
+from holdfast.storage.port import Ownership, PageKey, Store
 
 logger = logging.getLogger("holdfast.engine")
 
@@ -57,19 +57,23 @@ async def recover_after(lsn: int, node: Node, store: Store, runner: ActivityRunn
 
 
 async def keep_filled(node: Node, store: Store, runner: ActivityRunner) -> None:
-    """Bring the timers of the next while, and activities that found no room, into memory as time passes. Never ends."""
+    """Bring the timers of the next while, and what found no room, into memory as time passes. Never ends."""
     half_horizon_s = node.config.timer_horizon_s / 2
     look_around_s = min(node.config.clock_check_s, half_horizon_s)
     ticking = asyncio.get_running_loop().time
     filled_at, offset_s = ticking(), _wall_clock_offset_s(node, ticking())
     while True:
-        await asyncio.sleep(_LOOK_FOR_ROOM_S if node.starts.has_overflowed else look_around_s)
+        has_overflowed = node.starts.has_overflowed or node.timers.has_overflowed
+        await asyncio.sleep(_LOOK_FOR_ROOM_S if has_overflowed else look_around_s)
         if node.starts.has_overflowed and runner.queued <= node.config.activity_queue_max // 2:
             await _fill_activities(node, store, runner)
+        if node.timers.has_room and not node.loader.is_crowded and not node.journal.is_full:
+            await _fill_further(node, store, runner)
         was_set = abs(_wall_clock_offset_s(node, ticking()) - offset_s) > _CLOCK_SET_S
         if was_set or ticking() >= filled_at + half_horizon_s:
             filled_at, offset_s = ticking(), _wall_clock_offset_s(node, ticking())
-            await _fill_timers(node, store)
+            if not node.timers.has_overflowed:  # else it is read on from there, and to the horizon, in time
+                await _fill_timers(node, store)
             await _fill_activities(node, store, runner)
 
 
@@ -152,28 +156,40 @@ def _wall_clock_offset_s(node: Node, ticks_s: float) -> float:
     return node.clock.now().timestamp() - ticks_s
 
 
-async def _fill_timers(node: Node, store: Store) -> None:
-    until = to_microseconds(node.timers.horizon())
-    after = None
+async def _fill_further(node: Node, store: Store, runner: ActivityRunner) -> None:
+    """Take up what was left to the store when there were too many timers in memory."""
+    last = node.timers.go_on()
+    await node.journal.settled()  # what was left to the store just now is there
+    after = None if last is None else (to_microseconds(last[0]), *last[1])
+    await _fill_timers(node, store, after)
+    if not node.starts.has_overflowed:  # else they are read from the first on
+        await _fill_activities(node, store, runner, after)
+
+
+async def _fill_timers(node: Node, store: Store, after: PageKey | None = None) -> None:
+    rows_read, last = 0, None
     while True:
-        rows = await store.timers_due(until, _ROWS_PER_READ, after)
+        rows = await store.timers_due(to_microseconds(node.timers.horizon()), _ROWS_PER_READ, after)
         for row in rows:
             try:
-                timer = decode_timer(row)
-                node.timers.add(timer.key, timer.due_at, timer)
+                last = decode_timer(row)
+                node.timers.add(last.key, last.due_at, last)
             except CorruptRecordError as error:
                 node.parking.park_by_id(row.instance_id, failure_from_exception(error))
         if len(rows) < _ROWS_PER_READ:
             return
         after = (rows[-1].due_at, *rows[-1].key)
+        rows_read += len(rows)
+        if rows_read >= node.config.timers_max and last is not None:
+            node.timers.leave_after(last.due_at, last.key)
+            return
 
 
-async def _fill_activities(node: Node, store: Store, runner: ActivityRunner) -> None:
+async def _fill_activities(node: Node, store: Store, runner: ActivityRunner, after: PageKey | None = None) -> None:
     """Start stored activities that are neither queued nor running here, as many as there is room for."""
     node.starts.has_overflowed = False
-    until = to_microseconds(node.timers.horizon())
-    after = None
     while not node.starts.has_overflowed:
+        until = to_microseconds(node.timers.horizon())
         rows = await store.activities_visible(until, _ROWS_PER_READ, after)
         known = runner.known_keys()
         for row in rows:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from datetime import UTC, datetime, timedelta
-from email.utils import parsedate_to_datetime
 
 import msgspec
 
@@ -210,6 +209,8 @@ def poll_delay(response: DurableHttpResponse, now: datetime, default: timedelta)
     if re.fullmatch(r"[0-9]+", value):
         # So many digits are more than a day, and perhaps more than an int may have.
         return min(timedelta(seconds=int(value)), POLL_DELAY_MAX) if len(value) < 10 else POLL_DELAY_MAX
+    from email.utils import parsedate_to_datetime  # here, since it takes longer to import than all of this room
+
     try:
         instant = parsedate_to_datetime(value)
         aware = instant if instant.tzinfo else instant.replace(tzinfo=UTC)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, Final
 
 from holdfast.errors import InvalidInputError
 from holdfast.model.actions import Carried, TaskAnswer
@@ -15,6 +16,8 @@ from holdfast.replay.tasks import DurableTask, failure_of
 if TYPE_CHECKING:
     from holdfast.replay.orchestration import Execution
 
+_NONE: Final[Mapping[Any, Any]] = MappingProxyType({})
+
 
 class CarriedTasks:
     """The tasks that one execution was given, and those that it hands on."""
@@ -23,10 +26,10 @@ class CarriedTasks:
 
     def __init__(self, execution: Execution) -> None:
         self._execution = execution
-        self._given: dict[str, DurableTask[Any]] = {}
-        self._decoded: list[tuple[DurableTask[Any], DurableTask[Any]]] = []
+        self._given: Mapping[str, DurableTask[Any]] = _NONE
+        self._decoded: tuple[tuple[DurableTask[Any], DurableTask[Any]], ...] = ()
         """What the code holds of each given task, with that task."""
-        self._handed_on: dict[int, Carried] = {}
+        self._handed_on: Mapping[int, Carried] = _NONE
 
     @property
     def handed_on(self) -> tuple[Carried, ...]:
@@ -40,8 +43,8 @@ class CarriedTasks:
     def take_over(self, started: ExecutionStarted) -> None:
         """Open the tasks that the execution before this one has handed on."""
         execution = self._execution
-        for task in started.carried:
-            self._given[task.name] = execution.open_tasks.add_call(task.number, RAW)
+        if started.carried:
+            self._given = {task.name: execution.open_tasks.add_call(task.number, RAW) for task in started.carried}
 
     def get(self, name: str, expected_type: Any) -> DurableTask[Any]:
         """Return the task that was handed on under a name.
@@ -62,7 +65,7 @@ class CarriedTasks:
                 self._execution.open_tasks.finish(decoded, task.result, expected_type)
 
         given.observe(ended)
-        self._decoded.append((decoded, given))
+        self._decoded = (*self._decoded, (decoded, given))
         return decoded
 
     def hand_on(self, tasks: Mapping[str, DurableTask[Any]]) -> None:
@@ -89,4 +92,5 @@ class CarriedTasks:
         """Keep an answer that came in after the code had ended, for the next execution."""
         carried = self._handed_on.get(event.task_scheduled_id)
         if carried is not None:
-            self._handed_on[event.task_scheduled_id] = Carried(carried.name, carried.number, event)
+            answered = Carried(carried.name, carried.number, event)
+            self._handed_on = {**self._handed_on, event.task_scheduled_id: answered}

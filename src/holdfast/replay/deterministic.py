@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-import random
 import uuid
 from datetime import datetime
+from typing import TYPE_CHECKING
 
-# The namespace is that of the Durable Functions SDKs; the name has the execution id as well, since a clock that does
-# not tick would otherwise repeat the UUIDs of one execution in the next.
-_NAMESPACE = uuid.uuid5(uuid.NAMESPACE_OID, "9e952958-5e33-4daf-827f-2fa12937b875")
+if TYPE_CHECKING:
+    import random
+
+# The namespace is that of the Durable Functions SDKs, uuid5(NAMESPACE_OID, "9e952958-5e33-4daf-827f-2fa12937b875"). The
+# name has the execution id as well: a clock that does not tick would repeat the UUIDs of one execution in the next.
+_NAMESPACE = uuid.UUID("5bf3dc27-d91d-5ea7-9c3e-9f1f2ae7c309")
 
 
 def deterministic_uuid(instance_id: str, execution_id: str, now: datetime, counter: int) -> uuid.UUID:
@@ -18,4 +21,6 @@ def deterministic_uuid(instance_id: str, execution_id: str, now: datetime, count
 
 def deterministic_random(instance_id: str, execution_id: str) -> random.Random:
     """Return the generator of one execution; not for secrets, since whoever knows the ids can repeat it."""
+    import random  # few orchestrators need it
+
     return random.Random(f"{instance_id}/{execution_id}")

@@ -5,20 +5,12 @@ from __future__ import annotations
 from collections import deque
 from itertools import islice
 from operator import itemgetter
-from typing import Any
-
-import msgspec
+from typing import TYPE_CHECKING
 
 from holdfast.model.history import EventRaised
-from holdfast.replay.tasks import DurableTask
 
-
-class Wait(msgspec.Struct, frozen=True, eq=False):
-    """A task that is completed by an event, and the type of the payload that it expects."""
-
-    name: str
-    task: DurableTask[Any]
-    expected_type: Any
+if TYPE_CHECKING:
+    from holdfast.replay.event_waits import Wait
 
 
 class EventQueues:

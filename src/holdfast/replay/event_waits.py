@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from holdfast.errors import WaitTimeoutError
 from holdfast.model.history import EventRaised
 from holdfast.model.limits import EVENTS_AWAITED_MAX
-from holdfast.replay.event_queues import EventQueues, Wait
+from holdfast.replay.event_queues import EventQueues
 from holdfast.replay.open_tasks import TimerTask
 from holdfast.replay.tasks import DurableTask
 
@@ -16,6 +17,24 @@ if TYPE_CHECKING:
     from holdfast.replay.orchestration import Execution
 
 _WAIT_BYTES = 512
+
+
+class Wait(DurableTask[Any]):
+    """The task of one who waits for an event; knows the type of the payload that it expects."""
+
+    __slots__ = ("_waits", "expected_type", "name")
+
+    def __init__(self, waits: EventWaits, execution: Execution, name: str, expected_type: Any) -> None:
+        super().__init__(execution)
+        self._waits = waits
+        self.name = name
+        self.expected_type = expected_type
+
+    def _given_up(self) -> Callable[[DurableTask[Any]], object]:
+        return self._forget
+
+    def _forget(self, _: DurableTask[Any]) -> None:
+        self._waits.forget(self)
 
 
 class EventWaits:
@@ -68,15 +87,15 @@ class EventWaits:
             return task
         # First what may be refused: a wait that nobody got would swallow an event.
         timer = None if fire_at is None else execution.create_timer(fire_at)
-        task = DurableTask(execution, lambda: self._forget(wait))
-        wait = Wait(name, task, expected_type)
+        wait = Wait(self, execution, name, expected_type)
         self._queues.add(wait)
         execution.size_bytes += _WAIT_BYTES
         if timer is not None and fire_at is not None:
             self._limit(wait, timer, fire_at)
-        return task
+        return wait
 
-    def _forget(self, wait: Wait) -> None:
+    def forget(self, wait: Wait) -> None:
+        """Forget a wait that has timed out or was cancelled."""
         self._queues.discard(wait)
         self._execution.size_bytes -= _WAIT_BYTES
 
@@ -85,12 +104,12 @@ class EventWaits:
 
         def timed_out(timer: DurableTask[Any]) -> None:
             if not timer.is_cancelled:
-                self._forget(wait)
-                wait.task.fail(
+                self.forget(wait)
+                wait.fail(
                     lambda: WaitTimeoutError(f"No external event {wait.name!r} came before {fire_at.isoformat()}.")
                 )
 
-        wait.task.observe(lambda _: timer.cancel())
+        wait.observe(lambda _: timer.cancel())
         timer.observe(timed_out)
 
     def deliver(self, event: EventRaised) -> None:
@@ -102,7 +121,7 @@ class EventWaits:
             self._execution.size_bytes += _WAIT_BYTES
             return
         self._execution.size_bytes -= _WAIT_BYTES
-        self._execution.open_tasks.finish(wait.task, event.input, wait.expected_type)
+        self._execution.open_tasks.finish(wait, event.input, wait.expected_type)
 
     def keep(self, event: EventRaised) -> None:
         """Keep an event that came after the last wait, for the next execution."""
