@@ -73,6 +73,8 @@ column offer.execution_id text COLLATE C NOT NULL
 column offer.sequence bigint NOT NULL
 column offer.attempt bigint NOT NULL
 column offer.function text COLLATE C NOT NULL
+column offer.queue text COLLATE C NOT NULL
+column offer.start_by bigint
 column offer.taker text
 column operation_key.partition integer NOT NULL
 column operation_key.instance_id text COLLATE C NOT NULL

@@ -1,20 +1,26 @@
-"""When an activity may start: at its time, if there is room in memory, and alone if it is suspected of killing."""
+"""When an activity may start: at its time, if there is room in memory, and alone if it is suspected of killing.
+
+And where: at another host, if this one has no room or no code for it, or does not serve its queue.
+"""
 
 from __future__ import annotations
 
+from datetime import datetime
 from typing import TYPE_CHECKING
 
 from holdfast.engine.activity_runner import ActivityRunner
 from holdfast.engine.answers import Answers
 from holdfast.engine.clock import Clock
+from holdfast.engine.config import HostConfig
 from holdfast.engine.timers import DueTimes
 from holdfast.hub.instance import DurableTimer, Instance, ScheduledActivity
 from holdfast.model.instants import after
 from holdfast.model.messages import DurableKey
+from holdfast.model.queues import DEFAULT_QUEUE
 from holdfast.model.work_items import ActivityWorkItem
 
 if TYPE_CHECKING:
-    from holdfast.engine.lending import Lending
+    from holdfast.engine.membership import Membership
     from holdfast.engine.node import Node
     from holdfast.engine.residents import Resident
     from holdfast.engine.suspects import Suspects
@@ -28,8 +34,8 @@ class ActivityStarts:
         suspects: Suspects,
         runner: ActivityRunner,
         answers: Answers,
-        queue_max: int,
-        lending: Lending | None,
+        config: HostConfig,
+        membership: Membership,
     ) -> None:
         self.has_overflowed = False
         """Whether activities were left to the store because too many wait in memory."""
@@ -38,8 +44,9 @@ class ActivityStarts:
         self._suspects = suspects
         self._runner = runner
         self._answers = answers
-        self._queue_max = queue_max
-        self._lending = lending
+        self._config = config
+        self._lending = membership.lending
+        self._unserved = membership.unserved
         self._speculative: dict[DurableKey, int] = {}
         self._expected: set[DurableKey] = set()
         """What will be started once its transition is known to be durable. The store may know that before we do."""
@@ -55,13 +62,19 @@ class ActivityStarts:
             return  # it was started when its cause entered the journal
         if activity.visible_at > self._clock.now():
             self._timers.add(activity.key, activity.visible_at, activity)
-        elif self._lending is not None and self._lending.lacks(activity) and self._lending.offer(activity):
-            pass  # also one that was counted: another host has run it until it went
+        elif self._is_late(activity):
+            self._runner.submit(work_item_of(activity))  # which says that it found no place
+        elif self._is_nobodys(activity):
+            self._keep_in_store(activity)
         elif self._suspects.may_start(activity):
             self._start_in_turn(activity)
 
     def _start_in_turn(self, activity: ScheduledActivity) -> None:
-        if self._runner.queued < self._queue_max or self._suspects.is_released(activity):
+        if not self._config.serves(activity.queue):
+            self.has_overflowed |= self._lending is None or not self._lending.offer(activity)
+        elif self._lending is not None and self._lending.lacks(activity) and self._lending.offer(activity):
+            pass
+        elif self._runner.queued < self._config.activity_queue_max or self._suspects.is_released(activity):
             self._runner.submit(work_item_of(activity))
         elif not self._offer(activity):
             self.has_overflowed = True
@@ -70,9 +83,31 @@ class ActivityStarts:
         """Let another host run an activity, unless it is one that may kill hosts."""
         return self._lending is not None and activity.deliveries == 0 and self._lending.offer(activity)
 
+    def _is_late(self, activity: ScheduledActivity) -> bool:
+        start_by = start_by_of(activity)
+        return start_by is not None and start_by <= self._clock.now()
+
+    def _is_nobodys(self, activity: ScheduledActivity) -> bool:
+        """Whether there is no host to run an activity: this one does not serve its queue, and has no others."""
+        return not self._config.serves(activity.queue) and (self._lending is None or self._lending.is_alone)
+
+    def _keep_in_store(self, activity: ScheduledActivity) -> None:
+        self._unserved.note_queue(activity.queue or DEFAULT_QUEUE)
+        start_by = start_by_of(activity)
+        if start_by is not None:
+            self._timers.add(activity.key, start_by, activity)
+
+    def leaves(self, activity: ScheduledActivity) -> bool:
+        """Whether an activity found in the store stays there for now, and there is nothing to do about it."""
+        if not self._is_nobodys(activity) or activity.start_timeout is not None:
+            return False
+        self._unserved.note_queue(activity.queue or DEFAULT_QUEUE)
+        return True
+
     def start_speculatively(self, activity: ScheduledActivity, lsn: int) -> None:
         """Let an activity run before its cause is durable, as its author has allowed; only the first attempt."""
-        if activity.attempt == 1 and activity.deliveries == 0 and self._runner.queued < self._queue_max:
+        has_room = self._runner.queued < self._config.activity_queue_max
+        if activity.attempt == 1 and activity.deliveries == 0 and has_room and self._config.serves(activity.queue):
             self._speculative[activity.key] = lsn
             self._runner.submit(work_item_of(activity))
 
@@ -125,13 +160,19 @@ def work_item_of(activity: ScheduledActivity) -> ActivityWorkItem:
         activity.attempt,
         activity.deliveries,
         activity.timeout,
-        None if activity.start_timeout is None else after(activity.visible_at, activity.start_timeout),
+        start_by_of(activity),
         activity.heartbeat_timeout,
         activity.tags,
         activity.progress,
         activity.version,
         activity.call_id,
+        activity.queue,
     )
+
+
+def start_by_of(activity: ScheduledActivity) -> datetime | None:
+    """Return when the present attempt has waited for a place for too long."""
+    return None if activity.start_timeout is None else after(activity.visible_at, activity.start_timeout)
 
 
 def recover_activity(node: Node, activity: ScheduledActivity, *, was_begun: bool = False) -> None:
@@ -148,4 +189,5 @@ def recover_activity(node: Node, activity: ScheduledActivity, *, was_begun: bool
         elif node.starts.waits_for_start(activity, instance):
             node.append(node.hub.count_delivery(instance, activity, node.clock.now()))
 
-    node.when_present(activity.instance_id, recover)
+    if was_begun or not node.starts.leaves(activity):
+        node.when_present(activity.instance_id, recover)

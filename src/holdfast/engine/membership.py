@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 from typing import TYPE_CHECKING, Final
 
+from holdfast.engine.unserved import Unserved
 from holdfast.storage.mail import HintKind, Mail
 
 if TYPE_CHECKING:
@@ -30,10 +31,16 @@ class Membership:
         self._jobs: list[asyncio.Task[None]] = []
         self.lending: Lending | None = None
         """What passes activities between hosts."""
+        self.unserved = Unserved()
 
     def join(self, mail: Mail, fleet_mail: FleetMail, lending: Lending) -> None:
         """Exchange requests, activities and hints with other hosts, from the start on."""
         self._mail, self._fleet_mail, self.lending = mail, fleet_mail, lending
+
+    async def learn(self) -> None:
+        """Find out what other hosts can run, before the next node decides what nobody can."""
+        if self.lending is not None:
+            await self.lending.learn()
 
     def begins(self, node: Node) -> None:
         """Note the node of now, with the partitions that it owns."""

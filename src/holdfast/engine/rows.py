@@ -54,6 +54,7 @@ class ActivityOptions(msgspec.Struct, frozen=True, gc=False, omit_defaults=True)
     tags: dict[str, str] = {}
     version: str | None = None
     call_id: str | None = None
+    queue: str | None = None
 
 
 _PLAIN: Final = ActivityOptions()
@@ -218,6 +219,7 @@ def _activity_row(activity: ScheduledActivity, partition: int) -> ActivityRow:
         activity.tags,
         activity.version,
         activity.call_id,
+        activity.queue,
     )
     return ActivityRow(
         partition,

@@ -183,6 +183,7 @@ def decode_activity(row: ActivityRow) -> ScheduledActivity:
         progress=row.progress,
         version=options.version,
         call_id=options.call_id,
+        queue=options.queue,
     )
 
 

@@ -60,6 +60,7 @@ def schedule_activity(
         tags=action.tags,
         version=action.version,
         call_id=call_id,
+        queue=action.queue,
     )
     instance.activities[action.id] = activity
     transition.activities_scheduled.append(activity)

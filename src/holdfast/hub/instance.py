@@ -53,6 +53,7 @@ class ScheduledActivity(msgspec.Struct, frozen=True, gc=False, kw_only=True):
     version: str | None = None
     call_id: str | None = None
     """What names the call to the outside world, if a rewind makes it again under another execution."""
+    queue: str | None = None
 
     @property
     def key(self) -> DurableKey:

@@ -222,6 +222,7 @@ def _ask_again(transition: Transition, instance: Instance, event: Asked, call_id
                 policy.heartbeat_timeout,
                 event.tags,
                 event.version,
+                policy.queue,
             )
             schedule_activity(transition, instance, action, call_ids.get(event.event_id))
         case TimerCreated():

@@ -47,12 +47,13 @@ class ScheduleTask(msgspec.Struct, frozen=True, gc=False):
     heartbeat_timeout: timedelta | None = None
     tags: dict[str, str] = {}
     version: str | None = None
+    queue: str | None = None
 
     @property
     def policy(self) -> TaskPolicy | None:
         """What the history keeps of how it is to be run; None if nothing was chosen."""
-        chosen = (self.retry, self.timeout, self.start_timeout, self.heartbeat_timeout)
-        if chosen == (None, None, None, None) and not self.speculative:
+        chosen = (self.retry, self.timeout, self.start_timeout, self.heartbeat_timeout, self.queue)
+        if chosen == (None, None, None, None, None) and not self.speculative:
             return None
         return TaskPolicy(
             retry=self.retry,
@@ -60,6 +61,7 @@ class ScheduleTask(msgspec.Struct, frozen=True, gc=False):
             speculative=self.speculative,
             start_timeout=self.start_timeout,
             heartbeat_timeout=self.heartbeat_timeout,
+            queue=self.queue,
         )
 
 

@@ -12,7 +12,7 @@ from holdfast.model.retry import RetryRule
 class TaskPolicy(msgspec.Struct, frozen=True, gc=False, kw_only=True, omit_defaults=True):
     """Recorded beside an activity, so that a rewind can ask for it again as it was asked for.
 
-    A replay does not compare it: how often something is tried may change in code that runs.
+    A replay does not compare it: how often something is tried, and where, may change in code that runs.
     """
 
     retry: RetryRule | None = None
@@ -20,3 +20,4 @@ class TaskPolicy(msgspec.Struct, frozen=True, gc=False, kw_only=True, omit_defau
     speculative: bool = False
     start_timeout: timedelta | None = None
     heartbeat_timeout: timedelta | None = None
+    queue: str | None = None

@@ -76,6 +76,7 @@ class ActivityWorkItem(msgspec.Struct, frozen=True, gc=False):
     version: str | None = None
     call_id: str | None = None
     """What names the call to the outside world, if that is not its execution and sequence number."""
+    queue: str | None = None
 
 
 class Succeeded(msgspec.Struct, frozen=True, gc=False):

@@ -60,8 +60,8 @@ class Calls:
     ) -> DurableTask[Any]:
         """Schedule an activity; the task has its result.
 
-        Options: `retry`, `timeout`, `start_timeout`, `heartbeat_timeout`, `tags`, `version`; see `ActivityOptions`.
-        Those that are given override the activity's own.
+        Options: `retry`, `timeout`, `start_timeout`, `heartbeat_timeout`, `tags`, `version`, `queue`; see
+        `ActivityOptions`. Those that are given override the activity's own.
 
         The task raises `TaskFailedError`, which is also an instance of the original class where that is loaded.
         """
@@ -214,6 +214,7 @@ class Calls:
                     chosen.get("heartbeat_timeout"),
                     tags,
                     chosen.get("version"),
+                    chosen.get("queue"),
                 ),
                 output_type,
                 execution.give_up,

@@ -13,9 +13,11 @@ import time
 from collections.abc import Callable, Collection, Sequence
 from typing import Final
 
+import msgspec
+
 from holdfast.errors import StorageError
 from holdfast.model.messages import DurableKey
-from holdfast.storage.mail import HINT_KINDS, AttemptKey, HintKind, NewRequest, RequestAnswer, RequestRow
+from holdfast.storage.mail import HINT_KINDS, HintKind, NewRequest, OffersOf, PassedAttempt, RequestAnswer, RequestRow
 from holdfast.storage.port import ActivityRow, ArrivalRow
 from holdfast.storage.postgres.connections import FAILURES, Connection, Connections
 from holdfast.storage.postgres.location import Location
@@ -45,6 +47,8 @@ class PostgresMail:
         self._listening: asyncio.Task[None] | None = None
         self.owned: Collection[int] | None = ()
         """The partitions of the store; None for all."""
+        self.functions: Sequence[str] = ()
+        """What this host can run, which is stored as it takes partitions: nobody owns any of whom that is not known."""
 
     async def send(self, requests: Sequence[NewRequest]) -> list[int]:
         partitions, methods, arguments = zip(
@@ -117,21 +121,19 @@ class PostgresMail:
 
         await self._connections.write(post)
 
-    async def lend(self, attempts: Sequence[AttemptKey]) -> None:
-        columns = (*zip(*attempts, strict=True), self._token)
+    async def lend(self, attempts: Sequence[PassedAttempt]) -> None:
+        columns = (*_columns(attempts), self._token)
         await self._connections.write(lambda connection: connection.execute(QUERIES["lend_activities"], *columns))
 
-    async def declare(self, functions: Collection[str]) -> frozenset[str]:
-        async def declare(connection: Connection) -> frozenset[str]:
-            said = await connection.execute(QUERIES["declare_functions"], self._token, sorted(functions))
-            if said != "UPDATE 0":  # the others may have something for it
-                await self._notify(connection, "hosts", (_ALL,))
-            return frozenset(row[0] for row in await connection.fetch(QUERIES["functions"]))
+    def declare(self, functions: Collection[str]) -> None:
+        self.functions = sorted(functions)
 
-        return await self._connections.write(declare)
+    async def declared(self) -> frozenset[str]:
+        rows = await self._connections.read(lambda connection: connection.fetch(QUERIES["functions"]))
+        return frozenset(row[0] for row in rows)
 
-    async def offer(self, attempts: Sequence[AttemptKey]) -> None:
-        columns = list(zip(*attempts, strict=True))
+    async def offer(self, attempts: Sequence[PassedAttempt]) -> None:
+        columns = _columns(attempts)
 
         async def offer(connection: Connection) -> None:
             await connection.execute(QUERIES["offer_activities"], *columns)
@@ -139,19 +141,21 @@ class PostgresMail:
 
         await self._connections.write(offer)
 
-    async def borrow(self, names: Sequence[str], limit: int) -> list[ActivityRow]:
+    async def borrow(self, names: Sequence[str], queues: Sequence[str] | None, limit: int) -> list[ActivityRow]:
         if self.owned is None:
             return []
-        asked = (names, list(self.owned), limit, self._token)
+        asked = (names, list(self.owned), limit, self._token, queues)
         rows = await self._connections.write(lambda connection: connection.fetch(QUERIES["borrow_activities"], *asked))
         return [ActivityRow(*row) for row in rows]
 
-    async def reclaim(self, names: Sequence[str], limit: int) -> list[tuple[ActivityRow, bool]]:
+    async def reclaim(
+        self, names: Sequence[str], queues: Sequence[str] | None, now: int, limit: int
+    ) -> list[tuple[ActivityRow, bool]]:
         owned = None if self.owned is None else list(self.owned)
 
         async def reclaim(connection: Connection) -> list[tuple[ActivityRow, bool]]:
             await connection.execute(QUERIES["clear_offers"], owned)
-            rows = await connection.fetch(QUERIES["reclaim_activities"], owned, names, limit)
+            rows = await connection.fetch(QUERIES["reclaim_activities"], owned, names, limit, queues, now)
             return [(ActivityRow(*row[1:]), row[0]) for row in (tuple(each) for each in rows)]
 
         return await self._connections.write(reclaim)
@@ -165,9 +169,10 @@ class PostgresMail:
 
         await self._connections.write(give_back)
 
-    async def has_offers(self) -> bool:
+    async def offers(self) -> list[OffersOf]:
         owned = None if self.owned is None else list(self.owned)
-        return bool(await self._connections.read(lambda connection: connection.fetchval(QUERIES["has_offers"], owned)))
+        rows = await self._connections.read(lambda connection: connection.fetch(QUERIES["offers"], owned))
+        return [OffersOf(*row) for row in rows]
 
     async def other_hosts(self) -> list[int]:
         rows = await self._connections.read(
@@ -227,3 +232,7 @@ class PostgresMail:
             self._listening.cancel()
             await asyncio.gather(self._listening, return_exceptions=True)
         await self._connections.close()
+
+
+def _columns(attempts: Sequence[PassedAttempt]) -> list[tuple[object, ...]]:
+    return list(zip(*map(msgspec.structs.astuple, attempts), strict=True))

@@ -45,6 +45,7 @@ class Claim(msgspec.Struct, frozen=True, kw_only=True):
 
     token: str
     lease_s: float
+    functions: Sequence[str]
     was_owner: bool
     now: int
     after_crash: bool | None
@@ -138,7 +139,7 @@ async def take(connection: Connection, location: Location, claim: Claim) -> Owne
     kept, taken = share(owners, mine, len(others) + 1)
     incarnation = await connection.fetchval(QUERIES["next_incarnation"]) if kept or taken else 0
     lsn = await connection.fetchval(
-        QUERIES["take_node"], mine, incarnation, describe_owner(), claim.token, claim.lease_s
+        QUERIES["take_node"], mine, incarnation, describe_owner(), claim.token, claim.lease_s, claim.functions
     )
     await connection.execute(QUERIES["leave_partitions"], [each for each in owners if owners[each] == mine])
     rows = await connection.fetch(QUERIES["take_partitions"], mine, [*kept, *taken])

@@ -61,7 +61,7 @@ UPDATE hub SET incarnation = incarnation + 1 RETURNING incarnation;
 -- A host has a place; what it owns is told by its partitions. Its numbers go on from the highest that there are.
 UPDATE node SET incarnation = $2, released = false, owner = $3, owner_token = $4,
     lsn = (SELECT max(lsn) FROM node),
-    lease_until = clock_timestamp() + $5::float8 * interval '1 second'
+    lease_until = clock_timestamp() + $5::float8 * interval '1 second', functions = $6
 WHERE node_id = $1 RETURNING lsn;
 
 -- name: leave_partitions
@@ -288,18 +288,20 @@ WHERE caller NOT IN (SELECT owner_token FROM node WHERE NOT released AND lease_u
 
 -- name: lend_activities
 -- What goes on on a host although its partitions are another one's now. Whoever had offered it runs it himself.
-INSERT INTO offer SELECT partition, execution_id, sequence, attempt, function, $6
-FROM unnest($1::int[], $2::text[], $3::bigint[], $4::bigint[], $5::text[])
-  AS running (partition, execution_id, sequence, attempt, function)
-ON CONFLICT (partition, execution_id, sequence) DO UPDATE SET attempt = excluded.attempt, taker = excluded.taker
+INSERT INTO offer SELECT partition, execution_id, sequence, attempt, function, queue, start_by, $8
+FROM unnest($1::int[], $2::text[], $3::bigint[], $4::bigint[], $5::text[], $6::text[], $7::bigint[])
+  AS running (partition, execution_id, sequence, attempt, function, queue, start_by)
+ON CONFLICT (partition, execution_id, sequence) DO UPDATE
+SET attempt = excluded.attempt, start_by = excluded.start_by, taker = excluded.taker
 WHERE offer.attempt <= excluded.attempt;
 
 -- name: offer_activities
--- Activities for which their owner has no room, or no code.
-INSERT INTO offer SELECT partition, execution_id, sequence, attempt, function, NULL
-FROM unnest($1::int[], $2::text[], $3::bigint[], $4::bigint[], $5::text[])
-  AS offered (partition, execution_id, sequence, attempt, function)
-ON CONFLICT (partition, execution_id, sequence) DO UPDATE SET attempt = excluded.attempt, taker = NULL
+-- Activities for which their owner has no room or no code, or whose queue it does not serve.
+INSERT INTO offer SELECT partition, execution_id, sequence, attempt, function, queue, start_by, NULL
+FROM unnest($1::int[], $2::text[], $3::bigint[], $4::bigint[], $5::text[], $6::text[], $7::bigint[])
+  AS offered (partition, execution_id, sequence, attempt, function, queue, start_by)
+ON CONFLICT (partition, execution_id, sequence) DO UPDATE
+SET attempt = excluded.attempt, start_by = excluded.start_by, taker = NULL
 WHERE offer.attempt < excluded.attempt;
 
 -- name: borrow_activities
@@ -308,6 +310,7 @@ WITH found AS (
     SELECT offer.partition, offer.execution_id, offer.sequence
     FROM offer JOIN activity USING (partition, execution_id, sequence, attempt)
     WHERE taker IS NULL AND function = ANY ($1::text[]) AND NOT partition = ANY ($2::int[])
+      AND ($5::text[] IS NULL OR queue = ANY ($5))
     ORDER BY visible_at LIMIT $3 FOR UPDATE OF offer SKIP LOCKED
 ), taken AS (
     UPDATE offer SET taker = $4 FROM found
@@ -318,13 +321,14 @@ WITH found AS (
 SELECT activity.* FROM activity JOIN taken USING (partition, execution_id, sequence);
 
 -- name: reclaim_activities
--- Own offers that nobody has taken and for which there is room now, and those whose takers are gone.
+-- Own offers that nobody has taken and that can run here now, or should have started; and those whose takers are gone.
 WITH living AS (
     SELECT owner_token FROM node WHERE NOT released AND lease_until > clock_timestamp()
 ), found AS (
     SELECT offer.partition, offer.execution_id, offer.sequence, taker IS NOT NULL AS was_begun
     FROM offer JOIN activity USING (partition, execution_id, sequence, attempt)
-    WHERE {owned} AND CASE WHEN taker IS NULL THEN function = ANY ($2::text[])
+    WHERE {owned} AND CASE WHEN taker IS NULL
+        THEN function = ANY ($2::text[]) AND ($4::text[] IS NULL OR queue = ANY ($4)) OR start_by <= $5
         ELSE taker NOT IN (SELECT owner_token FROM living) END
     ORDER BY visible_at LIMIT $3 FOR UPDATE OF offer SKIP LOCKED
 ), gone AS (
@@ -347,22 +351,19 @@ DELETE FROM offer WHERE {owned} AND NOT EXISTS (
     SELECT 1 FROM activity WHERE activity.partition = offer.partition AND activity.execution_id = offer.execution_id
       AND activity.sequence = offer.sequence AND activity.attempt = offer.attempt);
 
--- name: has_offers
--- Whether there are any of some partitions, or of all.
-SELECT EXISTS (SELECT 1 FROM offer WHERE {owned});
+-- name: offers
+-- Of which activities in which queues anything is offered or lent of some partitions, or of all, and whether for a taker.
+SELECT queue, function, bool_or(taker IS NULL) FROM offer WHERE {owned} GROUP BY queue, function;
 
 -- name: post_arrivals
 -- Messages that no transition of the sender has to do with.
 INSERT INTO arrival (partition, instance_id, execution_id, event)
 SELECT * FROM unnest($1::int[], $2::text[], $3::text[], $4::text[]);
 
--- name: declare_functions
--- What a host can run.
-UPDATE node SET functions = $2 WHERE owner_token = $1 AND functions <> $2;
-
 -- name: functions
--- What hosts can run that live.
-SELECT DISTINCT unnest(functions) FROM node WHERE NOT released AND lease_until > clock_timestamp();
+-- What hosts can run that live, but for standbys, which run nothing.
+SELECT DISTINCT unnest(functions) FROM node
+WHERE NOT released AND lease_until > clock_timestamp() AND incarnation > 0;
 
 -- name: partitions_of_others
 -- A partition of each other host.

@@ -75,6 +75,7 @@ class PostgresStore:
         claim = Claim(
             token=self._token,
             lease_s=self._location.lease_s,
+            functions=self._mail.functions,
             was_owner=self._is_owner,
             now=now,
             after_crash=after_crash,

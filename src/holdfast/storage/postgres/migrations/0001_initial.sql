@@ -130,13 +130,16 @@ CREATE TABLE activity (
 CREATE INDEX activity_by_time ON activity (visible_at, execution_id, sequence);
 
 -- Attempts of activities that the owner of their partition does not run itself: `taker` is the host that does, none until
--- one has taken it. The activity is in `activity` until an outcome is stored. `function` is its name in lower case.
+-- one has taken it. The activity is in `activity` until an outcome is stored. `function` is its name in lower case. If
+-- nobody has taken it by `start_by`, its owner takes it back.
 CREATE TABLE offer (
     partition INTEGER NOT NULL,
     execution_id TEXT COLLATE "C" NOT NULL,
     sequence BIGINT NOT NULL,
     attempt BIGINT NOT NULL,
     function TEXT COLLATE "C" NOT NULL,
+    queue TEXT COLLATE "C" NOT NULL,
+    start_by BIGINT,
     taker TEXT,
     PRIMARY KEY (partition, execution_id, sequence)
 ) WITH (autovacuum_vacuum_scale_factor = 0.01, autovacuum_vacuum_threshold = 1000);
