@@ -505,6 +505,18 @@ async def test_a_transaction_that_cannot_begin_twice_is_not_begun_again(pg_hub: 
     assert (await owner.load_one()).row == instance()
 
 
+@in_loop
+async def test_who_forgets_to_name_a_pooler_is_told(pg_hub: Hub) -> None:
+    owner = await own(pg_hub)
+    await owner.commit(instances_inserted=[instance()])
+    await owner.load_one()
+    [connection] = pool_of(owner.store)._readers  # pyright: ignore
+    await connection.execute("DEALLOCATE ALL")  # as if another connection had answered
+    with pytest.raises(StorageError, match=r"pooler=transaction") as caught:
+        await owner.load_one()
+    assert "statement_cache_size" not in str(caught.value)
+
+
 ASLEEP: Final = "SELECT count(*) FROM pg_stat_activity WHERE query LIKE 'SELECT pg_sleep%' AND state = 'active'"
 
 

@@ -337,7 +337,8 @@ def explain(error: BaseException, location: Location) -> str:
     if not state and isinstance(error, OSError | TimeoutError):
         advice = "Is the server running, and may this host reach it?"
     kind = f"{type(error).__name__} {state}".strip()
-    return f"{location.text}: {error} ({kind}). {advice}".rstrip()
+    said = str(error.args[0] if advice == _POOLED else error)  # the driver's own advice is for its own callers
+    return f"{location.text}: {said} ({kind}). {advice}".rstrip()
 
 
 async def close(connection: Connection) -> None:
@@ -348,7 +349,10 @@ async def close(connection: Connection) -> None:
         connection.terminate()
 
 
+_POOLED: Final = "Is the server behind a pooler in transaction mode? Then say ?pooler=transaction in the URL."
 _ADVICE: Final = {
+    "26000": _POOLED,
+    "42P05": _POOLED,
     "28": "Check the user and the password of the URL.",
     "3D": "Create the database first; Holdfast creates its schema in it.",
     "42501": "The user must be allowed to create a schema in the database, or own the one that is there.",
