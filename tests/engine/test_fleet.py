@@ -9,7 +9,7 @@ from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Iter
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from engine_kit import SOON, Run, World, eventually, insist, make_app, until
@@ -573,8 +573,27 @@ def test_without_hints_everything_is_found_by_looking(url: str) -> None:
                 assert await runs[number - 2].client.wait_for_completion(waiting.instance_id, timeout=SOON) == [number]
                 transfer = await run.client.start_new("transfer", [f"a{number}", f"b{number}", 3])
                 assert await transfer.wait_for_completion(timeout=SOON) == 3
+            assert [await _left_on_connections(run) for run in runs] == [set()] * 3
 
     asyncio.run(scenario())
+
+
+async def _left_on_connections(run: Run) -> set[str]:
+    """Return what the connections of a host keep from one transaction to the next: behind a pooler, others get it."""
+    keeps = """
+        SELECT name FROM pg_settings WHERE source = 'session' AND name <> 'jit'  -- which is the driver's own affair
+        UNION ALL SELECT name FROM pg_prepared_statements
+        UNION ALL SELECT channel FROM pg_listening_channels() AS channel
+        UNION ALL SELECT locktype FROM pg_locks WHERE pid = pg_backend_pid() AND locktype = 'advisory'
+    """
+    store, found = cast(Any, run.store), set[str]()
+    for pool in (store._connections, store.mail._connections):
+        idle, pool._readers = pool._readers, []
+        async with pool._writing:
+            for connection in (pool._writer, *idle):
+                found |= {row[0] for row in await connection.fetch(keeps)}
+        pool._readers += idle
+    return found
 
 
 def test_many_who_wait_at_another_host_cost_few_transactions(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
