@@ -21,7 +21,7 @@ from benchmarks.loop import LOOP_NAME, run
 from benchmarks.machine import measure_machine
 from benchmarks.report import Report, describe_setting, print_report
 from benchmarks.results import Machine, Result
-from benchmarks.stores import CHOICES, POSTGRES, SQLITE, NewHub, open_stores
+from benchmarks.stores import CHOICES, FLEET, POSTGRES, SQLITE, NewHub, open_stores
 
 _LATEST = Path(__file__).parent / "results" / "latest.json"
 _WORKLOAD_TIMEOUT_S = 60.0  # none takes nearly as long; one that hangs must not hide the others
@@ -44,7 +44,7 @@ WORKLOADS: dict[str, Workload] = {
     "PURGE": purging.purge_beside_work,
     "IDLE": idle.idle_queries,
 }
-ONLY_ON = {"PURGE": SQLITE, "IDLE": POSTGRES}
+ONLY_ON = {"PURGE": (SQLITE,), "IDLE": (POSTGRES, FLEET)}
 """What fills the tables past Holdfast, and what counts queries to a server."""
 
 
@@ -61,7 +61,7 @@ def main() -> int:
         with open_stores(directory, CHOICES[options.store]) as stores:
             machine = measure_machine(directory, stores.server_url, run, quick=options.quick)
             for store, new_hub in stores.new_hub.items():
-                chosen = [each for each in options.only if ONLY_ON.get(each, store) == store]
+                chosen = [each for each in options.only if store in ONLY_ON.get(each, (store,))]
                 results[store], failed[store] = _run_workloads(store, chosen, new_hub, machine, quick=options.quick)
     report = Report(
         started_at=started_at,
@@ -101,7 +101,9 @@ async def _limited(workload: Workload, url: str, machine: Machine, *, quick: boo
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description="Measure Holdfast on this machine.")
     parser.add_argument("--only", type=_names, default=list(WORKLOADS), metavar="W1,W2", help="only these workloads")
-    parser.add_argument("--store", choices=CHOICES, default=SQLITE, help="PostgreSQL is a private server")
+    parser.add_argument(
+        "--store", choices=CHOICES, default=SQLITE, help="PostgreSQL is a private server; fleet: three hosts on it"
+    )
     parser.add_argument("--quick", action="store_true", help="small counts: to see that it works, not to compare")
     parser.add_argument("--directory", type=Path, help="where the files are made; a disk, not memory")
     return parser.parse_args()

@@ -7,10 +7,10 @@ import time
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager
 
+from benchmarks.fleet import standing_by
 from benchmarks.functions import (
     GO,
     STEPS,
-    app,
     chain_of_three,
     fan_out,
     long_chain,
@@ -25,7 +25,7 @@ from holdfast import Client, Host, OrchestrationHandle, OrchestrationStatus
 @asynccontextmanager
 async def fresh_host(url: str) -> AsyncGenerator[Host]:
     """A host with default settings on a new task hub, warm: the first run of anything imports and compiles."""
-    async with app.host(url) as host:
+    async with standing_by(url) as enter, enter() as host:
         for number in range(10):
             await _run_chain(host.client, number)
         yield host
