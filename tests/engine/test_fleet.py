@@ -52,6 +52,26 @@ async def fleet(app: App, url: str, hosts: int, config: HostConfig = CONFIG) -> 
 # Who has what
 
 
+def test_hosts_say_what_they_own_as_it_changes_and_who_is_gone(url: str, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO", "holdfast")
+
+    async def scenario() -> None:
+        app = make_app(World())
+        config = HostConfig(drain_s=0.2, renew_s=0.1)
+        async with joined(app, url + LONG, config) as a:
+            assert "This host owns" not in caplog.text
+            async with joined(app, url + LONG, config) as b:
+                await shared_by(a, b)
+                assert caplog.text.count("This host owns 6 of the 12 partitions of the task hub now.") == 2
+                assert "This host waits for its share of the task hub" in caplog.text
+                await b.store.close()
+                await shared_by(a)
+                assert "is over: what it owned is free for others." in caplog.text
+                assert "This host owns 12 of the 12 partitions" in caplog.text
+
+    asyncio.run(scenario())
+
+
 def test_hosts_that_join_get_their_share_of_what_the_others_have_too_much_of(url: str) -> None:
     async def scenario() -> None:
         app = make_app(World())

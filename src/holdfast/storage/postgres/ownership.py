@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import platform
 from collections import Counter
@@ -19,6 +20,8 @@ from holdfast.storage.postgres.patience import execute_patiently
 from holdfast.storage.postgres.queries import PACKAGE, QUERIES
 from holdfast.storage.postgres.writes import check_fence
 from holdfast.storage.statements import migration
+
+logger = logging.getLogger("holdfast.storage")
 
 SCHEMA_VERSION: Final = 1
 _COUNTING_S: Final = 605.0
@@ -174,6 +177,7 @@ async def _bury(connection: Connection, places: Sequence[_Place], token: str) ->
         assert row is not None, "places are never removed"
         released, left_s = row
         if not released and left_s <= 0:  # else a commit that was in flight has prolonged it
+            logger.warning("The lease of %s is over: what it owned is free for others.", place.owner)
             await connection.execute(QUERIES["free_node"], place.node_id)
             freed = await connection.fetch(QUERIES["free_partitions"], place.node_id)
             partitions.update(row["partition"] for row in freed)
@@ -225,11 +229,14 @@ def _in_use(location: Location, others: Sequence[_Place], *, share_is_due: bool)
     if not others:
         return StoreInUseError(f"{location.text} is in use: its partitions are just changing hands.", share_is_due=True)
     first, more = others[0], f" and {len(others) - 1} more" if len(others) > 1 else ""
+    if share_is_due:
+        return StoreInUseError(
+            f"{location.text} is in use by {first.owner}{more}. They hear of this host now, and give up its share.",
+            share_is_due=True,
+        )
     return StoreInUseError(
         f"{location.text} is in use by {first.owner}{more}, whose lease runs for {first.left_s:.1f} s more unless it "
-        "renews it. This host gets a share when the others hear of it, or are gone: it waits for that as long as the "
-        "setting standby_s says.",
-        share_is_due=share_is_due,
+        "renews it, and there is no partition for another host. One with the setting standby_s waits for its turn."
     )
 
 

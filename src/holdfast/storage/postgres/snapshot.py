@@ -128,7 +128,9 @@ class PostgresSnapshot:
             yield row[0], row[1], row[2]
 
 
-def _remark(owner: str, released: bool, lease_left_s: float) -> str:
+def _remark(owner: str, released: bool, was_freed: bool, lease_left_s: float) -> str:
+    if was_freed:
+        return f"An owner, {owner}, was taken for dead when its lease was over; others may have what it owned."
     if released:
         return f"The last owner, {owner}, has left in good order."
     if lease_left_s > 0:
