@@ -8,7 +8,7 @@ from holdfast.app import App
 
 
 def describe(app: App, *, name: str, url: str, store: str, has_key: bool, queues: Collection[str] | None = None) -> str:
-    """Return one short block: where it listens, what it keeps where, what it runs, and of which queues if not of all."""
+    """Return one short block: where it listens, what it keeps where, what it runs, of which queues if not of all."""
     registry = app.registry
     lines = [
         ("Listening on", f"{url}  ({'with a key' if has_key else 'for this machine only, without a key'})"),
