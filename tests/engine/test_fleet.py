@@ -634,12 +634,31 @@ def test_many_who_wait_at_another_host_cost_few_transactions(url: str, monkeypat
     asyncio.run(scenario())
 
 
+def test_who_hears_hints_looks_seldom_for_what_others_want(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A host of three that had nothing to do asked the server eleven times a second."""
+
+    async def scenario() -> None:
+        async with fleet(make_app(World()), url + LONG, 2, HostConfig(drain_s=0.2, poll_s=0.01)) as (a, _):
+            mail = cast(Any, a.store).mail
+            await until(lambda: mail.hears)
+            queries = Counter[str]()
+            for target, name in (
+                *((a.store, each) for each in ("arrivals", "activities_visible")),
+                *((mail, each) for each in ("take", "take_orphans", "borrow", "reclaim", "offers", "declared")),
+            ):
+                count_calls(target, name, queries, monkeypatch)
+            await until(lambda: queries["arrivals"] >= 100)
+            assert queries.total() - queries["arrivals"] < 60
+
+    asyncio.run(scenario())
+
+
 def _count_transactions(run: Run, monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
     """Count what a host asks of the server from now on."""
     counts = Counter[str]()
     store: Any = run.store
     for connections in (store._connections, store.mail._connections):
-        for name in ("read", "write"):
+        for name in ("read", "write", "ask", "commit"):
             count_calls(connections, name, counts, monkeypatch)
     return counts
 
@@ -647,8 +666,8 @@ def _count_transactions(run: Run, monkeypatch: pytest.MonkeyPatch) -> Counter[st
 def count_calls(target: Any, name: str, counts: Counter[str], monkeypatch: pytest.MonkeyPatch) -> None:
     method = getattr(target, name)
 
-    def call(*args: Any) -> Any:
+    def call(*args: Any, **options: Any) -> Any:
         counts[name] += 1
-        return method(*args)
+        return method(*args, **options)
 
     monkeypatch.setattr(target, name, call)

@@ -458,6 +458,21 @@ async def test_a_connection_of_which_nobody_knows_yet_that_it_broke_is_opened_ag
     assert owner.lsn == 2
 
 
+@pytest.mark.parametrize("pooler", POOLERS)
+@in_loop
+async def test_a_question_on_a_connection_that_broke_unnoticed_is_asked_again(pg_hub: Hub, pooler: str) -> None:
+    owner = await own(through(pg_hub, pooler))
+    await owner.commit(instances_inserted=[instance()])
+    await asyncio.gather(owner.load_one(), owner.load_one())
+    pool = pool_of(owner.store)
+    end_at_once([each.get_server_pid() for each in pool._readers])  # pyright: ignore
+    assert not any(each.is_closed() for each in pool._readers)  # pyright: ignore
+    assert await owner.store.read_instance("i") == instance()
+    assert await owner.store.read_instance("i") == instance()
+    with pytest.raises(StorageError, match="division by zero"):
+        await pool.ask("SELECT 1 / 0")
+
+
 @in_loop
 async def test_of_a_commit_on_a_connection_that_broke_unnoticed_the_outcome_is_not_known(pg_hub: Hub) -> None:
     owner = await own(pg_hub)
@@ -982,7 +997,7 @@ VALUES: Final = {
 }
 MAY_SCAN: Final = {
     *("count_instances", "find_instances", "count_activity_deliveries", "count_instance_deliveries"),
-    *("take_orphans", "clear_requests", "borrow_activities", "reclaim_activities", "clear_offers"),
+    *("take_orphans", "borrow_activities", "reclaim_activities", "clear_offers"),
 }
 """What goes through everything: questions of people, what is done after a crash, and what is asked of small tables."""
 

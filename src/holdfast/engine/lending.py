@@ -20,6 +20,7 @@ from holdfast.engine.activity_starts import recover_activity, work_item_of
 from holdfast.engine.answers import Answers
 from holdfast.engine.clock import to_microseconds
 from holdfast.engine.config import HostConfig
+from holdfast.engine.fleet_mail import pause_s
 from holdfast.engine.stored import decode_activity, encode_report
 from holdfast.engine.unserved import Unserved
 from holdfast.errors import CorruptRecordError, StorageError
@@ -75,6 +76,9 @@ class Lending:
         self._is_closed = False
         self._hosts_changed = True
         self._has_offers = True
+        """Whether anything of this host is with others, or is to be."""
+        self._may_borrow = True
+        """Whether others may offer something that there was no room for."""
         mail.declare(self._functions)
         self._began_again = False
         self._reported: deque[DurableKey] = deque(maxlen=_REPORTED_MAX)
@@ -102,6 +106,7 @@ class Lending:
     def look(self, *, hosts_changed: bool = False) -> None:
         """Look soon for offers of others, and for what can be taken back; and for what other hosts can run."""
         self._hosts_changed = self._hosts_changed or hosts_changed
+        self._may_borrow = True
         self._wake.set()
 
     def offer(self, activity: ScheduledActivity) -> bool:
@@ -139,22 +144,27 @@ class Lending:
     async def run(self) -> None:
         """Go round for ever. A store that cannot be reached is tried again."""
         while True:
+            # Nobody tells that its own offers are over, or should have started; nor that it has room for others now.
+            is_seldom = not self._has_offers and not self._may_borrow
+            wait_s = pause_s(self._mail, self._config.poll_s) if is_seldom else self._config.poll_s
             with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(self._config.poll_s):
+                async with asyncio.timeout(wait_s):
                     await self._wake.wait()
-            if not self._wake.is_set() and self.is_alone and not self._has_offers:
+            is_told = self._wake.is_set()
+            if not is_told and self.is_alone and not self._has_offers:
                 continue  # it is alone, and nobody says that there is something to do
             self._wake.clear()
             try:
-                await self._go_round()
+                await self._go_round(is_told=is_told)
             except StorageError as error:
                 logger.info("Activities cannot be passed between hosts just now: %s", error)
+                self._wake.set()
                 await asyncio.sleep(self._config.poll_s)
             except Exception:  # a bug of ours; without this loop nothing would pass any more
                 logger.exception("An internal error, after which it goes on.")
                 await asyncio.sleep(self._config.poll_s)
 
-    async def _go_round(self) -> None:
+    async def _go_round(self, *, is_told: bool) -> None:
         await self._post_reports()
         if self._began_again:  # what it had borrowed and not begun was forgotten
             self._began_again = False
@@ -166,11 +176,13 @@ class Lending:
             await self.learn()
             self._hosts_changed = False
         await self._make_offers(node)
-        taken_back = await self._reclaim(node, self._activities if has_room else [])
+        has_own = is_told or self._has_offers
+        taken_back = await self._reclaim(node, self._activities if has_room else []) if has_own else 0
         borrowed = 0
         if not taken_back and self._runner.queued == 0 and node is self._node():
             borrowed = await self._borrow()
-        await self._see_what_waits()
+        if has_own:
+            await self._see_what_waits()
         if taken_back == _PER_ROUND or borrowed == _PER_ROUND:
             self._wake.set()
 
@@ -211,6 +223,7 @@ class Lending:
         except StorageError:
             self._began_again = True  # they may have been taken: then they are given back
             raise
+        self._may_borrow = len(rows) == limit
         for row in rows:
             with contextlib.suppress(CorruptRecordError):  # its owner finds that out, too
                 self._runner.submit(work_item_of(decode_activity(row)))

@@ -111,7 +111,9 @@ class Membership:
             case "hosts":
                 if node is not None:
                     node.has_doubts.set()
-                if self.lending is not None:
+                    node.arrivals.look()
+                if self._fleet_mail is not None and self.lending is not None:
+                    self._fleet_mail.look_around()  # one that died has perhaps not told what it had sent
                     self.lending.look(hosts_changed=True)
             case "offers":
                 if self.lending is not None:

@@ -159,6 +159,11 @@ class Mail(Protocol):
         """
         ...
 
+    @property
+    def hears(self) -> bool:
+        """Whether hints reach this host now; if not, it has to look more often."""
+        ...
+
     def listen(self, heard: Callable[[HintKind], None]) -> None:
         """Call back with what this host should look for, from now on."""
         ...

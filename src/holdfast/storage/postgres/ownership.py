@@ -14,11 +14,10 @@ import msgspec
 
 from holdfast.errors import OwnershipLostError, StorageError, StoreInUseError
 from holdfast.storage.port import Fence, Ownership
-from holdfast.storage.postgres.connections import Connection
+from holdfast.storage.postgres.connections import Connection, Connections
 from holdfast.storage.postgres.location import Location
 from holdfast.storage.postgres.patience import execute_patiently
 from holdfast.storage.postgres.queries import PACKAGE, QUERIES
-from holdfast.storage.postgres.writes import check_fence
 from holdfast.storage.statements import migration
 
 logger = logging.getLogger("holdfast.storage")
@@ -240,20 +239,20 @@ def _in_use(location: Location, others: Sequence[_Place], *, share_is_due: bool)
     )
 
 
-async def renew(connection: Connection, fence: Fence, lease_s: float) -> bool:
+async def renew(connections: Connections, fence: Fence, lease_s: float) -> bool:
     """Prolong the lease; return whether partitions should move, to or from this host.
 
     Raises:
         OwnershipLostError: if the fence does not hold any more.
     """
-    if await connection.execute(QUERIES["renew_lease"], fence.node_id, fence.incarnation, lease_s) != "UPDATE 1":
+    owned, epochs = list(fence.epochs), list(fence.epochs.values())
+    asked = (fence.node_id, fence.incarnation, owned, epochs, lease_s)
+    [row] = await connections.commit(QUERIES["renew"], *asked, is_repeatable=True)
+    if not row["holds"]:
         raise OwnershipLostError("Another host took the task hub over, or it was released.")
-    await check_fence(connection, fence)
-    rows = await connection.fetch(QUERIES["standing"])
-    counts = {row["node_id"]: row["owned"] for row in rows}
-    partitions, own = rows[0]["partitions"], counts.pop(fence.node_id)
-    fair = fair_share(partitions, len(rows), counts.values())
-    return own > fair or (own < fair and own + sum(counts.values()) < partitions)
+    partitions, others = row["partitions"], row["others"]
+    fair = fair_share(partitions, len(others) + 1, others)
+    return len(owned) > fair or (len(owned) < fair and len(owned) + sum(others) < partitions)
 
 
 async def leave(connection: Connection, fence: Fence) -> None:

@@ -72,12 +72,6 @@ UPDATE partition SET node_id = '' WHERE partition = ANY ($1::int[]);
 -- New epochs for all that a host owns from now on.
 UPDATE partition SET node_id = $1, epoch = epoch + 1 WHERE partition = ANY ($2::int[]) RETURNING partition, epoch;
 
--- name: standing
--- How many partitions each host has that lives, and how many there are.
-SELECT node_id, (SELECT count(*) FROM partition WHERE partition.node_id = node.node_id) AS owned,
-    (SELECT count(*) FROM partition) AS partitions
-FROM node WHERE NOT released AND lease_until > clock_timestamp();
-
 -- name: count_activity_deliveries
 -- Activities that may have been running when their host died, except suspects, and those that other hosts have.
 UPDATE activity SET deliveries = deliveries + 1
@@ -102,11 +96,29 @@ UPDATE node SET lease_until = clock_timestamp() WHERE owner_token = $1 AND NOT r
 -- name: check_fence
 -- The watermark, if the writer is still the owner of exactly these partitions.
 SELECT lsn FROM node
-WHERE node_id = $1 AND incarnation = $2 AND NOT released
-  AND cardinality($3::int[]) = (SELECT count(*) FROM partition WHERE partition.node_id = $1)
+WHERE node_id = $1 AND incarnation = $2 AND NOT released AND {owns};
+
+-- part: owns
+-- Whether a host owns exactly some partitions, in some epochs.
+cardinality($3::int[]) = (SELECT count(*) FROM partition WHERE partition.node_id = $1)
   AND cardinality($3::int[]) = (
     SELECT count(*) FROM partition JOIN unnest($3::int[], $4::bigint[]) AS fence (partition, epoch)
       USING (partition, epoch) WHERE partition.node_id = $1);
+
+-- name: renew
+-- The owner lives, if it still is one; with how many partitions there are, and how many each other host has that lives.
+-- One that waits here for a takeover has lost its place then; nobody else changes the partitions of a place.
+WITH renewed AS (
+    UPDATE node SET lease_until = clock_timestamp() + $5::float8 * interval '1 second'
+    WHERE node_id = $1 AND incarnation = $2 AND NOT released RETURNING node_id
+), owned AS (
+    SELECT node_id, count(*) AS partitions FROM partition GROUP BY node_id
+)
+SELECT EXISTS (SELECT FROM renewed) AND {owns} AS holds, (SELECT count(*) FROM partition) AS partitions,
+    ARRAY (
+      SELECT coalesce(owned.partitions, 0) FROM node LEFT JOIN owned USING (node_id)
+      WHERE NOT released AND lease_until > clock_timestamp() AND node_id <> $1
+    ) AS others;
 
 -- name: renew_lease
 -- The owner lives.
@@ -231,10 +243,14 @@ ORDER BY due_at, execution_id, sequence LIMIT $6;
 ($1::int[] IS NULL OR partition = ANY ($1));
 
 -- name: send_requests
--- Requests of one host, for whoever owns their partitions.
-INSERT INTO request (request_id, partition, method, arguments, caller)
-SELECT request_id, partition, method, arguments, $5
-FROM unnest($1::bigint[], $2::int[], $3::text[], $4::text[]) AS new (request_id, partition, method, arguments);
+-- Requests of one host, for whoever owns their partitions; they are told, if that is possible.
+WITH sent AS (
+    INSERT INTO request (request_id, partition, method, arguments, caller)
+    SELECT request_id, partition, method, arguments, $5
+    FROM unnest($1::bigint[], $2::int[], $3::text[], $4::text[]) AS new (request_id, partition, method, arguments)
+    ON CONFLICT (request_id) DO NOTHING
+)
+SELECT pg_notify($6, $7) WHERE $6::text IS NOT NULL;
 
 -- name: take_requests
 -- Requests for some partitions, or all, that nobody has taken.
@@ -246,13 +262,17 @@ UPDATE request SET taker = $3 FROM found WHERE request.request_id = found.reques
 RETURNING request.request_id, method, arguments, false;
 
 -- name: take_orphans
--- Those that somebody had taken who is gone, and those of the taker itself that it has not heard of.
+-- Those that somebody had taken who is gone, and those of the taker itself that it has not heard of. Those of callers
+-- who are gone go.
 WITH living AS (
     SELECT owner_token FROM node WHERE NOT released AND lease_until > clock_timestamp()
+), cleared AS (
+    DELETE FROM request WHERE caller NOT IN (SELECT owner_token FROM living)
 ), found AS (
     SELECT request_id, taker FROM request
     WHERE {owned} AND status IS NULL AND request_id <> ALL ($4::bigint[])
       AND (taker NOT IN (SELECT owner_token FROM living) OR taker = $3)
+      AND caller IN (SELECT owner_token FROM living)
     ORDER BY request_id LIMIT $2 FOR UPDATE SKIP LOCKED
 )
 UPDATE request SET taker = $3 FROM found WHERE request.request_id = found.request_id
@@ -263,11 +283,17 @@ RETURNING request.request_id, method, arguments, found.taker <> $3;
 UPDATE request SET taker = NULL WHERE request_id = ANY ($1::bigint[]) AND taker = $2 AND status IS NULL;
 
 -- name: answer_requests
--- Answers; the first one counts.
-UPDATE request SET status = new.status, answer = new.answer
-FROM unnest($1::bigint[], $2::int[], $3::text[]) AS new (request_id, status, answer)
-WHERE request.request_id = new.request_id AND request.status IS NULL
-RETURNING caller;
+-- Answers; the first one counts. The callers are told, if that is possible; of very many, all are.
+WITH answered AS (
+    UPDATE request SET status = new.status, answer = new.answer
+    FROM unnest($1::bigint[], $2::int[], $3::text[]) AS new (request_id, status, answer)
+    WHERE request.request_id = new.request_id AND request.status IS NULL
+    RETURNING caller
+), told AS (
+    SELECT string_agg(DISTINCT caller, ' ') AS callers FROM answered
+)
+SELECT pg_notify($4, concat('answers ', CASE WHEN length(callers) > 7000 THEN '*' ELSE callers END))
+FROM told WHERE $4::text IS NOT NULL AND callers IS NOT NULL;
 
 -- name: collect_answers
 -- The answers for one host. They go with their requests.
@@ -280,11 +306,6 @@ SELECT request_id FROM request WHERE request_id = ANY ($1::bigint[]);
 -- name: withdraw_requests
 -- Requests for whose answers nobody waits.
 DELETE FROM request WHERE request_id = ANY ($1::bigint[]);
-
--- name: clear_requests
--- Those of hosts that are gone.
-DELETE FROM request
-WHERE caller NOT IN (SELECT owner_token FROM node WHERE NOT released AND lease_until > clock_timestamp());
 
 -- name: lend_activities
 -- What goes on on a host although its partitions are another one's now. Whoever had offered it runs it himself.
@@ -364,6 +385,10 @@ SELECT * FROM unnest($1::int[], $2::text[], $3::text[], $4::text[]);
 -- What hosts can run that live, but for standbys, which run nothing.
 SELECT DISTINCT unnest(functions) FROM node
 WHERE NOT released AND lease_until > clock_timestamp() AND incarnation > 0;
+
+-- name: tell
+-- A hint, in a transaction of its own.
+SELECT pg_notify($1, $2);
 
 -- name: partitions_of_others
 -- A partition of each other host.

@@ -13,7 +13,8 @@ import msgspec
 
 from holdfast.errors import StorageError
 from holdfast.storage.port import InboxRow, InstanceRow, StoredInstance
-from holdfast.storage.postgres.connections import FAILURES, Connection, close, connect, explain
+from holdfast.storage.postgres.connections import Connection, close, connect
+from holdfast.storage.postgres.failures import FAILURES, explain
 from holdfast.storage.postgres.location import Location
 from holdfast.storage.postgres.ownership import read_hub
 from holdfast.storage.postgres.queries import OFFLINE, QUERIES
