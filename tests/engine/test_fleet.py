@@ -616,9 +616,13 @@ async def _left_on_connections(run: Run) -> set[str]:
     return found
 
 
-def test_many_who_wait_at_another_host_cost_few_transactions(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    waits = 200
+MANY = pytest.mark.parametrize("waits", [200, pytest.param(5_000, marks=pytest.mark.soak)])
 
+
+@MANY
+def test_many_who_wait_at_another_host_cost_few_transactions(
+    url: str, monkeypatch: pytest.MonkeyPatch, waits: int
+) -> None:
     async def scenario() -> None:
         async with fleet(make_app(World()), url + LONG, 2, HostConfig(drain_s=0.2, poll_s=3600)) as (a, b):
             ids = [id_ for id_, _ in zip(ids_of(a), range(waits), strict=False)]
@@ -630,6 +634,24 @@ def test_many_who_wait_at_another_host_cost_few_transactions(url: str, monkeypat
             await asyncio.gather(*(a.client.raise_event(id_, "e", 1) for id_ in ids))
             assert await asyncio.gather(*results) == [[1]] * waits
             assert transactions.total() < waits
+
+    asyncio.run(scenario())
+
+
+@MANY
+def test_while_they_wait_they_cost_no_more_than_one(url: str, monkeypatch: pytest.MonkeyPatch, waits: int) -> None:
+    async def scenario() -> None:
+        async with fleet(make_app(World()), url + LONG, 2, HostConfig(drain_s=0.2, poll_s=0.01)) as (a, b):
+            ids = [id_ for id_, _ in zip(ids_of(a), range(waits), strict=False)]
+            await asyncio.gather(*(a.client.start_new("events", 1, instance_id=id_) for id_ in ids))
+            results = [asyncio.create_task(b.client.wait_for_completion(id_, timeout=SOON)) for id_ in ids]
+            await until(lambda: len(a.engine.waiters.instance_ids()) == waits)
+            transactions, looks = _count_transactions(b, monkeypatch), Counter[str]()
+            count_calls(b.store, "arrivals", looks, monkeypatch)
+            await until(lambda: looks["arrivals"] >= 50)
+            assert transactions.total() < 2 * 50
+            for result in results:
+                result.cancel()
 
     asyncio.run(scenario())
 
