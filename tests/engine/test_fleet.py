@@ -30,6 +30,10 @@ from holdfast.model.ids import partition_of
 from postgres_kit import drop, execute, new_schema
 
 Scenario = Callable[[], Coroutine[Any, Any, None]]
+MORE_COLUMNS = "; ".join(
+    f"ALTER TABLE {table} ADD COLUMN of_the_next_version TEXT"
+    for table in ("hub", "node", "partition", "instance", "history", "inbox", "arrival", "request", "activity", "offer")
+)
 LONG = "&lease_s=3600"
 """A lease that no test can wait for."""
 
@@ -555,10 +559,15 @@ async def _has_written(client: Client, diary: EntityId[Any], count: int) -> bool
     return state is not None and len(state["numbers"]) >= count
 
 
-def test_transfers_go_on_while_hosts_come_and_go(url: str) -> None:
+@pytest.mark.parametrize("is_migrated", [False, True], ids=["", "on tables of the next version"])
+def test_transfers_go_on_while_hosts_come_and_go(url: str, is_migrated: bool) -> None:
+    """Hosts come and go during a deploy, too, in which the first of the next version adds columns to the tables."""
+
     async def scenario() -> None:
         app = make_app(World())
         async with joined(app, url + LONG) as a:
+            if is_migrated:
+                await execute(url, MORE_COLUMNS)
             keys = ["ann", "bob", "cyd", "dan", "eve"]
             balances, handles = Counter[str](), list[Any]()
             for round_ in range(3):

@@ -160,13 +160,15 @@ async def test_closing_a_store_that_was_replaced_does_not_end_the_lease_of_its_s
 
 @in_loop
 async def test_an_owner_that_never_heard_that_it_is_one_lets_the_next_in_when_it_closes(pg_hub: Hub) -> None:
+    await (await own(pg_hub)).store.close()
     async with wire(pg_hub.url) as cut:
         deaf = open_store(cut.url)
+        deaf._is_prepared = True  # pyright: ignore - else it is the answer about the tables that gets lost
         cut.loses = "its answer"
         assert "not known" in str(await refused(deaf, "not known"))
-        assert await ask(pg_hub, "SELECT incarnation FROM node") == 1
+        assert await ask(pg_hub, "SELECT incarnation FROM node") == 2
         await deaf.close()
-    assert (await own(pg_hub)).fence.incarnation == 2
+    assert (await own(pg_hub)).fence.incarnation == 3
 
 
 @in_loop
@@ -199,10 +201,68 @@ async def test_the_schema_of_another_application_is_refused(pg_hub: Hub) -> None
 @in_loop
 async def test_a_newer_version_is_refused_to_hosts_and_readers(pg_hub: Hub) -> None:
     await (await own(pg_hub)).store.close()
-    await execute(pg_hub.url, f"UPDATE hub SET schema_version = {SCHEMA_VERSION + 1}")
+    newer = SCHEMA_VERSION + 1
+    await execute(pg_hub.url, f"UPDATE hub SET schema_version = {newer}, compatible_version = {newer}")
     await refused(pg_hub.connect(), "used by a newer one. Upgrade Holdfast")
     with pytest.raises(StorageError, match=r"used by a newer one\. Upgrade Holdfast"):
         await pg_hub.connect().read_instance("i")
+
+
+MORE_COLUMNS: Final = "; ".join(
+    f"ALTER TABLE {table} ADD COLUMN of_the_next_version TEXT"
+    for table in (
+        *("hub", "node", "partition", "instance", "history", "inbox", "arrival", "request"),
+        *("activity", "offer", "timer", "child", "operation_key"),
+    )
+)
+
+
+@in_loop
+async def test_tables_are_migrated_once_and_owners_of_the_version_before_go_on(
+    pg_hub: Hub, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = await own(pg_hub)
+    await before.commit(
+        instances_inserted=[instance()],
+        history_inserted=[history()],
+        messages_inserted=[message()],
+        arrivals_inserted=[ArrivalRow(0, "i", None, "{}")],
+        activities_inserted=[activity()],
+        timers_inserted=[timer()],
+        children_inserted=[child()],
+    )
+    stored = await before.load_one()
+    scripts, migrated = ownership.migration, list[int]()
+
+    def planted(package: str, number: int) -> str:
+        migrated.append(number)
+        return MORE_COLUMNS if number > SCHEMA_VERSION else scripts(package, number)
+
+    with monkeypatch.context() as of_the_next_version:
+        of_the_next_version.setattr(ownership, "SCHEMA_VERSION", SCHEMA_VERSION + 1)
+        of_the_next_version.setattr(ownership, "migration", planted)
+        newcomers = [pg_hub.connect() for _ in range(3)]
+        outcomes = await asyncio.gather(*(each.acquire(NOW) for each in newcomers), return_exceptions=True)
+        assert [type(each) for each in outcomes] == [StoreInUseError] * 3
+        assert migrated == [SCHEMA_VERSION + 1]
+    assert await ask(pg_hub, "SELECT ARRAY[schema_version, compatible_version] FROM hub") == [SCHEMA_VERSION + 1, 1]
+    assert await before.load_one() == stored
+    assert await before.store.load_history("i", "i-e") == ["[]"]
+    assert await before.store.arrivals(0, 9) == [ArrivalRow(0, "i", None, "{}", 1)]
+    assert (await before.store.activities_visible(NOW, 9), await before.store.timers_due(NOW, 9)) == (
+        [activity()],
+        [timer()],
+    )
+    await before.commit(
+        instances_updated=[update()],
+        messages_removed=[1],
+        arrivals_removed=[1],
+        activities_removed=[activity().key],
+        timers_removed=[timer().key],
+        children_removed=[child().key],
+    )
+    assert await before.store.renew(before.fence) is False
+    assert (await before.store.acquire(NOW)).lsn == before.lsn
 
 
 @pytest.mark.parametrize(("table", "match"), [("hub", "the hub's own row"), ("partition", "rows of its partitions")])

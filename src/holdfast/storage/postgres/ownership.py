@@ -23,6 +23,8 @@ from holdfast.storage.statements import migration
 logger = logging.getLogger("holdfast.storage")
 
 SCHEMA_VERSION: Final = 1
+COMPATIBLE_VERSION: Final = 1
+"""The least version that a host must know to use these tables beside hosts of this one."""
 _COUNTING_S: Final = 605.0
 _WAIT_BRIEFLY: Final = "SET LOCAL lock_timeout = 3000"
 """For whoever has the owner's row: then somebody works with it."""
@@ -39,6 +41,7 @@ class HubRow(msgspec.Struct, frozen=True):
     """What never changes in a hub, but the version of its tables."""
 
     schema_version: int
+    compatible_version: int
     partition_count: int
 
 
@@ -71,6 +74,8 @@ class _Place(msgspec.Struct, frozen=True):
 async def prepare(connection: Connection, location: Location) -> None:
     """Create or migrate the tables, in the open transaction; two hosts that start at once do it one after the other.
 
+    It may lock whole tables, so nothing else should be waited for in this transaction.
+
     Raises:
         StorageError: if the schema is another application's, or was used by a newer version.
     """
@@ -84,8 +89,10 @@ async def prepare(connection: Connection, location: Location) -> None:
     for number in range(version + 1, SCHEMA_VERSION + 1):
         await execute_patiently(connection, migration(PACKAGE, number))
     if version == 0:
-        await connection.execute(QUERIES["create_hub"], SCHEMA_VERSION, location.partitions)
+        await connection.execute(QUERIES["create_hub"], location.partitions)
         await connection.execute(QUERIES["create_partitions"], location.partitions)
+    if version < SCHEMA_VERSION:
+        await connection.execute(QUERIES["migrated"], SCHEMA_VERSION, COMPATIBLE_VERSION)
 
 
 async def _version(connection: Connection, location: Location) -> int:
@@ -108,7 +115,7 @@ async def read_hub(connection: Connection, location: Location) -> HubRow:
     if row is None:
         raise StorageError(f"{location.text} has lost the hub's own row; restore it from a backup.")
     hub = HubRow(*row)
-    if hub.schema_version > SCHEMA_VERSION:
+    if hub.compatible_version > SCHEMA_VERSION:
         raise StorageError(
             f"{location.text} has schema version {hub.schema_version}, and this version of Holdfast knows "
             f"{SCHEMA_VERSION}: it was used by a newer one. Upgrade Holdfast, or name another schema with ?schema=."

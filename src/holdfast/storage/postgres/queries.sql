@@ -1,5 +1,6 @@
 -- Every statement that the PostgreSQL adapter runs on rows, but those of a commit: they are in the function `apply_group`
--- of the migrations. Ids are found by their partition and themselves; the adapter knows the partition of an id.
+-- of the migrations. Ids are found by their partition and themselves; the adapter knows the partition of an id. Columns
+-- are named: a later version may have added some, while hosts of this one still run.
 --
 -- Hosts take partitions one after the other: each locks the row of the hub first, then the rows of nodes in their order,
 -- then partitions, which nobody else changes but a host that gives up its own. The statements of a commit lock the row of
@@ -9,13 +10,17 @@
 -- of migrations comes before all of it.
 
 -- name: read_hub
--- The version of the tables, and into how many partitions the hub is divided.
-SELECT schema_version, partition_count FROM hub;
+-- The version of the tables, the least that a host must know to use them, and into how many partitions the hub is divided.
+SELECT schema_version, compatible_version, partition_count FROM hub;
 
 -- name: create_hub
 -- The one row of the hub, when its schema is new.
-INSERT INTO hub VALUES (1, gen_random_uuid()::text, $1, $2, (extract(epoch FROM clock_timestamp()) * 1000000)::bigint,
+INSERT INTO hub VALUES (1, gen_random_uuid()::text, 0, 0, $1, (extract(epoch FROM clock_timestamp()) * 1000000)::bigint,
     0);
+
+-- name: migrated
+-- The tables are of this version now, and hosts may go on that know at least that one.
+UPDATE hub SET schema_version = $1, compatible_version = $2;
 
 -- name: create_partitions
 -- All partitions, which nobody owns.
@@ -136,26 +141,26 @@ SELECT {row} FROM instance JOIN unnest($1::int[], $2::text[]) AS wanted (partiti
 
 -- name: load_messages
 -- Their messages, in the order of sending.
-SELECT * FROM inbox WHERE instance_id = ANY ($1::text[]) ORDER BY message_id;
+SELECT partition, message_id, instance_id, execution_id, event FROM inbox WHERE instance_id = ANY ($1::text[]) ORDER BY message_id;
 
 -- name: load_activities
 -- Their activities, by partition and execution.
-SELECT activity.* FROM activity JOIN unnest($1::int[], $2::text[]) AS wanted (partition, execution_id)
+SELECT {activity} FROM activity JOIN unnest($1::int[], $2::text[]) AS wanted (partition, execution_id)
     USING (partition, execution_id);
 
 -- name: load_timers
 -- Their timers, by partition and execution.
-SELECT timer.* FROM timer JOIN unnest($1::int[], $2::text[]) AS wanted (partition, execution_id)
+SELECT {timer} FROM timer JOIN unnest($1::int[], $2::text[]) AS wanted (partition, execution_id)
     USING (partition, execution_id);
 
 -- name: load_children
 -- Their sub-orchestrations, by partition and execution.
-SELECT child.* FROM child JOIN unnest($1::int[], $2::text[]) AS wanted (partition, execution_id)
+SELECT partition, execution_id, sequence, instance_id, child_instance_id FROM child JOIN unnest($1::int[], $2::text[]) AS wanted (partition, execution_id)
     USING (partition, execution_id);
 
 -- name: load_operation_keys
 -- What some entities remember, in the order of consumption.
-SELECT operation_key.* FROM operation_key JOIN unnest($1::int[], $2::text[]) AS wanted (partition, instance_id)
+SELECT partition, instance_id, operation_key, position, answer FROM operation_key JOIN unnest($1::int[], $2::text[]) AS wanted (partition, instance_id)
     USING (partition, instance_id) ORDER BY position;
 
 -- name: load_history
@@ -219,7 +224,7 @@ ORDER BY instance_id LIMIT $2;
 
 -- name: arrivals
 -- A page of what has arrived in some partitions, or in all.
-SELECT * FROM arrival WHERE {owned} AND arrival_id > $2 ORDER BY arrival_id LIMIT $3;
+SELECT partition, instance_id, execution_id, event, arrival_id FROM arrival WHERE {owned} AND arrival_id > $2 ORDER BY arrival_id LIMIT $3;
 
 -- name: instances_with_messages
 -- A page of the ids of instances with messages.
@@ -227,7 +232,7 @@ SELECT DISTINCT instance_id FROM inbox WHERE {owned} AND instance_id > $2 ORDER 
 
 -- name: activities_visible
 -- A page of the activities that may run.
-SELECT * FROM activity WHERE {owned} AND visible_at <= $2 AND (visible_at, execution_id, sequence) > ($3, $4, $5)
+SELECT {activity} FROM activity WHERE {owned} AND visible_at <= $2 AND (visible_at, execution_id, sequence) > ($3, $4, $5)
   AND NOT EXISTS (
     SELECT 1 FROM offer WHERE offer.partition = activity.partition AND offer.execution_id = activity.execution_id
       AND offer.sequence = activity.sequence AND offer.attempt = activity.attempt)
@@ -235,7 +240,7 @@ ORDER BY visible_at, execution_id, sequence LIMIT $6;
 
 -- name: timers_due
 -- A page of the timers that are due.
-SELECT * FROM timer WHERE {owned} AND due_at <= $2 AND (due_at, execution_id, sequence) > ($3, $4, $5)
+SELECT {timer} FROM timer WHERE {owned} AND due_at <= $2 AND (due_at, execution_id, sequence) > ($3, $4, $5)
 ORDER BY due_at, execution_id, sequence LIMIT $6;
 
 -- part: owned
@@ -339,7 +344,7 @@ WITH found AS (
         = (found.partition, found.execution_id, found.sequence)
     RETURNING offer.partition, offer.execution_id, offer.sequence
 )
-SELECT activity.* FROM activity JOIN taken USING (partition, execution_id, sequence);
+SELECT {activity} FROM activity JOIN taken USING (partition, execution_id, sequence);
 
 -- name: reclaim_activities
 -- Own offers that nobody has taken and that can run here now, or should have started; and those whose takers are gone.
@@ -357,7 +362,7 @@ WITH living AS (
     WHERE (offer.partition, offer.execution_id, offer.sequence)
         = (found.partition, found.execution_id, found.sequence)
 )
-SELECT was_begun, activity.* FROM activity JOIN found USING (partition, execution_id, sequence);
+SELECT was_begun, {activity} FROM activity JOIN found USING (partition, execution_id, sequence);
 
 -- name: give_offers_back
 -- What a host has taken and does not run: it begins again, or stops.
@@ -393,6 +398,15 @@ SELECT pg_notify($1, $2);
 -- name: partitions_of_others
 -- A partition of each other host.
 SELECT min(partition) FROM partition JOIN node USING (node_id) WHERE owner_token <> $1 GROUP BY node_id;
+
+-- part: activity
+-- The columns of an activity.
+activity.partition, activity.execution_id, activity.sequence, activity.instance_id, activity.name, activity.input,
+activity.options, activity.attempt, activity.deliveries, activity.scheduled_at, activity.visible_at, activity.progress;
+
+-- part: timer
+-- The columns of a timer.
+timer.partition, timer.execution_id, timer.sequence, timer.instance_id, timer.due_at, timer.event;
 
 -- part: row
 -- The columns of an instance.

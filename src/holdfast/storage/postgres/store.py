@@ -58,7 +58,7 @@ class PostgresStore:
         self._partition_count: int | None = None
         self._owned: list[int] | None = None
         """The partitions of which reads for the engine tell; None for all."""
-        self._may_own = self._is_owner = False
+        self._is_prepared = self._may_own = self._is_owner = False
         self._closed = False
 
     @property
@@ -81,12 +81,11 @@ class PostgresStore:
             suspect_deliveries=suspect_deliveries,
         )
 
-        async def acquire(connection: Connection) -> Ownership | StoreInUseError:
-            await prepare(connection, self._location)
-            return await take(connection, self._location, claim)
-
+        if not self._is_prepared:
+            await self._connections.write(lambda connection: prepare(connection, self._location))
+            self._is_prepared = True
         self._may_own = True  # also if nobody hears of it: then the hub is free when this store is closed
-        ownership = await self._connections.write(acquire)
+        ownership = await self._connections.write(lambda connection: take(connection, self._location, claim))
         await self._tell_hosts()  # of a new one, or of what another one may have now
         if isinstance(ownership, StoreInUseError):
             raise ownership

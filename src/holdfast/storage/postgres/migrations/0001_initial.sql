@@ -1,11 +1,16 @@
 -- The tables of a task hub, in a schema of their own. Columns stand in the order of the fields of the rows in the port.
 -- Times are whole microseconds since the epoch (UTC). Foreign keys are not used: the engine's write sets are exact.
 -- Every key leads with the partition. Ids are compared byte by byte, as everywhere else.
+--
+-- Hosts of the version before may go on beside those of a new one, for as long as a deploy takes, if the migration says so
+-- (COMPATIBLE_VERSION): it only adds tables, indexes, and columns that may be NULL, and its functions take what the old
+-- ones took.
 
 CREATE TABLE hub (
     id INTEGER PRIMARY KEY CHECK (id = 1),
     hub_id TEXT NOT NULL,
     schema_version INTEGER NOT NULL,
+    compatible_version INTEGER NOT NULL,
     partition_count INTEGER NOT NULL,
     created_at BIGINT NOT NULL,
     incarnation BIGINT NOT NULL
@@ -524,14 +529,15 @@ BEGIN
     IF NOT FOUND THEN
         RETURN;
     END IF;
-    RETURN QUERY SELECT false, arrival.* FROM arrival
+    RETURN QUERY SELECT false, arrival.partition, arrival.instance_id, arrival.execution_id, arrival.event, arrival_id
+    FROM arrival
     WHERE partition = its_partition AND instance_id = of_instance AND execution_id = of_execution
         AND starts_with(arrival.event, format('{"type":"ActivityReported","sequence":%s,"attempt":0,', its_sequence))
     LIMIT 1;
     IF NOT FOUND THEN
         RETURN QUERY INSERT INTO arrival (partition, instance_id, execution_id, event)
         VALUES (its_partition, of_instance, of_execution, report)
-        RETURNING true, arrival.*;
+        RETURNING true, arrival.partition, arrival.instance_id, arrival.execution_id, arrival.event, arrival_id;
     END IF;
 END
 $$;
