@@ -69,7 +69,7 @@ def private_server() -> Iterator[Server]:
 
 def installed() -> str | None:
     """Return where the programs of the machine's own PostgreSQL are, if it has one."""
-    found = shutil.which("initdb")
+    found = shutil.which("initdb") or next(iter(sorted(Path("/usr/lib/postgresql").glob("*/bin/initdb"))), None)
     return str(Path(found).resolve().parent) if found else None
 
 
