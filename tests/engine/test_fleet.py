@@ -27,7 +27,7 @@ from holdfast import (
 )
 from holdfast.engine import culprits as culprits_module
 from holdfast.model.ids import partition_of
-from postgres_kit import drop, execute, new_schema
+from postgres_kit import connect, drop, execute, new_schema
 
 Scenario = Callable[[], Coroutine[Any, Any, None]]
 MORE_COLUMNS = "; ".join(
@@ -127,6 +127,35 @@ def test_what_a_host_that_dies_had_goes_on_elsewhere(url: str) -> None:
             assert await asyncio.gather(*results) == [["early", "late"]] * 5
 
     asyncio.run(scenario())
+
+
+@pytest.mark.soak
+def test_a_host_of_which_nothing_is_heard_is_replaced_within_two_leases(
+    url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By the clock of the database; soak, as a machine that has too much to do may take longer."""
+    lease_s = 5.0
+
+    async def scenario() -> None:
+        config = HostConfig(drain_s=0.2, renew_s=lease_s / 3)
+        short = f"{url}&lease_s={lease_s}"
+        async with joined(make_app(World()), short, config) as a, joined(make_app(World()), short, config) as b:
+            await shared_by(a, b)
+            for name in ("renew", "commit", "acquire"):
+                monkeypatch.setattr(b.store, name, _say_nothing)
+            connection = await connect(url)
+            lease_until = "SELECT lease_until FROM node WHERE node_id = $1"
+            last_word = await connection.fetchval(lease_until, b.engine.node.fence.node_id) - timedelta(seconds=lease_s)
+            await shared_by(a)
+            took = await connection.fetchval("SELECT clock_timestamp()") - last_word
+            await connection.close()
+            assert timedelta(seconds=lease_s) < took < timedelta(seconds=2 * lease_s)
+
+    asyncio.run(scenario())
+
+
+async def _say_nothing(*_: object, **__: object) -> None:
+    await asyncio.Event().wait()
 
 
 def test_a_move_does_not_wait_for_the_back_off_of_an_earlier_failure(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
