@@ -85,8 +85,8 @@ column operation_key.answer text
 column partition.partition integer NOT NULL
 column partition.node_id text NOT NULL
 column partition.epoch bigint NOT NULL
-column request.request_id bigint NOT NULL
 column request.partition integer NOT NULL
+column request.request_id bigint NOT NULL
 column request.method text NOT NULL
 column request.arguments text NOT NULL
 column request.caller text NOT NULL
@@ -116,8 +116,9 @@ index CREATE UNIQUE INDEX offer_pkey ON offer USING btree (partition, execution_
 index CREATE UNIQUE INDEX operation_key_pkey ON operation_key USING btree (partition, instance_id, operation_key)
 index CREATE UNIQUE INDEX partition_pkey ON partition USING btree (partition)
 index CREATE INDEX request_answered ON request USING btree (caller) WHERE (status IS NOT NULL)
+index CREATE INDEX request_by_id ON request USING btree (request_id)
 index CREATE INDEX request_to_take ON request USING btree (request_id) WHERE (taker IS NULL)
-index CREATE UNIQUE INDEX request_pkey ON request USING btree (request_id)
+index CREATE UNIQUE INDEX request_pkey ON request USING btree (partition, request_id)
 index CREATE INDEX timer_by_time ON timer USING btree (due_at, execution_id, sequence)
 index CREATE UNIQUE INDEX timer_pkey ON timer USING btree (partition, execution_id, sequence)
 check hub.hub_id_check CHECK ((id = 1))

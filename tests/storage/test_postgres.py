@@ -1008,6 +1008,17 @@ async def test_the_schema_is_what_the_committed_dump_says(pg_hub: Hub) -> None:
     assert dump == HERE.joinpath("schema_postgres.sql").read_text("utf-8")
 
 
+def test_every_table_leads_with_the_partition_in_its_key_too() -> None:
+    dump = HERE.joinpath("schema_postgres.sql").read_text("utf-8")
+    first_columns: dict[str, str] = {}
+    for table, column in re.findall(r"^column (\w+)\.(\w+) ", dump, re.MULTILINE):
+        first_columns.setdefault(table, column)
+    keys = dict(re.findall(r"^index CREATE UNIQUE INDEX \w+_pkey ON (\w+) USING btree \((\w+)", dump, re.MULTILINE))
+    of_the_hub_and_of_hosts = {"hub": "id", "node": "node_id"}
+    assert first_columns == keys == {**dict.fromkeys(first_columns, "partition"), **of_the_hub_and_of_hosts}
+    assert len(keys) == 13
+
+
 @in_loop
 async def test_updates_of_a_running_instance_leave_the_indexes_alone(pg_hub: Hub) -> None:
     owner = await own(pg_hub)

@@ -253,7 +253,7 @@ WITH sent AS (
     INSERT INTO request (request_id, partition, method, arguments, caller)
     SELECT request_id, partition, method, arguments, $5
     FROM unnest($1::bigint[], $2::int[], $3::text[], $4::text[]) AS new (request_id, partition, method, arguments)
-    ON CONFLICT (request_id) DO NOTHING
+    ON CONFLICT DO NOTHING
 )
 SELECT pg_notify($6, $7) WHERE $6::text IS NOT NULL;
 

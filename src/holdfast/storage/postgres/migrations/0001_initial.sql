@@ -1,6 +1,6 @@
 -- The tables of a task hub, in a schema of their own. Columns stand in the order of the fields of the rows in the port.
 -- Times are whole microseconds since the epoch (UTC). Foreign keys are not used: the engine's write sets are exact.
--- Every key leads with the partition. Ids are compared byte by byte, as everywhere else.
+-- Every key leads with the partition, but those of the hub itself and of its hosts. Ids are compared byte by byte, as everywhere else.
 --
 -- Hosts of the version before may go on beside those of a new one, for as long as a deploy takes, if the migration says so
 -- (COMPATIBLE_VERSION): it only adds tables, indexes, and columns that may be NULL, and its functions take what the old
@@ -104,15 +104,17 @@ CREATE INDEX arrival_by_id ON arrival (arrival_id);
 
 -- What clients ask at one host of an instance that another one has, while they wait. It need not outlive the server.
 CREATE UNLOGGED TABLE request (
-    request_id BIGINT PRIMARY KEY,
     partition INTEGER NOT NULL,
+    request_id BIGINT NOT NULL,
     method TEXT NOT NULL,
     arguments TEXT NOT NULL,
     caller TEXT NOT NULL,
     taker TEXT,
     status INTEGER,
-    answer TEXT
+    answer TEXT,
+    PRIMARY KEY (partition, request_id)
 ) WITH (fillfactor = 70, autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 1000);
+CREATE INDEX request_by_id ON request (request_id);
 CREATE INDEX request_to_take ON request (request_id) WHERE taker IS NULL;
 CREATE INDEX request_answered ON request (caller) WHERE status IS NOT NULL;
 
