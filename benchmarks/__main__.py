@@ -83,7 +83,7 @@ class _Measured(msgspec.Struct):
     def all_of(self, workloads: Mapping[str, Workload[R]]) -> list[R]:
         found: list[R] = []
         for name, workload in workloads.items():
-            if name in (self.only or workloads) and workload.only_on in (None, self.store):
+            if name in (self.only or workloads) and (not workload.only_on or self.store in workload.only_on):
                 print(f"  {name} on {self.store} ...", file=sys.stderr, flush=True)
                 gc.collect()  # what the one before has left
                 try:
@@ -101,7 +101,9 @@ def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description="Measure Holdfast on this machine.")
     parser.add_argument("--growth", action="store_true", help="measure how costs grow, instead; takes minutes")
     parser.add_argument("--only", type=_names, metavar="W1,W2", help="only these workloads")
-    parser.add_argument("--store", choices=CHOICES, default=SQLITE, help="PostgreSQL is a private server")
+    parser.add_argument(
+        "--store", choices=CHOICES, default=SQLITE, help="PostgreSQL is a private server; fleet: three hosts on it"
+    )
     parser.add_argument("--quick", action="store_true", help="small counts: to see that it works, not to compare")
     parser.add_argument("--directory", type=Path, help="where the files are made; a disk, not memory")
     options = parser.parse_args()

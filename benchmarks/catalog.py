@@ -10,7 +10,7 @@ import msgspec
 
 from benchmarks import dormant, entities, growing, http_starts, idle, imports, memory, purging, recovery, workloads
 from benchmarks.results import Machine, Result, Series
-from benchmarks.stores import POSTGRES, SQLITE
+from benchmarks.stores import FLEET, POSTGRES, SQLITE
 
 R = TypeVar("R")
 
@@ -23,8 +23,8 @@ class Workload(msgspec.Struct, Generic[R], frozen=True):
     measure: Measure[R]
     limit_s: float = 60.0
     """Several times what it takes."""
-    only_on: str | None = None
-    """The store that it needs, or that it is about."""
+    only_on: tuple[str, ...] = ()
+    """The stores that it needs, or that it is about; all if there are none."""
 
 
 WORKLOADS: Final[Mapping[str, Workload[Result]]] = MappingProxyType(
@@ -40,17 +40,17 @@ WORKLOADS: Final[Mapping[str, Workload[Result]]] = MappingProxyType(
         "BANK": Workload(entities.bank),
         "HTTP": Workload(http_starts.http_starts, limit_s=120),
         "MEM": Workload(memory.waiting_instances, limit_s=120),
-        "DORMANT": Workload(dormant.dormant_instances, limit_s=240, only_on=SQLITE),
-        "IMPORT": Workload(imports.import_times, limit_s=240, only_on=SQLITE),
-        "PURGE": Workload(purging.purge_beside_work, limit_s=120, only_on=SQLITE),
-        "IDLE": Workload(idle.idle_queries, only_on=POSTGRES),
+        "DORMANT": Workload(dormant.dormant_instances, limit_s=240, only_on=(SQLITE,)),
+        "IMPORT": Workload(imports.import_times, limit_s=240, only_on=(SQLITE,)),
+        "PURGE": Workload(purging.purge_beside_work, limit_s=120, only_on=(SQLITE,)),
+        "IDLE": Workload(idle.idle_queries, only_on=(POSTGRES, FLEET)),
     }
 )
 
 GROWTH: Final[Mapping[str, Workload[Series]]] = MappingProxyType(
     {
-        "STORE": Workload(growing.full_store, limit_s=600, only_on=SQLITE),
+        "STORE": Workload(growing.full_store, limit_s=600, only_on=(SQLITE,)),
         "LENGTH": Workload(growing.long_chains, limit_s=300),
-        "REPLAY": Workload(growing.long_histories, limit_s=300, only_on=SQLITE),
+        "REPLAY": Workload(growing.long_histories, limit_s=300, only_on=(SQLITE,)),
     }
 )

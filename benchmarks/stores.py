@@ -1,4 +1,7 @@
-"""Where the workloads run: on a new SQLite file each, or in a new schema each of one private PostgreSQL server."""
+"""Where the workloads run: on a new SQLite file each, or in a new schema each of one private PostgreSQL server.
+
+There, with one host or with three.
+"""
 
 from __future__ import annotations
 
@@ -6,10 +9,17 @@ from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from pathlib import Path
 
+from benchmarks import fleet
 from benchmarks.postgres import private_server
 
-SQLITE, POSTGRES = "sqlite", "postgres"
-CHOICES = {SQLITE: (SQLITE,), POSTGRES: (POSTGRES,), "both": (SQLITE, POSTGRES)}
+SQLITE, POSTGRES, FLEET = "sqlite", "postgres", "three hosts"
+CHOICES = {
+    SQLITE: (SQLITE,),
+    POSTGRES: (POSTGRES,),
+    "fleet": (FLEET,),
+    "both": (SQLITE, POSTGRES),
+    "all": (SQLITE, POSTGRES, FLEET),
+}
 
 NewHub = Callable[[str], str]
 """Gives the URL of a task hub that does not exist yet, for the workload of that name."""
@@ -23,6 +33,7 @@ class Stores:
         makers: dict[str, NewHub] = {
             SQLITE: lambda workload: f"sqlite:///{(directory / f'{workload}.db').as_posix()}",
             POSTGRES: lambda workload: f"{server_url}&schema={workload.lower()}",
+            FLEET: lambda workload: fleet.shared(f"{server_url}&schema=fleet_{workload.lower()}"),
         }
         self.new_hub = {name: makers[name] for name in names}
 
@@ -30,7 +41,7 @@ class Stores:
 @contextmanager
 def open_stores(directory: Path, names: tuple[str, ...]) -> Generator[Stores]:
     """Open stores; a server runs only if one of them needs it."""
-    if POSTGRES not in names:
+    if set(names) == {SQLITE}:
         yield Stores(directory, names, None)
         return
     with private_server(directory) as server_url:

@@ -8,10 +8,10 @@ from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator, Seque
 from contextlib import asynccontextmanager
 from typing import Any
 
+from benchmarks.fleet import standing_by
 from benchmarks.functions import (
     GO,
     STEPS,
-    app,
     chain_of_three,
     fan_out,
     long_chain,
@@ -26,7 +26,7 @@ from holdfast import Client, Host, OrchestrationHandle, OrchestrationStatus
 @asynccontextmanager
 async def fresh_host(url: str) -> AsyncGenerator[Host]:
     """A host with default settings on a new task hub, warm: the first run of anything imports and compiles."""
-    async with app.host(url) as host:
+    async with standing_by(url) as enter, enter() as host:
         for number in range(10):
             await run_chain(host.client, number)
         yield host

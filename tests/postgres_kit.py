@@ -69,7 +69,7 @@ def private_server() -> Iterator[Server]:
 
 def installed() -> str | None:
     """Return where the programs of the machine's own PostgreSQL are, if it has one."""
-    found = shutil.which("initdb")
+    found = shutil.which("initdb") or next(iter(sorted(Path("/usr/lib/postgresql").glob("*/bin/initdb"))), None)
     return str(Path(found).resolve().parent) if found else None
 
 
@@ -94,6 +94,40 @@ def installed_server(programs: str) -> Iterator[str]:
             yield f"postgresql://postgres:@/postgres?host={directory}"
         finally:
             run(f"{programs}/pg_ctl", "-D", f"{directory}/data", "-m", "immediate", "stop")
+
+
+@contextmanager
+def pgbouncer(server_url: str, connections_max: int) -> Iterator[str]:
+    """Run a pooler in transaction mode before a server, with so many connections to it; return its URL."""
+    behind = Path(parse_qs(urlsplit(server_url).query)["host"][0])
+    # It refuses to run as root, and must be let into the folder of the server's socket.
+    user = pwd.getpwuid(behind.stat().st_uid).pw_name if os.geteuid() == 0 else None
+    with tempfile.TemporaryDirectory(prefix="holdfast-pool", ignore_cleanup_errors=True) as directory:
+        settings = Path(directory, "pgbouncer.ini")
+        settings.write_text(
+            f"""
+            [databases]
+            postgres = host={behind} dbname=postgres user=postgres
+            [pgbouncer]
+            pool_mode = transaction
+            default_pool_size = {connections_max}
+            listen_port = 6432
+            unix_socket_dir = {directory}
+            auth_type = any
+            """.replace("            ", "")
+        )
+        if user is not None:
+            shutil.chown(directory, user)
+        with Path(directory, "log").open("w") as log:
+            process = subprocess.Popen(["pgbouncer", str(settings)], user=user, cwd="/", stdout=log, stderr=log)
+        try:
+            while not Path(directory, ".s.PGSQL.6432").exists():
+                assert process.poll() is None, Path(directory, "log").read_text()
+                time.sleep(0.01)
+            yield f"postgresql://postgres:@/postgres?host={directory}&port=6432"
+        finally:
+            process.kill()
+            process.wait()
 
 
 def is_user(name: str) -> bool:

@@ -129,8 +129,8 @@ class App:
                 to have run although, for the orchestration, it was never called.
             transactional: run an `async def` in a transaction in the hub's PostgreSQL database. What it writes over
                 `activity_context().connection` is committed together with its result: exactly once.
-            options: `retry`, `timeout`, `start_timeout`, `heartbeat_timeout`, `tags`, `version`; a call may override
-                them. See `ActivityOptions`.
+            options: `retry`, `timeout`, `start_timeout`, `heartbeat_timeout`, `tags`, `version`, `queue`; a call may
+                override them. See `ActivityOptions`.
 
         Raises:
             ConfigurationError: saying what about the function or the options cannot be.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import re
 import signal
 import socket
 import sqlite3
@@ -11,6 +12,9 @@ from pathlib import Path
 
 import pytest
 from cli_process import BASE, TINY, Running, holdfast
+
+from holdfast import App
+from holdfast.cli.describe import describe
 
 posix_only = pytest.mark.skipif(sys.platform == "win32", reason="Windows has no signals between processes")
 
@@ -158,3 +162,11 @@ def test_without_a_key_pages_of_other_hosts_are_refused(tiny: Path, tmp_path: Pa
         assert running.http.get("/api/hello", headers={"Host": "evil.example"}).status_code == 403
         assert running.http.get("/api/hello", headers={"Origin": "http://evil.example"}).status_code == 403
         assert running.stop() == 0
+
+
+def test_a_host_says_which_queues_it_serves_if_not_all() -> None:
+    def described(*queues: str) -> str:
+        return describe(App(), name="x.py", url="u", store="s", has_key=True, queues=queues or None)
+
+    assert "queues" not in described()
+    assert re.search(r"Of the queues +default, gpu\n", described("gpu", "default"))

@@ -24,6 +24,7 @@ cors_origins = ["https://a.example", "https://b.example"]
 [settings]
 threads_max = 1
 processes_max = 1
+queues = ["gpu"]
 
 [settings.limits]
 tags_max = 1
@@ -86,6 +87,14 @@ def test_the_file_then_the_environment_then_the_command_line(tmp_path: Path) -> 
     assert (host.limits.tags_max, origins["settings.limits.tags_max"]) == (2, "HOLDFAST_SETTINGS__LIMITS__TAGS_MAX")
     assert (host.processes_max, origins["settings.processes_max"]) == (1, "holdfast.toml")
     assert tuple(host.http_calls.allowed_hosts) == ("*.example.com",)
+    assert host.queues == ("gpu",)
+
+
+def test_queues_are_named_with_commas_where_there_are_no_lists(tmp_path: Path) -> None:
+    of_variable = configured(tmp_path, environment={"HOLDFAST_SETTINGS__QUEUES": "gpu, default"})
+    assert of_variable.host.queues == ("gpu", "default")
+    assert configured(tmp_path, settings=("queues=gpu",)).host.queues == ("gpu",)
+    assert configured(tmp_path, file="[settings]\nqueues = []").host.queues == ()
 
 
 def test_a_project_file_has_it_in_its_own_table(tmp_path: Path) -> None:
@@ -116,6 +125,7 @@ def test_another_file_may_be_named(tmp_path: Path, by_variable: bool) -> None:
         ({"file": "port = [1]"}, ["cannot be the port"]),
         ({"file": "key = 1"}, ["the value cannot be the key"]),
         ({"file": "[settings]\nthreads_max = 0"}, ["holdfast.toml", "more than zero"]),
+        ({"settings": ("queues=a b",)}, ["queue='a b' cannot name a queue"]),
         ({"file": "port ="}, ["holdfast.toml", "no TOML"]),
         ({"project": "[tool"}, ["pyproject.toml", "no TOML"]),
         ({"project": "[tool.holdfast]\nprot = 1"}, ["pyproject.toml", "Did you mean 'port'?"]),

@@ -36,6 +36,7 @@ from holdfast.model.history import (
 from holdfast.model.retry import RetryRule
 from holdfast.model.status import EntityState, LockState, OrchestrationState, OrchestrationStatus
 from holdfast.model.task_policy import TaskPolicy
+from holdfast.registry.registry import declared_queues
 
 T0 = datetime(2026, 1, 1, 12, tzinfo=UTC)
 NOW = T0 + timedelta(hours=2)
@@ -155,6 +156,23 @@ def test_activities_tell_their_attempts_where_the_store_is_read() -> None:
     answered = explained(call, stored=Stored(activities={}, timers={}, messages=1))
     assert "has not taken its result" in answered.waits_for[0].detail
     assert "1 messages wait for it." in answered.notes
+
+
+def test_activities_tell_their_queue_and_that_nobody_serves_it() -> None:
+    call = TaskScheduled(timestamp=T0, event_id=0, name="double", policy=TaskPolicy(queue="gpu"))
+
+    def detail(event: TaskScheduled, *declared: str) -> str:
+        rows = {0: StoredActivity(attempt=1, deliveries=0, visible_at=T0)}
+        stored = Stored(activities=rows, timers={}, messages=0, declared=frozenset(declared) if declared else None)
+        return explained(event, stored=stored).waits_for[0].detail
+
+    of_a_host = "in queue gpu, for a host that serves it"
+    assert explained(call).waits_for[0].detail == of_a_host
+    assert detail(call) == f"attempt 1 of 1, {of_a_host}"
+    assert detail(call, *declared_queues(("gpu",))) == f"attempt 1 of 1, {of_a_host}"
+    assert detail(call, *declared_queues(("default",))) == "attempt 1 of 1, in queue gpu, which no host serves"
+    assert detail(CALL, *declared_queues(("gpu",))) == "attempt 1 of 1, in queue default, which no host serves"
+    assert detail(CALL, *declared_queues(None)) == "attempt 1 of 1"
 
 
 def test_timers_are_certain_where_the_store_is_read() -> None:

@@ -417,6 +417,14 @@ def test_a_hub_whose_owner_died_counts_what_may_have_been_running(new_hub: NewHu
     asyncio.run(take())
 
 
+def test_the_doctor_tells_an_owner_that_has_left_from_one_that_was_taken_for_dead(new_hub: NewHub) -> None:
+    url = new_hub("pg7")
+    acquire_and_release(url)
+    assert "has left in good order." in ok("doctor", "--store", url)
+    asyncio.run(execute(url, "UPDATE node SET owner_token = ''"))  # as whoever takes what it owned does
+    assert "was taken for dead when its lease was over; others may have" in ok("doctor", "--store", url)
+
+
 def test_an_owner_that_was_paused_stores_nothing_beside_what_was_imported(new_hub: NewHub, tmp_path: Path) -> None:
     """Its incarnation and its watermark may be those that were imported."""
     source, target, file = new_hub("pg1"), new_hub("pg1"), tmp_path / "hub.jsonl"

@@ -46,7 +46,9 @@ BY_TYPE: dict[Any, st.SearchStrategy[Any]] = {
     datetime: st.datetimes(timezones=st.just(UTC)),
     FailureDetails: FAILURES,
     OrchestrationStatus: st.sampled_from(OrchestrationStatus),
-    TaskPolicy: st.builds(TaskPolicy, timeout=st.none() | st.timedeltas(), speculative=st.booleans()),
+    TaskPolicy: st.builds(
+        TaskPolicy, timeout=st.none() | st.timedeltas(), speculative=st.booleans(), queue=st.none() | st.text()
+    ),
     ParentInstance: st.builds(ParentInstance, st.text(), st.text(), st.integers()),
     tuple[str, ...]: st.lists(st.text()).map(tuple),
     tuple[CarriedTask, ...]: st.lists(st.builds(CarriedTask, st.text(), st.integers(-(2**60), -1))).map(tuple),

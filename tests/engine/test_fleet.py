@@ -9,7 +9,7 @@ from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Iter
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from engine_kit import SOON, Run, World, eventually, insist, make_app, until
@@ -27,9 +27,13 @@ from holdfast import (
 )
 from holdfast.engine import culprits as culprits_module
 from holdfast.model.ids import partition_of
-from postgres_kit import drop, execute, new_schema
+from postgres_kit import connect, drop, execute, new_schema
 
 Scenario = Callable[[], Coroutine[Any, Any, None]]
+MORE_COLUMNS = "; ".join(
+    f"ALTER TABLE {table} ADD COLUMN of_the_next_version TEXT"
+    for table in ("hub", "node", "partition", "instance", "history", "inbox", "arrival", "request", "activity", "offer")
+)
 LONG = "&lease_s=3600"
 """A lease that no test can wait for."""
 
@@ -50,6 +54,26 @@ async def fleet(app: App, url: str, hosts: int, config: HostConfig = CONFIG) -> 
 
 
 # Who has what
+
+
+def test_hosts_say_what_they_own_as_it_changes_and_who_is_gone(url: str, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO", "holdfast")
+
+    async def scenario() -> None:
+        app = make_app(World())
+        config = HostConfig(drain_s=0.2, renew_s=0.1)
+        async with joined(app, url + LONG, config) as a:
+            assert "This host owns" not in caplog.text
+            async with joined(app, url + LONG, config) as b:
+                await shared_by(a, b)
+                assert caplog.text.count("This host owns 6 of the 12 partitions of the task hub now.") == 2
+                assert "This host waits for its share of the task hub" in caplog.text
+                await b.store.close()
+                await shared_by(a)
+                assert "is over: what it owned is free for others." in caplog.text
+                assert "This host owns 12 of the 12 partitions" in caplog.text
+
+    asyncio.run(scenario())
 
 
 def test_hosts_that_join_get_their_share_of_what_the_others_have_too_much_of(url: str) -> None:
@@ -103,6 +127,35 @@ def test_what_a_host_that_dies_had_goes_on_elsewhere(url: str) -> None:
             assert await asyncio.gather(*results) == [["early", "late"]] * 5
 
     asyncio.run(scenario())
+
+
+@pytest.mark.soak
+def test_a_host_of_which_nothing_is_heard_is_replaced_within_two_leases(
+    url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By the clock of the database; soak, as a machine that has too much to do may take longer."""
+    lease_s = 5.0
+
+    async def scenario() -> None:
+        config = HostConfig(drain_s=0.2, renew_s=lease_s / 3)
+        short = f"{url}&lease_s={lease_s}"
+        async with joined(make_app(World()), short, config) as a, joined(make_app(World()), short, config) as b:
+            await shared_by(a, b)
+            for name in ("renew", "commit", "acquire"):
+                monkeypatch.setattr(b.store, name, _say_nothing)
+            connection = await connect(url)
+            lease_until = "SELECT lease_until FROM node WHERE node_id = $1"
+            last_word = await connection.fetchval(lease_until, b.engine.node.fence.node_id) - timedelta(seconds=lease_s)
+            await shared_by(a)
+            took = await connection.fetchval("SELECT clock_timestamp()") - last_word
+            await connection.close()
+            assert timedelta(seconds=lease_s) < took < timedelta(seconds=2 * lease_s)
+
+    asyncio.run(scenario())
+
+
+async def _say_nothing(*_: object, **__: object) -> None:
+    await asyncio.Event().wait()
 
 
 def test_a_move_does_not_wait_for_the_back_off_of_an_earlier_failure(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -535,10 +588,15 @@ async def _has_written(client: Client, diary: EntityId[Any], count: int) -> bool
     return state is not None and len(state["numbers"]) >= count
 
 
-def test_transfers_go_on_while_hosts_come_and_go(url: str) -> None:
+@pytest.mark.parametrize("is_migrated", [False, True], ids=["", "on tables of the next version"])
+def test_transfers_go_on_while_hosts_come_and_go(url: str, is_migrated: bool) -> None:
+    """Hosts come and go during a deploy, too, in which the first of the next version adds columns to the tables."""
+
     async def scenario() -> None:
         app = make_app(World())
         async with joined(app, url + LONG) as a:
+            if is_migrated:
+                await execute(url, MORE_COLUMNS)
             keys = ["ann", "bob", "cyd", "dan", "eve"]
             balances, handles = Counter[str](), list[Any]()
             for round_ in range(3):
@@ -573,13 +631,36 @@ def test_without_hints_everything_is_found_by_looking(url: str) -> None:
                 assert await runs[number - 2].client.wait_for_completion(waiting.instance_id, timeout=SOON) == [number]
                 transfer = await run.client.start_new("transfer", [f"a{number}", f"b{number}", 3])
                 assert await transfer.wait_for_completion(timeout=SOON) == 3
+            assert [await _left_on_connections(run) for run in runs] == [set()] * 3
 
     asyncio.run(scenario())
 
 
-def test_many_who_wait_at_another_host_cost_few_transactions(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    waits = 200
+async def _left_on_connections(run: Run) -> set[str]:
+    """Return what the connections of a host keep from one transaction to the next: behind a pooler, others get it."""
+    keeps = """
+        SELECT name FROM pg_settings WHERE source = 'session' AND name <> 'jit'  -- which is the driver's own affair
+        UNION ALL SELECT name FROM pg_prepared_statements
+        UNION ALL SELECT channel FROM pg_listening_channels() AS channel
+        UNION ALL SELECT locktype FROM pg_locks WHERE pid = pg_backend_pid() AND locktype = 'advisory'
+    """
+    store, found = cast(Any, run.store), set[str]()
+    for pool in (store._connections, store.mail._connections):
+        idle, pool._readers = pool._readers, []
+        async with pool._writing:
+            for connection in (pool._writer, *idle):
+                found |= {row[0] for row in await connection.fetch(keeps)}
+        pool._readers += idle
+    return found
 
+
+MANY = pytest.mark.parametrize("waits", [200, pytest.param(5_000, marks=pytest.mark.soak)])
+
+
+@MANY
+def test_many_who_wait_at_another_host_cost_few_transactions(
+    url: str, monkeypatch: pytest.MonkeyPatch, waits: int
+) -> None:
     async def scenario() -> None:
         async with fleet(make_app(World()), url + LONG, 2, HostConfig(drain_s=0.2, poll_s=3600)) as (a, b):
             ids = [id_ for id_, _ in zip(ids_of(a), range(waits), strict=False)]
@@ -595,12 +676,49 @@ def test_many_who_wait_at_another_host_cost_few_transactions(url: str, monkeypat
     asyncio.run(scenario())
 
 
+@MANY
+def test_while_they_wait_they_cost_no_more_than_one(url: str, monkeypatch: pytest.MonkeyPatch, waits: int) -> None:
+    async def scenario() -> None:
+        async with fleet(make_app(World()), url + LONG, 2, HostConfig(drain_s=0.2, poll_s=0.01)) as (a, b):
+            ids = [id_ for id_, _ in zip(ids_of(a), range(waits), strict=False)]
+            await asyncio.gather(*(a.client.start_new("events", 1, instance_id=id_) for id_ in ids))
+            results = [asyncio.create_task(b.client.wait_for_completion(id_, timeout=SOON)) for id_ in ids]
+            await until(lambda: len(a.engine.waiters.instance_ids()) == waits)
+            transactions, looks = _count_transactions(b, monkeypatch), Counter[str]()
+            count_calls(b.store, "arrivals", looks, monkeypatch)
+            await until(lambda: looks["arrivals"] >= 50)
+            assert transactions.total() < 2 * 50
+            for result in results:
+                result.cancel()
+
+    asyncio.run(scenario())
+
+
+def test_who_hears_hints_looks_seldom_for_what_others_want(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A host of three that had nothing to do asked the server eleven times a second."""
+
+    async def scenario() -> None:
+        async with fleet(make_app(World()), url + LONG, 2, HostConfig(drain_s=0.2, poll_s=0.01)) as (a, _):
+            mail = cast(Any, a.store).mail
+            await until(lambda: mail.hears)
+            queries = Counter[str]()
+            for target, name in (
+                *((a.store, each) for each in ("arrivals", "activities_visible")),
+                *((mail, each) for each in ("take", "take_orphans", "borrow", "reclaim", "offers", "declared")),
+            ):
+                count_calls(target, name, queries, monkeypatch)
+            await until(lambda: queries["arrivals"] >= 100)
+            assert queries.total() - queries["arrivals"] < 60
+
+    asyncio.run(scenario())
+
+
 def _count_transactions(run: Run, monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
     """Count what a host asks of the server from now on."""
     counts = Counter[str]()
     store: Any = run.store
     for connections in (store._connections, store.mail._connections):
-        for name in ("read", "write"):
+        for name in ("read", "write", "ask", "commit"):
             count_calls(connections, name, counts, monkeypatch)
     return counts
 
@@ -608,8 +726,8 @@ def _count_transactions(run: Run, monkeypatch: pytest.MonkeyPatch) -> Counter[st
 def count_calls(target: Any, name: str, counts: Counter[str], monkeypatch: pytest.MonkeyPatch) -> None:
     method = getattr(target, name)
 
-    def call(*args: Any) -> Any:
+    def call(*args: Any, **options: Any) -> Any:
         counts[name] += 1
-        return method(*args)
+        return method(*args, **options)
 
     monkeypatch.setattr(target, name, call)

@@ -37,6 +37,8 @@ class FakeMail:
         self._is_owner = is_owner
         self.planned: dict[str, list[str]] = {}
         self.hinted: list[HintKind] = []
+        self.hears = False
+        self.looks = 0
 
     def _begin(self, call: str) -> None:
         if self.planned.get(call, [])[:1] == ["before"]:
@@ -67,6 +69,7 @@ class FakeMail:
 
     async def take_orphans(self, limit: int, known: Collection[int]) -> list[RequestRow]:
         await asyncio.sleep(0)
+        self.looks += 1
         mine = [id_ for id_, taker in self._table.takers.items() if taker == self._name]
         found = [id_ for id_ in mine if id_ in self._table.rows and id_ not in {*known, *self._table.answers}]
         return [self._row(id_, was_begun=False) for id_ in found[:limit]]
@@ -180,6 +183,23 @@ def test_who_never_pauses_looks_all_the_same() -> None:
             assert answer is not None
             is_over = True
             await hinting
+
+    run(scenario)
+
+
+def test_who_hears_hints_looks_around_when_it_is_told_that_hosts_have_changed() -> None:
+    async def scenario() -> None:
+        table = Table()
+        taker = FakeMail(table, "taker", is_owner=True)
+        taker.hears = True
+        async with at_work(taker, poll_s=3600) as taking, at_work(FakeMail(table, "asker")) as asking:
+            await until(lambda: taker.looks > 0)
+            asked = asyncio.create_task(asking.ask(NewRequest(0, "m", "x"), None))
+            await until(lambda: bool(table.rows))
+            table.takers[1] = "taker"  # as after a host that is gone
+            taking.look_around()
+            answer = await asked
+            assert answer is not None
 
     run(scenario)
 

@@ -27,6 +27,7 @@ column history.events text NOT NULL
 column hub.id integer NOT NULL
 column hub.hub_id text NOT NULL
 column hub.schema_version integer NOT NULL
+column hub.compatible_version integer NOT NULL
 column hub.partition_count integer NOT NULL
 column hub.created_at bigint NOT NULL
 column hub.incarnation bigint NOT NULL
@@ -73,6 +74,8 @@ column offer.execution_id text COLLATE C NOT NULL
 column offer.sequence bigint NOT NULL
 column offer.attempt bigint NOT NULL
 column offer.function text COLLATE C NOT NULL
+column offer.queue text COLLATE C NOT NULL
+column offer.start_by bigint
 column offer.taker text
 column operation_key.partition integer NOT NULL
 column operation_key.instance_id text COLLATE C NOT NULL
@@ -82,8 +85,8 @@ column operation_key.answer text
 column partition.partition integer NOT NULL
 column partition.node_id text NOT NULL
 column partition.epoch bigint NOT NULL
-column request.request_id bigint NOT NULL
 column request.partition integer NOT NULL
+column request.request_id bigint NOT NULL
 column request.method text NOT NULL
 column request.arguments text NOT NULL
 column request.caller text NOT NULL
@@ -113,8 +116,9 @@ index CREATE UNIQUE INDEX offer_pkey ON offer USING btree (partition, execution_
 index CREATE UNIQUE INDEX operation_key_pkey ON operation_key USING btree (partition, instance_id, operation_key)
 index CREATE UNIQUE INDEX partition_pkey ON partition USING btree (partition)
 index CREATE INDEX request_answered ON request USING btree (caller) WHERE (status IS NOT NULL)
+index CREATE INDEX request_by_id ON request USING btree (request_id)
 index CREATE INDEX request_to_take ON request USING btree (request_id) WHERE (taker IS NULL)
-index CREATE UNIQUE INDEX request_pkey ON request USING btree (request_id)
+index CREATE UNIQUE INDEX request_pkey ON request USING btree (partition, request_id)
 index CREATE INDEX timer_by_time ON timer USING btree (due_at, execution_id, sequence)
 index CREATE UNIQUE INDEX timer_pkey ON timer USING btree (partition, execution_id, sequence)
 check hub.hub_id_check CHECK ((id = 1))
@@ -131,7 +135,7 @@ function apply_group(path text, writer text, its_incarnation bigint, lsn_before 
 function checked_payload(payload jsonb) i u  BEGIN IF octet_length(payload::text) > 4194304 THEN RAISE EXCEPTION 'the payload takes % bytes as JSON; the limit is 4194304', octet_length(payload::text) USING ERRCODE = 'invalid_parameter_value'; END IF; RETURN payload::text; END 
 function checked_tags(tags jsonb) i u  BEGIN IF jsonb_typeof(tags) <> 'object' OR ( SELECT count(*) > 64 OR coalesce(bool_or( jsonb_typeof(tag.value) <> 'string' OR length(tag.value #>> '{}') > 1000 OR length(tag.key) NOT BETWEEN 1 AND 1000), false) FROM jsonb_each(CASE jsonb_typeof(tags) WHEN 'object' THEN tags ELSE '{}' END) AS tag ) THEN RAISE EXCEPTION 'the tags must be a JSON object of at most 64 texts, of up to 1000 characters each' USING ERRCODE = 'invalid_parameter_value'; END IF; RETURN tags; END 
 function checked_text(what text, value text, forbidden text DEFAULT ''::text) i u  BEGIN IF value IS NULL OR length(value) NOT BETWEEN 1 AND 256 OR value ~ ('[[:cntrl:]' || forbidden || ']') THEN RAISE EXCEPTION '% is %; it must have 1 to 256 printable characters, and none of %', what, coalesce(quote_literal(left(value, 60)), 'NULL'), coalesce(nullif(forbidden, ''), 'those that control') USING ERRCODE = 'invalid_parameter_value'; END IF; RETURN value; END 
-function complete_activity(crc bigint, of_instance text, of_execution text, its_sequence bigint, its_attempt bigint, report text) v u  DECLARE its_partition CONSTANT INTEGER := crc % (SELECT partition_count FROM hub); BEGIN PERFORM pg_catalog.set_config('idle_in_transaction_session_timeout', '5000', true); PERFORM FROM activity WHERE partition = its_partition AND execution_id = of_execution AND sequence = its_sequence AND attempt = its_attempt FOR UPDATE; IF NOT FOUND THEN RETURN; END IF; RETURN QUERY SELECT false, arrival.* FROM arrival WHERE partition = its_partition AND instance_id = of_instance AND execution_id = of_execution AND starts_with(arrival.event, format('{"type":"ActivityReported","sequence":%s,"attempt":0,', its_sequence)) LIMIT 1; IF NOT FOUND THEN RETURN QUERY INSERT INTO arrival (partition, instance_id, execution_id, event) VALUES (its_partition, of_instance, of_execution, report) RETURNING true, arrival.*; END IF; END 
+function complete_activity(crc bigint, of_instance text, of_execution text, its_sequence bigint, its_attempt bigint, report text) v u  DECLARE its_partition CONSTANT INTEGER := crc % (SELECT partition_count FROM hub); BEGIN PERFORM pg_catalog.set_config('idle_in_transaction_session_timeout', '5000', true); PERFORM FROM activity WHERE partition = its_partition AND execution_id = of_execution AND sequence = its_sequence AND attempt = its_attempt FOR UPDATE; IF NOT FOUND THEN RETURN; END IF; RETURN QUERY SELECT false, arrival.partition, arrival.instance_id, arrival.execution_id, arrival.event, arrival_id FROM arrival WHERE partition = its_partition AND instance_id = of_instance AND execution_id = of_execution AND starts_with(arrival.event, format('{"type":"ActivityReported","sequence":%s,"attempt":0,', its_sequence)) LIMIT 1; IF NOT FOUND THEN RETURN QUERY INSERT INTO arrival (partition, instance_id, execution_id, event) VALUES (its_partition, of_instance, of_execution, report) RETURNING true, arrival.partition, arrival.instance_id, arrival.execution_id, arrival.event, arrival_id; END IF; END 
 function crc32_of(id text) s u  DECLARE changes CONSTANT BIGINT[] := ARRAY[ 0, 498536548, 997073096, 651767980, 1994146192, 1802195444, 1303535960, 1342533948, 3988292384, 4027552580, 3604390888, 3412177804, 2607071920, 2262029012, 2685067896, 3183342108]; bytes CONSTANT BYTEA := convert_to(id, 'UTF8'); crc BIGINT := 4294967295; BEGIN FOR position IN 0 .. length(bytes) - 1 LOOP crc := crc # get_byte(bytes, position); crc := (crc >> 4) # changes[(crc & 15)::int + 1]; crc := (crc >> 4) # changes[(crc & 15)::int + 1]; END LOOP; RETURN crc # 4294967295; END 
 function instant(at timestamp with time zone) s u  BEGIN IF at NOT BETWEEN '0001-01-02 00:00:00+00' AND '9999-12-31 00:00:00+00' THEN RAISE EXCEPTION '% is beyond the calendar', at USING ERRCODE = 'datetime_field_overflow'; END IF; RETURN to_char(at AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"'); END 
 function is_json(record text) i u  BEGIN RETURN record IS NULL OR record::json IS NOT NULL; EXCEPTION WHEN OTHERS THEN RETURN false; END 

@@ -160,13 +160,15 @@ async def test_closing_a_store_that_was_replaced_does_not_end_the_lease_of_its_s
 
 @in_loop
 async def test_an_owner_that_never_heard_that_it_is_one_lets_the_next_in_when_it_closes(pg_hub: Hub) -> None:
+    await (await own(pg_hub)).store.close()
     async with wire(pg_hub.url) as cut:
         deaf = open_store(cut.url)
+        deaf._is_prepared = True  # pyright: ignore - else it is the answer about the tables that gets lost
         cut.loses = "its answer"
         assert "not known" in str(await refused(deaf, "not known"))
-        assert await ask(pg_hub, "SELECT incarnation FROM node") == 1
+        assert await ask(pg_hub, "SELECT incarnation FROM node") == 2
         await deaf.close()
-    assert (await own(pg_hub)).fence.incarnation == 2
+    assert (await own(pg_hub)).fence.incarnation == 3
 
 
 @in_loop
@@ -199,10 +201,68 @@ async def test_the_schema_of_another_application_is_refused(pg_hub: Hub) -> None
 @in_loop
 async def test_a_newer_version_is_refused_to_hosts_and_readers(pg_hub: Hub) -> None:
     await (await own(pg_hub)).store.close()
-    await execute(pg_hub.url, f"UPDATE hub SET schema_version = {SCHEMA_VERSION + 1}")
+    newer = SCHEMA_VERSION + 1
+    await execute(pg_hub.url, f"UPDATE hub SET schema_version = {newer}, compatible_version = {newer}")
     await refused(pg_hub.connect(), "used by a newer one. Upgrade Holdfast")
     with pytest.raises(StorageError, match=r"used by a newer one\. Upgrade Holdfast"):
         await pg_hub.connect().read_instance("i")
+
+
+MORE_COLUMNS: Final = "; ".join(
+    f"ALTER TABLE {table} ADD COLUMN of_the_next_version TEXT"
+    for table in (
+        *("hub", "node", "partition", "instance", "history", "inbox", "arrival", "request"),
+        *("activity", "offer", "timer", "child", "operation_key"),
+    )
+)
+
+
+@in_loop
+async def test_tables_are_migrated_once_and_owners_of_the_version_before_go_on(
+    pg_hub: Hub, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = await own(pg_hub)
+    await before.commit(
+        instances_inserted=[instance()],
+        history_inserted=[history()],
+        messages_inserted=[message()],
+        arrivals_inserted=[ArrivalRow(0, "i", None, "{}")],
+        activities_inserted=[activity()],
+        timers_inserted=[timer()],
+        children_inserted=[child()],
+    )
+    stored = await before.load_one()
+    scripts, migrated = ownership.migration, list[int]()
+
+    def planted(package: str, number: int) -> str:
+        migrated.append(number)
+        return MORE_COLUMNS if number > SCHEMA_VERSION else scripts(package, number)
+
+    with monkeypatch.context() as of_the_next_version:
+        of_the_next_version.setattr(ownership, "SCHEMA_VERSION", SCHEMA_VERSION + 1)
+        of_the_next_version.setattr(ownership, "migration", planted)
+        newcomers = [pg_hub.connect() for _ in range(3)]
+        outcomes = await asyncio.gather(*(each.acquire(NOW) for each in newcomers), return_exceptions=True)
+        assert [type(each) for each in outcomes] == [StoreInUseError] * 3
+        assert migrated == [SCHEMA_VERSION + 1]
+    assert await ask(pg_hub, "SELECT ARRAY[schema_version, compatible_version] FROM hub") == [SCHEMA_VERSION + 1, 1]
+    assert await before.load_one() == stored
+    assert await before.store.load_history("i", "i-e") == ["[]"]
+    assert await before.store.arrivals(0, 9) == [ArrivalRow(0, "i", None, "{}", 1)]
+    assert (await before.store.activities_visible(NOW, 9), await before.store.timers_due(NOW, 9)) == (
+        [activity()],
+        [timer()],
+    )
+    await before.commit(
+        instances_updated=[update()],
+        messages_removed=[1],
+        arrivals_removed=[1],
+        activities_removed=[activity().key],
+        timers_removed=[timer().key],
+        children_removed=[child().key],
+    )
+    assert await before.store.renew(before.fence) is False
+    assert (await before.store.acquire(NOW)).lsn == before.lsn
 
 
 @pytest.mark.parametrize(("table", "match"), [("hub", "the hub's own row"), ("partition", "rows of its partitions")])
@@ -261,7 +321,7 @@ async def test_a_url_with_another_number_of_partitions_than_the_hub_has_is_repor
     for _ in range(2):
         assert (await store.acquire(NOW)).partition_count == 1
     await store.close()
-    [said] = [each.getMessage() for each in caplog.records if each.name == "holdfast.storage"]
+    [said] = [each.getMessage() for each in caplog.records if "partitions=" in each.getMessage()]
     assert "has 1 partitions, and ?partitions=7 of the URL has no effect" in said
 
 
@@ -274,7 +334,7 @@ async def test_a_url_that_names_no_other_number_of_partitions_is_not_worth_a_wor
     store = open_store(pg_hub.url.replace("&partitions=1", asked))
     assert (await store.acquire(NOW)).partition_count == 1
     await store.close()
-    assert not [each for each in caplog.records if each.name == "holdfast.storage"]
+    assert "partitions=" not in caplog.text
 
 
 # Ways to the server that lead nowhere
@@ -458,6 +518,21 @@ async def test_a_connection_of_which_nobody_knows_yet_that_it_broke_is_opened_ag
     assert owner.lsn == 2
 
 
+@pytest.mark.parametrize("pooler", POOLERS)
+@in_loop
+async def test_a_question_on_a_connection_that_broke_unnoticed_is_asked_again(pg_hub: Hub, pooler: str) -> None:
+    owner = await own(through(pg_hub, pooler))
+    await owner.commit(instances_inserted=[instance()])
+    await asyncio.gather(owner.load_one(), owner.load_one())
+    pool = pool_of(owner.store)
+    end_at_once([each.get_server_pid() for each in pool._readers])  # pyright: ignore
+    assert not any(each.is_closed() for each in pool._readers)  # pyright: ignore
+    assert await owner.store.read_instance("i") == instance()
+    assert await owner.store.read_instance("i") == instance()
+    with pytest.raises(StorageError, match="division by zero"):
+        await pool.ask("SELECT 1 / 0")
+
+
 @in_loop
 async def test_of_a_commit_on_a_connection_that_broke_unnoticed_the_outcome_is_not_known(pg_hub: Hub) -> None:
     owner = await own(pg_hub)
@@ -503,6 +578,18 @@ async def test_a_transaction_that_cannot_begin_twice_is_not_begun_again(pg_hub: 
     assert [each.is_closed() for each in opened] == [True]
     del pool.connect  # pyright: ignore
     assert (await owner.load_one()).row == instance()
+
+
+@in_loop
+async def test_who_forgets_to_name_a_pooler_is_told(pg_hub: Hub) -> None:
+    owner = await own(pg_hub)
+    await owner.commit(instances_inserted=[instance()])
+    await owner.load_one()
+    [connection] = pool_of(owner.store)._readers  # pyright: ignore
+    await connection.execute("DEALLOCATE ALL")  # as if another connection had answered
+    with pytest.raises(StorageError, match=r"pooler=transaction") as caught:
+        await owner.load_one()
+    assert "statement_cache_size" not in str(caught.value)
 
 
 ASLEEP: Final = "SELECT count(*) FROM pg_stat_activity WHERE query LIKE 'SELECT pg_sleep%' AND state = 'active'"
@@ -921,6 +1008,17 @@ async def test_the_schema_is_what_the_committed_dump_says(pg_hub: Hub) -> None:
     assert dump == HERE.joinpath("schema_postgres.sql").read_text("utf-8")
 
 
+def test_every_table_leads_with_the_partition_in_its_key_too() -> None:
+    dump = HERE.joinpath("schema_postgres.sql").read_text("utf-8")
+    first_columns: dict[str, str] = {}
+    for table, column in re.findall(r"^column (\w+)\.(\w+) ", dump, re.MULTILINE):
+        first_columns.setdefault(table, column)
+    keys = dict(re.findall(r"^index CREATE UNIQUE INDEX \w+_pkey ON (\w+) USING btree \((\w+)", dump, re.MULTILINE))
+    of_the_hub_and_of_hosts = {"hub": "id", "node": "node_id"}
+    assert first_columns == keys == {**dict.fromkeys(first_columns, "partition"), **of_the_hub_and_of_hosts}
+    assert len(keys) == 13
+
+
 @in_loop
 async def test_updates_of_a_running_instance_leave_the_indexes_alone(pg_hub: Hub) -> None:
     owner = await own(pg_hub)
@@ -970,7 +1068,7 @@ VALUES: Final = {
 }
 MAY_SCAN: Final = {
     *("count_instances", "find_instances", "count_activity_deliveries", "count_instance_deliveries"),
-    *("take_orphans", "clear_requests", "borrow_activities", "reclaim_activities", "clear_offers"),
+    *("take_orphans", "borrow_activities", "reclaim_activities", "clear_offers"),
 }
 """What goes through everything: questions of people, what is done after a crash, and what is asked of small tables."""
 

@@ -116,6 +116,7 @@ async def activity_mistakes(ctx: OrchestrationContext) -> int:
     await ctx.call_activity(say_hello, "Oslo", retries=3)  # E: unknown option
     await ctx.call_activity(say_hello, "Oslo", retry=3)  # E: wrong option
     await ctx.call_activity(say_hello, "Oslo", timeout=3)  # E: seconds are no timedelta
+    await ctx.call_activity(say_hello, "Oslo", queue=3)  # E: a queue has a name
     await ctx.call_activity(say_hello, "Oslo", "Bergen")  # E: two inputs
     await ctx.call_activity(purchase, 5)  # E: an orchestrator is no activity
     return await ctx.call_activity(say_hello, "Oslo")  # E: wrong result type
@@ -271,6 +272,7 @@ NAMELESS = ExternalEvent(5, int)  # E: a name is a str
 POLICY = RetryPolicy(attempts=3)  # E: unknown field
 REFERENCE: Activity[str, int] = say_hello  # E: wrong type of a reference
 REGISTERED = app.entity(NotAnEntity)  # E: not an entity
+QUEUED = app.activity(queue=("gpu",))  # E: an activity is in one queue
 VERSIONED = app.entity(state_version="2")  # E: a version is a number
 UPGRADED = app.entity(state_version=2, upgrade_state=5)  # E: an upgrade is a function
 STARTER: Orchestrator[None, str] = nothing_in  # E: wrong type of a reference

@@ -114,7 +114,9 @@ def greet_with_default(name: str = "you") -> str:
     return f"Hello {name}!"
 
 
-@app.activity(retry=RetryPolicy(max_attempts=5, non_retriable=("ValueError",)), timeout=timedelta(seconds=30))
+@app.activity(
+    retry=RetryPolicy(max_attempts=5, non_retriable=("ValueError",)), timeout=timedelta(seconds=30), queue="orders"
+)
 async def place(order: Order) -> str:
     return order.item
 
@@ -291,7 +293,8 @@ async def retries(ctx: OrchestrationContext) -> None:
     await ctx.call_activity(roll_dice, retry=lambda context: context.attempts_made < 5, tags={"cost": "low"})
     await ctx.call_activity(roll_dice, retry=RetryPolicy(retry_on=(ValueError, "httpx.HTTPError"), jitter=1))
     await ctx.call_activity(roll_dice, retry=RetryPolicy(retry_on=lambda failure: failure.is_non_retriable))
-    await ctx.call_activity(roll_dice, retry=None, timeout=None)
+    await ctx.call_activity(roll_dice, retry=None, timeout=None, queue=None)
+    await ctx.call_activity(say_hello, "Oslo", queue="gpu")
     await ctx.call_sub_orchestrator(
         purchase,
         Order("tea"),
@@ -627,7 +630,7 @@ def references() -> None:
 
 
 async def main() -> None:
-    config = HostConfig(activities_max=10, limits=Limits(payload_bytes_max=1024))
+    config = HostConfig(activities_max=10, queues=("orders", "default"), limits=Limits(payload_bytes_max=1024))
     async with app.host("sqlite:///orders.db", config=config) as host:
         assert_type(host, Host)
         await use_client(host.client)

@@ -29,7 +29,7 @@ def show_config(configuration: Configuration, *, as_json: bool) -> None:
         objects = {each.name: {"value": each.value, "origin": each.origin} for each in shown}
         typer.echo(msgspec.json.format(msgspec.json.encode(objects)).decode())
         return
-    rows = [(each.name, _text(each.value), each.origin) for each in shown]
+    rows = [(each.name, _text(each), each.origin) for each in shown]
     names, values = (max(len(row[column]) for row in rows) for column in (0, 1))
     for name, value, origin in rows:
         typer.echo(f"{name:<{names}}  {value:<{values}}  {origin}")
@@ -48,7 +48,8 @@ def shown_values(configuration: Configuration) -> Iterator[ShownValue]:
         yield ShownValue(name, msgspec.to_builtins(value), configuration.origins[name])
 
 
-def _text(value: object) -> str:
-    if value is None or value == ():
+def _text(shown: ShownValue) -> str:
+    value = shown.value
+    if value is None or (value == () and shown.origin == "default"):  # else the empty list was meant
         return "-"
     return value if isinstance(value, str) else msgspec.json.encode(value).decode()

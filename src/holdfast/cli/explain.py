@@ -39,14 +39,14 @@ from holdfast.model.history import (
     UpdateCompleted,
     UpdateRequested,
 )
+from holdfast.model.queues import DEFAULT_QUEUE
 from holdfast.model.status import EntityState, OrchestrationState, OrchestrationStatus
+from holdfast.registry.registry import is_served
 
 _ENDS: TypeAlias = (
     TaskCompleted | TaskFailed | TaskCancelled | SubOrchestrationInstanceCompleted | SubOrchestrationInstanceFailed
 )
 
-
-_ANSWERS: TypeAlias = EntityOperationCompleted | EntityOperationFailed
 _EVENT: Final = "external event"
 
 
@@ -90,6 +90,8 @@ class Stored(msgspec.Struct, frozen=True, kw_only=True):
     """When a planned start is due."""
     run_until: datetime | None = None
     """When its `run_timeout` ends it."""
+    declared: frozenset[str] | None = None
+    """What the hosts that live say that they can run; None of a store of which only one host knows what it can."""
 
 
 class Surroundings(msgspec.Struct, frozen=True, kw_only=True):
@@ -275,11 +277,20 @@ def _activity_detail(activity: TaskScheduled, around: Surroundings) -> str:
     row = around.stored.activities.get(activity.event_id) if around.stored is not None else None
     if around.stored is not None and row is None:
         return "it has ended; the orchestration has not taken its result yet"
+    queue = _queue_detail(None if policy is None else policy.queue, around)
     if row is None:
-        return f"at most {attempts_max} attempts" if attempts_max > 1 else ""
+        return ", ".join(filter(None, (f"at most {attempts_max} attempts" if attempts_max > 1 else "", queue)))
     when = f", next try at {instant_text(row.visible_at)}" if row.visible_at > around.now else ""
     suspicion = f", started {row.deliveries} times without an answer" if row.deliveries > 1 else ""
-    return f"attempt {row.attempt} of {attempts_max}{when}{suspicion}"
+    return f"attempt {row.attempt} of {attempts_max}{when}{suspicion}{queue and f', {queue}'}"
+
+
+def _queue_detail(queue: str | None, around: Surroundings) -> str:
+    """Say in which queue it is, if it names one, or nobody serves it; from that it may have been taken already."""
+    declared = None if around.stored is None else around.stored.declared
+    if declared is not None and not is_served(queue or DEFAULT_QUEUE, declared):
+        return f"in queue {queue or DEFAULT_QUEUE}, which no host serves"
+    return "" if queue is None else f"in queue {queue}, for a host that serves it"
 
 
 def _child_detail(child_id: str, around: Surroundings) -> str:

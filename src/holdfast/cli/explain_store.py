@@ -45,4 +45,5 @@ class FromStore:
             messages=len(found.messages),
             start_at=timers.get(SCHEDULED_START),
             run_until=timers.get(RUN_TIMEOUT),
+            declared=None if self._store.mail is None else await self._store.mail.declared(),
         )

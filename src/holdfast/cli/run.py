@@ -93,7 +93,12 @@ async def _serve(loaded: LoadedApp, configuration: Configuration) -> None:
         try:
             typer.echo(
                 describe(
-                    loaded.app, name=loaded.name, url=server.url, store=without_password(store), has_key=config.has_keys
+                    loaded.app,
+                    name=loaded.name,
+                    url=server.url,
+                    store=without_password(store),
+                    has_key=config.has_keys,
+                    queues=configuration.host.queues,
                 )
             )
             await _until_stopped(host, server, signals)

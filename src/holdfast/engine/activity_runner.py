@@ -68,6 +68,11 @@ class ActivityRunner:
     def queued(self) -> int:
         return len(self._queued)
 
+    @property
+    def room(self) -> int:
+        """How many more could begin at once."""
+        return max(self._config.activities_max - len(self._running) - len(self._queued), 0)
+
     def known_keys(self) -> set[DurableKey]:
         """The keys of all attempts that are queued or running."""
         return self._queued.keys() | self._running.keys()

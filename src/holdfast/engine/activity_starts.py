@@ -1,4 +1,7 @@
-"""When an activity may start: at its time, if there is room in memory, and alone if it is suspected of killing."""
+"""When an activity may start: at its time, if there is room in memory, and alone if it is suspected of killing.
+
+And where: at another host, if this one has no room or no code for it, or does not serve its queue.
+"""
 
 from __future__ import annotations
 
@@ -7,12 +10,14 @@ from typing import TYPE_CHECKING
 from holdfast.engine.activity_runner import ActivityRunner
 from holdfast.engine.answers import Answers
 from holdfast.engine.clock import Clock
+from holdfast.engine.config import HostConfig
 from holdfast.engine.timers import DueTimes
 from holdfast.hub.instance import DurableTimer, Instance, ScheduledActivity
 from holdfast.model.messages import DurableKey
+from holdfast.model.queues import DEFAULT_QUEUE
 
 if TYPE_CHECKING:
-    from holdfast.engine.lending import Lending
+    from holdfast.engine.membership import Membership
     from holdfast.engine.node import Node
     from holdfast.engine.residents import Resident
     from holdfast.engine.suspects import Suspects
@@ -26,8 +31,8 @@ class ActivityStarts:
         suspects: Suspects,
         runner: ActivityRunner,
         answers: Answers,
-        queue_max: int,
-        lending: Lending | None,
+        config: HostConfig,
+        membership: Membership,
     ) -> None:
         self.has_overflowed = False
         """Whether activities were left to the store because too many wait in memory."""
@@ -36,8 +41,9 @@ class ActivityStarts:
         self._suspects = suspects
         self._runner = runner
         self._answers = answers
-        self._queue_max = queue_max
-        self._lending = lending
+        self._config = config
+        self._lending = membership.lending
+        self._unserved = membership.unserved
         self._speculative: dict[DurableKey, int] = {}
         self._expected: set[DurableKey] = set()
         """What will be started once its transition is known to be durable. The store may know that before we do."""
@@ -61,13 +67,19 @@ class ActivityStarts:
         # The first attempt of a call may run as soon as that is stored, whatever the clock says.
         if activity.visible_at is not activity.scheduled_at and activity.visible_at > self._clock.now():
             self._timers.add(key, activity.visible_at, activity)
-        elif self._lending is not None and self._lending.lacks(activity) and self._lending.offer(activity):
-            pass  # also one that was counted: another host has run it until it went
+        elif self._is_late(activity):
+            self._runner.submit(activity)  # which says that it found no place
+        elif self._is_nobodys(activity):
+            self._keep_in_store(activity)
         elif self._suspects.may_start(activity):
             self._start_in_turn(activity)
 
     def _start_in_turn(self, activity: ScheduledActivity) -> None:
-        if self._runner.queued < self._queue_max or self._suspects.is_released(activity):
+        if not self._config.serves(activity.policy.queue):
+            self.has_overflowed |= self._lending is None or not self._lending.offer(activity)
+        elif self._lending is not None and self._lending.lacks(activity) and self._lending.offer(activity):
+            pass
+        elif self._runner.queued < self._config.activity_queue_max or self._suspects.is_released(activity):
             self._runner.submit(activity)
         elif not self._offer(activity):
             self.has_overflowed = True
@@ -76,9 +88,31 @@ class ActivityStarts:
         """Let another host run an activity, unless it is one that may kill hosts."""
         return self._lending is not None and activity.deliveries == 0 and self._lending.offer(activity)
 
+    def _is_late(self, activity: ScheduledActivity) -> bool:
+        start_by = activity.start_by
+        return start_by is not None and start_by <= self._clock.now()
+
+    def _is_nobodys(self, activity: ScheduledActivity) -> bool:
+        """Whether there is no host to run an activity: this one does not serve its queue, and has no others."""
+        return not self._config.serves(activity.policy.queue) and (self._lending is None or self._lending.is_alone)
+
+    def _keep_in_store(self, activity: ScheduledActivity) -> None:
+        self._unserved.note_queue(activity.policy.queue or DEFAULT_QUEUE)
+        start_by = activity.start_by
+        if start_by is not None:
+            self._timers.add(activity.key, start_by, activity)
+
+    def leaves(self, activity: ScheduledActivity) -> bool:
+        """Whether an activity found in the store stays there for now, and there is nothing to do about it."""
+        if not self._is_nobodys(activity) or activity.policy.start_timeout is not None:
+            return False
+        self._unserved.note_queue(activity.policy.queue or DEFAULT_QUEUE)
+        return True
+
     def start_speculatively(self, activity: ScheduledActivity, lsn: int) -> None:
         """Let an activity run before its cause is durable, as its author has allowed; only the first attempt."""
-        if activity.attempt == 1 and activity.deliveries == 0 and self._runner.queued < self._queue_max:
+        may_run = self._runner.queued < self._config.activity_queue_max and self._config.serves(activity.policy.queue)
+        if activity.attempt == 1 and activity.deliveries == 0 and may_run:
             self._speculative[activity.key] = lsn
             self._runner.submit(activity)
 
@@ -134,4 +168,5 @@ def recover_activity(node: Node, activity: ScheduledActivity, *, was_begun: bool
         elif node.starts.waits_for_start(activity, instance):
             node.append(node.hub.count_delivery(instance, activity, node.clock.now()))
 
-    node.when_present(activity.instance_id, recover)
+    if was_begun or not node.starts.leaves(activity):
+        node.when_present(activity.instance_id, recover)

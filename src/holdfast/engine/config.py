@@ -6,15 +6,16 @@ import functools
 import os
 from collections.abc import Mapping
 from types import MappingProxyType
-from typing import Literal, TypeAlias, get_args
+from typing import Literal, TypeAlias, cast, get_args
 
 import msgspec
 
 from holdfast.durable_http.policy import HttpCallPolicy
-from holdfast.errors import ConfigurationError
+from holdfast.errors import ConfigurationError, InvalidInputError
 from holdfast.model.access import check_hub_name
 from holdfast.model.limits import Limits
 from holdfast.model.nearest import did_you_mean
+from holdfast.model.queues import DEFAULT_QUEUE, check_queue
 from holdfast.model.versions import VersionFailure, VersionMatch
 
 HttpStatusCodes: TypeAlias = Literal["current", "legacy"]
@@ -32,6 +33,8 @@ class HostConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     """Activities marked `process=True` that run at the same time; the processes start on first use."""
     activity_queue_max: int = 20_000
     """Activities that wait in memory for a place; more of them wait in the store, or are offered to other hosts."""
+    queues: tuple[str, ...] | None = None
+    """The queues whose activities run on this host; those that name no queue are in `default`. None: all there are."""
     entity_batches_max: int = 1_000
     """Entities that run `async def` operations at the same time."""
     operation_timeout_s: float = 60.0
@@ -91,6 +94,10 @@ class HostConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
         if self.task_hub is not None:
             check_hub_name("task_hub", self.task_hub)
 
+    def serves(self, queue: str | None) -> bool:
+        """Whether the activities of a queue run on this host; None for those that name none."""
+        return self.queues is None or (queue or DEFAULT_QUEUE) in self.queues
+
 
 _TEXTS: Mapping[str, tuple[object, ...]] = MappingProxyType(
     {
@@ -106,7 +113,8 @@ _TEXTS: Mapping[str, tuple[object, ...]] = MappingProxyType(
 
 _OF_CHOICE = frozenset({"default_version", "task_hub"})
 """Texts that may be any other one, too."""
-_OPTIONAL = frozenset({"retention_s", "retention_failed_s", "standby_s"})
+_OPTIONAL = frozenset({"retention_s", "retention_failed_s", "standby_s", "queues"})
+_LISTS = frozenset({"queues", "http_calls.allowed_hosts"})
 _NESTED: Mapping[str, type[msgspec.Struct]] = MappingProxyType({"limits": Limits, "http_calls": HttpCallPolicy})
 
 
@@ -127,6 +135,8 @@ def check_settings(settings: HostConfig | Limits) -> None:
                 raise ConfigurationError(f"{field.name} is {value!r}; it must be one of {known}.")
         elif value is None and field.name in _OPTIONAL:
             pass
+        elif field.name == "queues":
+            _check_queues(value)
         elif (
             isinstance(value, bool)
             or not isinstance(value, int | float)
@@ -136,6 +146,16 @@ def check_settings(settings: HostConfig | Limits) -> None:
             raise ConfigurationError(f"{field.name} is {value!r}; it must be of type {kind}.")
         elif value <= 0:
             raise ConfigurationError(f"{field.name} is {value}; it must be more than zero.")
+
+
+def _check_queues(queues: object) -> None:
+    if not isinstance(queues, tuple):
+        raise ConfigurationError(f"queues is {queues!r}; it must be a tuple of names, such as ('gpu', 'default').")
+    for queue in cast("tuple[object, ...]", queues):
+        try:
+            check_queue(queue)
+        except InvalidInputError as error:
+            raise ConfigurationError(f"In queues, {error}") from None
 
 
 def config_from_mapping(settings: Mapping[str, object]) -> HostConfig:
@@ -153,7 +173,7 @@ def config_from_mapping(settings: Mapping[str, object]) -> HostConfig:
         if name not in choices:
             raise ConfigurationError(f"There is no setting {name!r}.{did_you_mean(name, choices)}")
         group, _, inner = name.rpartition(".")
-        if name == "http_calls.allowed_hosts" and isinstance(value, str):
+        if name in _LISTS and isinstance(value, str):
             value = [each.strip() for each in value.split(",")]
         (nested[group] if group else values)[inner] = value
     try:

@@ -207,6 +207,7 @@ class Engine:
         check_renewal(self.config, ownership)
         self._is_shared = ownership.lease_s is not None
         arrived = await first_arrivals(self.store)
+        await self.membership.learn()
 
         def failed(error: Exception, instance_id: str | None) -> None:
             self._node_failed(node, error, instance_id)

@@ -90,8 +90,17 @@ class FleetTaskHub(RemoteTaskHub):
         self._mail = mail
         self._fleet_mail = FleetMail(mail, self._serve, engine.config.poll_s, engine.membership.is_alone)
         functions = {*engine.registry.functions(), *(ACTIVITY + each.casefold() for each in engine.builtins.names())}
-        lending = Lending(mail, engine.runner, engine.answers, engine.config, functions, lambda: engine.membership.node)
-        engine.membership.join(mail, self._fleet_mail, lending)
+        membership = engine.membership
+        lending = Lending(
+            mail,
+            engine.runner,
+            engine.answers,
+            engine.config,
+            functions,
+            lambda: membership.node,
+            membership.unserved,
+        )
+        membership.join(mail, self._fleet_mail, lending)
 
     def new_id(self) -> str:
         """Return an id that nothing else has, of an instance that this host owns: so nobody else need be asked."""

@@ -20,6 +20,9 @@ _PER_ROUND: Final = 500
 _PATIENCE_S: Final = 30.0
 """How long an answer may take, besides what the request itself waits; it outlives the lease of a host that is dead."""
 
+_SELDOM: Final = 10
+"""So much longer waits a host before it looks by itself, as long as it hears hints."""
+
 T = TypeVar("T")
 Serve: TypeAlias = Callable[[RequestRow], Awaitable[tuple[int, str]]]
 
@@ -58,6 +61,8 @@ class FleetMail:
         self._to_hint: set[int] = set()
         self._taken: dict[int, asyncio.Task[None]] = {}
         self._going_round = asyncio.Lock()
+        self._look_at = 0.0
+        """When to look at everything, by the clock of the loop."""
         self._is_closed = False
 
     async def ask(self, request: NewRequest, wait_s: float | None) -> Answer | None:
@@ -89,6 +94,11 @@ class FleetMail:
         self._looks.add(kind)
         self._wake.set()
 
+    def look_around(self) -> None:
+        """Look soon at everything, also for what hosts have left that are gone."""
+        self._look_at = 0.0
+        self._wake.set()
+
     def hint_arrivals(self, partitions: Collection[int]) -> None:
         """Tell the owners of partitions that something has arrived for them."""
         self._to_hint.update(partitions)
@@ -97,22 +107,22 @@ class FleetMail:
     async def run(self) -> None:
         """Go round for ever. A store that cannot be reached is tried again."""
         ticking = asyncio.get_running_loop().time
-        look_at = ticking() + self._poll_s
         while True:
             with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout_at(look_at):
+                async with asyncio.timeout_at(self._look_at):
                     await self._wake.wait()
             self._wake.clear()
-            is_due = ticking() >= look_at  # also where so much is asked that there is never a pause
+            is_due = ticking() >= self._look_at  # also where so much is asked that there is never a pause
             try:
                 if is_due:
-                    look_at = ticking() + self._poll_s
+                    self._look_at = ticking() + pause_s(self._mail, self._poll_s)
                     if self._asked or not self._is_alone():  # who is alone now may have asked one that is gone
                         self._looks.update(("requests", "answers"))
                         await self._tidy_up()
                 await self._go_round()
             except StorageError as error:
                 logger.info("The other hosts cannot be reached by way of the store just now: %s", error)
+                self._look_at = 0.0
                 await asyncio.sleep(self._poll_s)
             except Exception:  # a bug of ours; without this loop nothing would pass any more
                 logger.exception("An internal error, after which it goes on.")
@@ -213,6 +223,11 @@ class FleetMail:
         for asked in [*self._to_send, *self._asked.values()]:
             if not asked.answer.done():
                 asked.answer.set_exception(AnswerLostError("this host has stopped"))
+
+
+def pause_s(mail: Mail, poll_s: float) -> float:
+    """Return how long to wait for a hint before looking without one."""
+    return poll_s * _SELDOM if mail.hears else poll_s
 
 
 async def _pass_on(waiting: list[T], pass_on: Callable[[Sequence[T]], Awaitable[None]]) -> None:

@@ -1,8 +1,9 @@
 """Activities that do not run on the host that owns their instance.
 
-They are lent when their partition moves while they run; offered when their owner has no room for them, or not the code;
-borrowed by hosts with nothing to do. Their outcomes go to whoever owns the instance then, as messages do; the attempt
-says whether they still count. Whoever dies meanwhile had them, and their owner takes them back.
+They are lent when their partition moves while they run; offered when their owner has no room for them, or not the code,
+or does not serve their queue; borrowed by hosts with nothing to do. Their outcomes go to whoever owns the instance
+then, as messages do; the attempt says whether they still count. Whoever dies meanwhile had them, and their owner takes
+them back.
 """
 
 from __future__ import annotations
@@ -17,15 +18,19 @@ from typing import TYPE_CHECKING, Final
 from holdfast.engine.activity_runner import ActivityRunner
 from holdfast.engine.activity_starts import recover_activity
 from holdfast.engine.answers import Answers
+from holdfast.engine.clock import to_microseconds
 from holdfast.engine.config import HostConfig
+from holdfast.engine.fleet_mail import pause_s
 from holdfast.engine.stored import decode_activity, encode_report
+from holdfast.engine.unserved import Unserved
 from holdfast.errors import CorruptRecordError, StorageError
 from holdfast.hub.instance import ScheduledActivity
 from holdfast.model.ids import partition_of
 from holdfast.model.messages import DurableKey
+from holdfast.model.queues import DEFAULT_QUEUE
 from holdfast.model.work_items import ActivityWorkItem, Outcome
-from holdfast.registry.registry import ACTIVITY, ORCHESTRATOR
-from holdfast.storage.mail import Mail
+from holdfast.registry.registry import ACTIVITY, ORCHESTRATOR, declared_queues, is_served
+from holdfast.storage.mail import Mail, PassedAttempt
 from holdfast.storage.port import ActivityRow, ArrivalRow
 
 if TYPE_CHECKING:
@@ -49,6 +54,7 @@ class Lending:
         config: HostConfig,
         functions: Collection[str],
         node: Callable[[], Node | None],
+        unserved: Unserved,
     ) -> None:
         """Begin with nothing.
 
@@ -59,23 +65,39 @@ class Lending:
         self._runner = runner
         self._answers = answers
         self._config = config
-        self._functions = functions
+        self._functions = {*functions, *declared_queues(config.queues)}
         self._activities = [name.removeprefix(ACTIVITY) for name in functions if name.startswith(ACTIVITY)]
         self._node = node
-        self._known: frozenset[str] = frozenset(functions)
+        self._known: frozenset[str] = frozenset(self._functions)
+        self._unserved = unserved
         self._offers: dict[DurableKey, ScheduledActivity] = {}
         self._reports: list[tuple[ActivityWorkItem, Outcome]] = []
         self._wake = asyncio.Event()
         self._is_closed = False
         self._hosts_changed = True
         self._has_offers = True
+        """Whether anything of this host is with others, or is to be."""
+        self._may_borrow = True
+        """Whether others may offer something that there was no room for."""
+        mail.declare(self._functions)
         self._began_again = False
         self._reported: deque[DurableKey] = deque(maxlen=_REPORTED_MAX)
         """What was reported lately: the owner may not have stored it yet."""
 
+    async def learn(self) -> None:
+        """Find out what other hosts can run."""
+        self._known = await self._mail.declared() | self._functions
+        self._unserved.forget(self._is_served, self._is_known)
+
     def knows_orchestrator(self, name: str) -> bool:
         """Whether some host of the fleet has an orchestrator, as far as is known here."""
         return ORCHESTRATOR + name.casefold() in self._known
+
+    @property
+    def is_alone(self) -> bool:
+        """Whether no other host owns anything; then there is nobody to run anything."""
+        node = self._node()
+        return node is None or node.partitions.some is None
 
     def lacks(self, activity: ScheduledActivity) -> bool:
         """Whether this host cannot run an activity; another one may."""
@@ -84,12 +106,12 @@ class Lending:
     def look(self, *, hosts_changed: bool = False) -> None:
         """Look soon for offers of others, and for what can be taken back; and for what other hosts can run."""
         self._hosts_changed = self._hosts_changed or hosts_changed
+        self._may_borrow = True
         self._wake.set()
 
     def offer(self, activity: ScheduledActivity) -> bool:
-        """Let another host run an activity; return False if too many are offered already."""
-        node = self._node()
-        if node is None or node.partitions.some is None or len(self._offers) >= _OFFERS_MAX:
+        """Let another host run an activity; return False if there is none, or too many are being offered."""
+        if self.is_alone or len(self._offers) >= _OFFERS_MAX:
             return False
         self._offers[activity.key] = activity
         self._wake.set()
@@ -99,19 +121,9 @@ class Lending:
         """Let the next owners know what runs here, before there are any; what cannot be told runs again there."""
         outcomes = (*self._answers.waiting(), *self._reports)
         work_items = [*self._runner.running(), *(work_item for work_item, _ in outcomes)]
-        attempts = [
-            (
-                partition_of(each.instance_id, partition_count),
-                each.execution_id,
-                each.sequence,
-                each.attempt,
-                each.name.casefold(),
-            )
-            for each in work_items
-        ]
-        if attempts:
+        if work_items:
             with contextlib.suppress(StorageError):
-                await self._mail.lend(attempts)
+                await self._mail.lend([_passed(each, partition_count) for each in work_items])
 
     def is_offering(self, key: DurableKey) -> bool:
         """Whether an activity is about to be offered."""
@@ -132,24 +144,27 @@ class Lending:
     async def run(self) -> None:
         """Go round for ever. A store that cannot be reached is tried again."""
         while True:
+            # Nobody tells that its own offers are over, or should have started; nor that it has room for others now.
+            is_seldom = not self._has_offers and not self._may_borrow
+            wait_s = pause_s(self._mail, self._config.poll_s) if is_seldom else self._config.poll_s
             with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(self._config.poll_s):
+                async with asyncio.timeout(wait_s):
                     await self._wake.wait()
-            node = self._node()
-            is_alone = node is None or node.partitions.some is None
-            if not self._wake.is_set() and is_alone and not self._has_offers:
+            is_told = self._wake.is_set()
+            if not is_told and self.is_alone and not self._has_offers:
                 continue  # it is alone, and nobody says that there is something to do
             self._wake.clear()
             try:
-                await self._go_round()
+                await self._go_round(is_told=is_told)
             except StorageError as error:
                 logger.info("Activities cannot be passed between hosts just now: %s", error)
+                self._wake.set()
                 await asyncio.sleep(self._config.poll_s)
             except Exception:  # a bug of ours; without this loop nothing would pass any more
                 logger.exception("An internal error, after which it goes on.")
                 await asyncio.sleep(self._config.poll_s)
 
-    async def _go_round(self) -> None:
+    async def _go_round(self, *, is_told: bool) -> None:
         await self._post_reports()
         if self._began_again:  # what it had borrowed and not begun was forgotten
             self._began_again = False
@@ -158,20 +173,40 @@ class Lending:
         if node is None or self._is_closed:
             return
         if self._hosts_changed:
-            self._known = await self._mail.declare(self._functions)
+            await self.learn()
             self._hosts_changed = False
         await self._make_offers(node)
-        taken_back = await self._reclaim(node, self._activities if has_room else [])
+        has_own = is_told or self._has_offers
+        taken_back = await self._reclaim(node, self._activities if has_room else []) if has_own else 0
         borrowed = 0
         if not taken_back and self._runner.queued == 0 and node is self._node():
             borrowed = await self._borrow()
-        self._has_offers = await self._mail.has_offers()
+        if has_own:
+            await self._see_what_waits()
         if taken_back == _PER_ROUND or borrowed == _PER_ROUND:
             self._wake.set()
 
+    def _is_served(self, queue: str) -> bool:
+        """Whether some host that lives serves a queue, as far as is known here."""
+        return is_served(queue, self._known)
+
+    def _is_known(self, name: str) -> bool:
+        """Whether some host that lives has the code of an activity, as far as is known here."""
+        return ACTIVITY + name.casefold() in self._known
+
+    async def _see_what_waits(self) -> None:
+        offers = await self._mail.offers()
+        self._has_offers = bool(offers)
+        for each in offers:
+            if each.is_waiting and not self._is_served(each.queue):
+                self._unserved.note_queue(each.queue)
+            elif each.is_waiting and not self._is_known(each.function):
+                self._unserved.note_activity(each.function)
+
     async def _reclaim(self, node: Node, names: list[str]) -> int:
+        now = to_microseconds(node.clock.now())
         try:
-            rows = await self._mail.reclaim(names, _PER_ROUND)
+            rows = await self._mail.reclaim(names, self._config.queues, now, _PER_ROUND)
         except StorageError:
             node.starts.has_overflowed = True  # they may be offered no more: then they are found in the store
             raise
@@ -180,38 +215,38 @@ class Lending:
         return len(rows)
 
     async def _borrow(self) -> int:
+        limit = min(self._runner.room, _PER_ROUND)  # what it cannot begin at once is for others
+        if not limit:
+            return 0
         try:
-            rows = await self._mail.borrow(self._activities, _PER_ROUND)
+            rows = await self._mail.borrow(self._activities, self._config.queues, limit)
         except StorageError:
             self._began_again = True  # they may have been taken: then they are given back
             raise
+        self._may_borrow = len(rows) == limit
         for row in rows:
             with contextlib.suppress(CorruptRecordError):  # its owner finds that out, too
                 self._runner.submit(decode_activity(row))
         return len(rows)
 
     async def _make_offers(self, node: Node) -> None:
-        if any(self.lacks(each) for each in self._offers.values()):
-            self._known = await self._mail.declare(self._functions)
+        if any(self.lacks(each) or not self._config.serves(each.policy.queue) for each in self._offers.values()):
+            await self.learn()
         offers, self._offers = self._offers, {}
-        nobodys = [
-            each for each in offers.values() if self.lacks(each) and ACTIVITY + each.name.casefold() not in self._known
-        ]
-        for each in nobodys:
+        for each in [each for each in offers.values() if self._is_unknown(each)]:
             self._runner.submit(each)  # which says that there is no such activity
             del offers[each.key]
-        count = node.partitions.count
-        keys = [
-            (partition_of(each.instance_id, count), *each.key, each.attempt, each.name.casefold())
-            for each in offers.values()
-        ]
-        if not keys:
+        if not offers:
             return
         try:
-            await self._mail.offer(keys)
+            await self._mail.offer([_passed(each, node.partitions.count) for each in offers.values()])
         except StorageError:
             self._offers = {**offers, **self._offers}
             raise
+
+    def _is_unknown(self, activity: ScheduledActivity) -> bool:
+        """Whether no host has the code of an activity, though there are some that serve its queue."""
+        return not self._is_known(activity.name) and self._is_served(activity.policy.queue or DEFAULT_QUEUE)
 
     async def _give_back(self, kept: Collection[DurableKey]) -> None:
         try:
@@ -258,3 +293,15 @@ class Lending:
         with contextlib.suppress(StorageError):
             await self._post_reports()
             await self._give_back(list(self._answers.keys()))
+
+
+def _passed(work_item: ActivityWorkItem, partition_count: int) -> PassedAttempt:
+    return PassedAttempt(
+        partition_of(work_item.instance_id, partition_count),
+        work_item.execution_id,
+        work_item.sequence,
+        work_item.attempt,
+        work_item.name.casefold(),
+        work_item.policy.queue or DEFAULT_QUEUE,
+        None if work_item.start_by is None else to_microseconds(work_item.start_by),
+    )

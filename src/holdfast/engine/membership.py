@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 from typing import TYPE_CHECKING, Final
 
+from holdfast.engine.unserved import Unserved
 from holdfast.storage.mail import HintKind, Mail
 
 if TYPE_CHECKING:
     from holdfast.engine.fleet_mail import FleetMail
     from holdfast.engine.lending import Lending
     from holdfast.engine.node import Node
+
+logger = logging.getLogger("holdfast.engine")
 
 _SETTLES_IN_S: Final = 30.0
 """How long a request waits while partitions move, or a host begins again."""
@@ -25,20 +29,28 @@ class Membership:
         self._fleet_mail: FleetMail | None = None
         self._node: Node | None = None
         self._has_node = asyncio.Event()
+        self._owned: int | None = None
         self.is_leaving = False
         """Whether the host is stopping, or has stopped."""
         self._jobs: list[asyncio.Task[None]] = []
         self.lending: Lending | None = None
         """What passes activities between hosts."""
+        self.unserved = Unserved()
 
     def join(self, mail: Mail, fleet_mail: FleetMail, lending: Lending) -> None:
         """Exchange requests, activities and hints with other hosts, from the start on."""
         self._mail, self._fleet_mail, self.lending = mail, fleet_mail, lending
 
+    async def learn(self) -> None:
+        """Find out what other hosts can run, before the next node decides what nobody can."""
+        if self.lending is not None:
+            await self.lending.learn()
+
     def begins(self, node: Node) -> None:
         """Note the node of now, with the partitions that it owns."""
         self._node = node
         self._has_node.set()
+        self._say_share(node)
         if self._mail is not None and self._fleet_mail is not None and self.lending is not None:
             self._mail.listen(self._heard)
             self._fleet_mail.look("requests")  # of those who asked while the partitions had no owner
@@ -46,6 +58,14 @@ class Membership:
             if not self._jobs:
                 start = asyncio.get_running_loop().create_task
                 self._jobs = [start(self._fleet_mail.run()), start(self.lending.run())]
+
+    def _say_share(self, node: Node) -> None:
+        """Log how much this host owns, if that has changed; one that has always been alone says nothing."""
+        count = node.partitions.count
+        owned = count if node.partitions.some is None else len(node.partitions.some)
+        if owned != self._owned and (self._owned is not None or owned < count):
+            logger.info("This host owns %d of the %d partitions of the task hub now.", owned, count)
+        self._owned = owned
 
     @property
     def node(self) -> Node | None:
@@ -91,7 +111,9 @@ class Membership:
             case "hosts":
                 if node is not None:
                     node.has_doubts.set()
-                if self.lending is not None:
+                    node.arrivals.look()
+                if self._fleet_mail is not None and self.lending is not None:
+                    self._fleet_mail.look_around()  # one that died has perhaps not told what it had sent
                     self.lending.look(hosts_changed=True)
             case "offers":
                 if self.lending is not None:

@@ -111,9 +111,7 @@ class Node:
         self.has_doubts = asyncio.Event()
         """Set when the ownership should be asked about soon, as hosts have come or gone."""
         self.suspects = Suspects(self)
-        self.starts = ActivityStarts(
-            clock, self.timers, self.suspects, runner, answers, config.activity_queue_max, membership.lending
-        )
+        self.starts = ActivityStarts(clock, self.timers, self.suspects, runner, answers, config, membership)
         self.reports = ActivityReports(self, answers, membership.lending)
         self.confirmations = Confirmations(lambda: store.renew(self.fence))
         self._worker = worker

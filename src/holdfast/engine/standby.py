@@ -34,7 +34,8 @@ async def begin_in_turn(begin: Callable[[], Awaitable[None]], standby_s: float |
                 raise
             if type(error) is not said:
                 said = type(error)
-                logger.info("This host is a standby, and takes over when it can: %s", error)
+                waits_for = "its share of the task hub" if is_due else "its turn, as a standby"
+                logger.info("This host waits for %s: %s", waits_for, error)
             await asyncio.sleep(min(_LOOK_AGAIN_S, left_s))
         else:
             return

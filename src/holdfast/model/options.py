@@ -8,6 +8,7 @@ from datetime import datetime, timedelta
 from typing import TypedDict
 
 from holdfast.errors import InvalidInputError
+from holdfast.model.queues import check_queue
 from holdfast.model.requests import IdPolicy, check_duration, check_instant, check_key, check_tags
 from holdfast.model.retry import RetryHandler, RetryPolicy
 
@@ -27,6 +28,8 @@ class ActivityOptions(TypedDict, total=False):
     """Shown to the activity, and in the history."""
     version: str | None
     """Which of several functions of this name runs; of a function, which version it is."""
+    queue: str | None
+    """Only hosts that serve this queue run it; without one it is in the queue `default`."""
 
 
 class SubOrchestrationOptions(TypedDict, total=False):
@@ -138,6 +141,8 @@ def check_activity_options(name: str, options: ActivityOptions, tags_max: int) -
     for option in ("timeout", "start_timeout", "heartbeat_timeout"):
         check_duration(f"{option} of activity {name!r}: {option}", options.get(option))
     check_version(options.get("version"))
+    if options.get("queue") is not None:
+        check_queue(options.get("queue"))
     check_tags(options.get("tags"), tags_max)
 
 

@@ -14,7 +14,7 @@ from holdfast.model.retry import RetryPolicy, RetryRule
 class TaskPolicy(msgspec.Struct, frozen=True, gc=False, kw_only=True, omit_defaults=True):
     """Recorded beside an activity, so that a rewind can ask for it again as it was asked for.
 
-    A replay does not compare it: how often something is tried may change in code that runs.
+    A replay does not compare it: how often something is tried, and where, may change in code that runs.
     """
 
     retry: RetryRule | None = None
@@ -22,6 +22,7 @@ class TaskPolicy(msgspec.Struct, frozen=True, gc=False, kw_only=True, omit_defau
     speculative: bool = False
     start_timeout: timedelta | None = None
     heartbeat_timeout: timedelta | None = None
+    queue: str | None = None
 
 
 PLAIN: Final = TaskPolicy()
@@ -39,5 +40,6 @@ def policy_of(options: ActivityOptions, *, speculative: bool) -> TaskPolicy:
         speculative=speculative,
         start_timeout=options.get("start_timeout"),
         heartbeat_timeout=options.get("heartbeat_timeout"),
+        queue=options.get("queue"),
     )
     return PLAIN if policy == PLAIN else policy

@@ -17,7 +17,18 @@ R = TypeVar("R", bound=Activity[Any, Any] | Orchestrator[Any, Any] | EntityDefin
 
 ACTIVITY: Final = "activity "
 ORCHESTRATOR: Final = "orchestrator "
-"""What stands before names in lower case, where a host says what it can run."""
+_QUEUE: Final = "queue "
+"""What stands before names, of functions in lower case, where a host says what it can run."""
+
+
+def declared_queues(queues: Collection[str] | None) -> set[str]:
+    """Return what a host says of the queues that it serves; None for all."""
+    return {_QUEUE + queue for queue in (("*",) if queues is None else queues)}
+
+
+def is_served(queue: str, declared: Collection[str]) -> bool:
+    """Whether a queue is served by hosts that have said this."""
+    return _QUEUE + queue in declared or f"{_QUEUE}*" in declared
 
 
 class Registry:

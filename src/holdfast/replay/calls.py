@@ -61,8 +61,8 @@ class Calls:
     ) -> DurableTask[Any]:
         """Schedule an activity; the task has its result.
 
-        Options: `retry`, `timeout`, `start_timeout`, `heartbeat_timeout`, `tags`, `version`; see `ActivityOptions`.
-        Those that are given override the activity's own.
+        Options: `retry`, `timeout`, `start_timeout`, `heartbeat_timeout`, `tags`, `version`, `queue`; see
+        `ActivityOptions`. Those that are given override the activity's own.
 
         The task raises `TaskFailedError`, which is also an instance of the original class where that is loaded.
         """

@@ -16,9 +16,30 @@ if TYPE_CHECKING:
     from holdfast.storage.port import ActivityRow, ArrivalRow
 
 HintKind: TypeAlias = Literal["arrivals", "requests", "answers", "hosts", "offers"]
-AttemptKey: TypeAlias = tuple[int, str, int, int, str]
-"""(partition, execution_id, sequence, attempt, name in lower case) of an activity."""
 HINT_KINDS: tuple[HintKind, ...] = ("arrivals", "requests", "answers", "hosts", "offers")
+
+
+class PassedAttempt(msgspec.Struct, frozen=True):
+    """An attempt of an activity that is not run by the owner of its partition; `function` is its name in lower case.
+
+    If nobody has taken it by `start_by`, in microseconds, its owner takes it back.
+    """
+
+    partition: int
+    execution_id: str
+    sequence: int
+    attempt: int
+    function: str
+    queue: str
+    start_by: int | None
+
+
+class OffersOf(msgspec.Struct, frozen=True):
+    """What is offered or lent of one activity in one queue: whether there is any that nobody has taken."""
+
+    queue: str
+    function: str
+    is_waiting: bool
 
 
 class NewRequest(msgspec.Struct, frozen=True):
@@ -89,24 +110,31 @@ class Mail(Protocol):
         """Send messages, durably, in a transaction of their own."""
         ...
 
-    async def lend(self, attempts: Sequence[AttemptKey]) -> None:
+    async def lend(self, attempts: Sequence[PassedAttempt]) -> None:
         """Let whoever owns some activities next know that they run here."""
         ...
 
-    async def declare(self, functions: Collection[str]) -> frozenset[str]:
-        """Say what this host can run; return what any host can that lives."""
+    def declare(self, functions: Collection[str]) -> None:
+        """Say what this host can run, in the very transactions in which it takes partitions from now on."""
         ...
 
-    async def offer(self, attempts: Sequence[AttemptKey]) -> None:
+    async def declared(self) -> frozenset[str]:
+        """Return what any host has declared that lives and owns partitions."""
+        ...
+
+    async def offer(self, attempts: Sequence[PassedAttempt]) -> None:
         """Let other hosts run activities of this one."""
         ...
 
-    async def borrow(self, names: Sequence[str], limit: int) -> list[ActivityRow]:
-        """Take activities of some names, in lower case, that other hosts offer."""
+    async def borrow(self, names: Sequence[str], queues: Sequence[str] | None, limit: int) -> list[ActivityRow]:
+        """Take activities of some names, in lower case, that other hosts offer in some queues; None for all queues."""
         ...
 
-    async def reclaim(self, names: Sequence[str], limit: int) -> list[tuple[ActivityRow, bool]]:
-        """Take own offers back: those with some names that nobody has taken, and all whose takers are gone.
+    async def reclaim(
+        self, names: Sequence[str], queues: Sequence[str] | None, now: int, limit: int
+    ) -> list[tuple[ActivityRow, bool]]:
+        """Take own offers back: of those that nobody has taken, the ones with some names in some queues (None for all)
+        and the ones that should have started by now; and all whose takers are gone.
 
         With each goes whether somebody had taken it: then it may have been running.
         """
@@ -116,8 +144,8 @@ class Mail(Protocol):
         """Let others have all that this host has taken, except for some that it runs or has reported."""
         ...
 
-    async def has_offers(self) -> bool:
-        """Whether anything is offered or lent of the partitions that this store owns."""
+    async def offers(self) -> list[OffersOf]:
+        """Return of which activities anything is offered or lent of the partitions that this store owns."""
         ...
 
     async def other_hosts(self) -> list[int]:
@@ -129,6 +157,11 @@ class Mail(Protocol):
 
         Those who wait for answers to requests are told by `answer`.
         """
+        ...
+
+    @property
+    def hears(self) -> bool:
+        """Whether hints reach this host now; if not, it has to look more often."""
         ...
 
     def listen(self, heard: Callable[[HintKind], None]) -> None:

@@ -1,4 +1,4 @@
-"""Connections to one schema: their settings, their transactions, and what their errors mean."""
+"""Connections to one schema: their settings, and their transactions."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import Final, TypeAlias, TypeVar
 import asyncpg
 
 from holdfast.errors import CommitFailedError, StorageError
+from holdfast.storage.postgres.failures import FAILURES, explain, is_gone, is_refusal, is_rollback
 from holdfast.storage.postgres.location import Location
 
 _T = TypeVar("_T")
@@ -23,8 +24,6 @@ DRIVER_S: Final = 5.0
 """So much longer waits the driver, so that it is the server that says what happened."""
 _UNDO_S: Final = 5.0
 """For a ROLLBACK, and for stopping the statement before it; a server that does not answer may not even be there."""
-_GONE: Final = ("08", "57P")
-"""Errors of a connection, or of a server that is going down, as a statement learns of them that was sent too late."""
 _BY_KEYS: Final = "; ".join(
     f"SET LOCAL {setting}"
     for setting in (
@@ -35,20 +34,12 @@ _BY_KEYS: Final = "; ".join(
     )
 )
 """As in the function `apply_group`, which says why."""
-_ROLLED_BACK: Final = ("23", "40001", "40002", "40P01")
-"""Errors at a COMMIT after which nothing was applied: integrity and serialization. 40003 says that it is not known."""
-_REFUSED: Final = (*_ROLLED_BACK, "22", "25006", "42", "53", "55", "57014", "HF", "P0")
-"""The same for a call: data, rights, a lack of something, a limit of time, and what the function itself raises."""
-
-FAILURES: Final = (asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError, OSError, TimeoutError)
-"""What the driver raises."""
 
 
 class Connections:
     """One connection that writes, and a few that read. They are opened when they are needed, and again after a failure.
 
-    Each transaction says for itself in which schema it works, so that it does not matter which connection of a pooler
-    such as PgBouncer it gets.
+    Each transaction says for itself in which schema it works: a pooler may give it any connection.
     """
 
     def __init__(self, location: Location) -> None:
@@ -64,18 +55,14 @@ class Connections:
             f"SET LOCAL statement_timeout = {round(_STATEMENT_S * 1000)}; "
             "SET LOCAL idle_in_transaction_session_timeout ="
         )
-        # An installation that relaxes durability for its other users must not do so for this one.
-        durable = (
-            "SELECT set_config('synchronous_commit', 'on', true) WHERE current_setting('synchronous_commit') = 'off'"
-        )
-        # A host that stops in the middle of a transaction, with its network or its power perhaps, holds the lock of the
-        # owner's row. The server must not keep it for longer than the lease, or nobody could take over.
-        silence_ms = round(location.lease_s * 1000)
+        # A host that stops within a transaction must not hold the lock of its row for longer than its lease.
+        silence_ms, durable = round(location.lease_s * 1000), _durable("true")
         self._begin_writing = f"BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE; {settings} {silence_ms}; {durable}"
-        # What a call that is a transaction by itself cannot set, and where its tables are, so that it need not.
+        # What a call that is a transaction by itself cannot set, and where its tables are.
         self._session = (
             "SET SESSION CHARACTERISTICS AS TRANSACTION ISOLATION LEVEL READ COMMITTED, READ WRITE;"
-            f" SET search_path = {location.search_path}; SET statement_timeout = {round(_STATEMENT_S * 1000)}"
+            f" SET search_path = {location.search_path}; SET statement_timeout = {round(_STATEMENT_S * 1000)};"
+            f" {_durable('false')}"
         )
         self._begin_reading = f"BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; {settings} {_STATEMENT_S:.0f}000"
         self._begin_looking_up = f"{self._begin_reading}; {_BY_KEYS}"
@@ -88,8 +75,7 @@ class Connections:
             StorageError: what `work` raises; nothing is applied then.
         """
         async with self._writing:
-            if self._is_closed:  # a connection that is opened now would never be closed
-                raise CommitFailedError(f"Nothing was committed to {self._location.text}: the host has closed it.")
+            self._check_open()
             try:
                 connection = await self._begin_to_write()
             except StorageError as error:
@@ -105,31 +91,46 @@ class Connections:
             await self._commit(connection)
             return result
 
-    async def commit(self, call: str, *parameters: object) -> None:
-        """Make a call that is a whole transaction: in one round trip, or within a transaction if a pooler needs that.
+    async def commit(self, call: str, *parameters: object, is_repeatable: bool = False) -> list[asyncpg.Record]:
+        """Run a statement that is a whole transaction: in one round trip, or in a transaction if a pooler needs that.
 
         A connection that is known to be broken is opened again first. If it breaks later than that, the call may have
         been applied, and is not made again.
+
+        Args:
+            is_repeatable: twice is as good as once; then it is made again, once, over another connection.
 
         Raises:
             CommitFailedError: when it failed, from what the server said.
         """
         if self._location.is_pooled:
-            await self.write(lambda connection: connection.execute(call, *parameters))
-            return
+            return await self.write(lambda connection: connection.fetch(call, *parameters))
+        try:
+            return await self._call(call, *parameters)
+        except CommitFailedError as error:
+            if not (is_repeatable and is_gone(error.__cause__)):
+                raise
+        return await self._call(call, *parameters)
+
+    async def _call(self, call: str, *parameters: object) -> list[asyncpg.Record]:
         async with self._writing:
+            self._check_open()
             try:
                 connection = await self._open_to_call()
             except StorageError as error:
                 raise CommitFailedError(f"Nothing was committed to {error}") from error
             try:
-                await connection.execute(call, *parameters)
+                return await connection.fetch(call, *parameters)
             except FAILURES as error:
                 await self._abandon(connection)
-                raise self._failed(error, _is_refusal(error)) from error
+                raise self._failed(error, is_refusal(error)) from error
             except BaseException:
                 await self._abandon(connection)
                 raise
+
+    def _check_open(self) -> None:
+        if self._is_closed:  # a connection that is opened now would never be closed
+            raise CommitFailedError(f"Nothing was committed to {self._location.text}: the host has closed it.")
 
     async def _commit(self, connection: Connection) -> None:
         try:
@@ -138,8 +139,7 @@ class Connections:
             self._discard(connection)
             if not isinstance(error, FAILURES):
                 raise
-            certain = isinstance(error, asyncpg.PostgresError) and (error.sqlstate or "").startswith(_ROLLED_BACK)
-            raise self._failed(error, certain) from error
+            raise self._failed(error, is_rollback(error)) from error
         if said != "COMMIT":
             raise CommitFailedError(f"Nothing was committed to {self._location.text}: the server said {said}.")
 
@@ -159,15 +159,47 @@ class Connections:
         Raises:
             StorageError: when it failed.
         """
+
+        async def to_the_end(connection: Connection) -> _T:
+            result = await work(connection)
+            await connection.execute("COMMIT")
+            return result
+
+        begin = self._begin_looking_up if by_keys else self._begin_reading
+        return await self._read(lambda: self._begin_to_read(begin), to_the_end)
+
+    async def ask(self, query: str, *parameters: object) -> list[asyncpg.Record]:
+        """Run one statement that reads: in one round trip, or in a transaction if a pooler needs that.
+
+        A connection that turns out to be broken is opened again, as in a transaction.
+
+        Raises:
+            StorageError: when it failed.
+        """
+        if self._location.is_pooled:
+            return await self.read(lambda connection: connection.fetch(query, *parameters))
+
+        def fetch(connection: Connection) -> Awaitable[list[asyncpg.Record]]:
+            return connection.fetch(query, *parameters)
+
+        try:
+            return await self._read(self._open_to_ask, fetch)
+        except StorageError as error:
+            if not is_gone(error.__cause__):
+                raise
+        return await self._read(self._open_reader, fetch)
+
+    async def _read(
+        self, begin: Callable[[], Awaitable[Connection]], work: Callable[[Connection], Awaitable[_T]]
+    ) -> _T:
         await self._reading.acquire()
         try:
-            connection = await self._begin_to_read(self._begin_looking_up if by_keys else self._begin_reading)
+            connection = await begin()
         except BaseException:
             self._reading.release()
             raise
         try:
             result = await work(connection)
-            await connection.execute("COMMIT")
         except BaseException as error:
             self._undo_later(connection)
             if isinstance(error, FAILURES):
@@ -220,7 +252,14 @@ class Connections:
 
     async def _begin_to_read(self, begin: str) -> Connection:
         kept = self._readers.pop() if self._readers else None
-        return await self._begin(begin, kept, self.connect)
+        return await self._begin(begin, kept, self._open_reader)
+
+    async def _open_to_ask(self) -> Connection:
+        while self._readers:
+            kept = self._readers.pop()
+            if not kept.is_closed():
+                return kept
+        return await self._open_reader()
 
     async def _open_to_call(self) -> Connection:
         if self._writer is None or self._writer.is_closed():
@@ -228,9 +267,15 @@ class Connections:
         return self._writer
 
     async def _open_writer(self) -> Connection:
+        return await self._open(self._session)
+
+    async def _open_reader(self) -> Connection:
+        return await self._open(self._session.replace("READ WRITE", "READ ONLY"))
+
+    async def _open(self, session: str) -> Connection:
         connection = await self.connect()
         if not self._location.is_pooled:
-            await self._prepare(connection, self._session)
+            await self._prepare(connection, session)
         return connection
 
     async def _begin(
@@ -248,9 +293,9 @@ class Connections:
             try:
                 await kept.execute(begin)
             except FAILURES as error:
-                is_gone = kept.is_closed() or (getattr(error, "sqlstate", None) or "").startswith(_GONE)
+                is_broken = kept.is_closed() or is_gone(error)
                 kept.terminate()
-                if not is_gone:
+                if not is_broken:
                     raise StorageError(self.explain(error)) from error
             except BaseException:
                 kept.terminate()
@@ -293,6 +338,12 @@ class Connections:
         return explain(error, self._location)
 
 
+def _durable(is_local: str) -> str:
+    """An installation that relaxes durability for its other users must not do so for this one."""
+    setting = "synchronous_commit"
+    return f"SELECT set_config('{setting}', 'on', {is_local}) WHERE current_setting('{setting}') = 'off'"
+
+
 async def _rolled_back(connection: Connection) -> bool:
     """Undo a transaction; return whether the connection can be used again. It is terminated if it cannot."""
     try:
@@ -304,13 +355,6 @@ async def _rolled_back(connection: Connection) -> bool:
         connection.terminate()
         raise
     return not connection.is_closed()
-
-
-def _is_refusal(error: BaseException) -> bool:
-    """Whether a call that is a transaction by itself has certainly changed nothing: refused, or not even sent."""
-    if isinstance(error, asyncpg.PostgresError):
-        return (error.sqlstate or "").startswith(_REFUSED)
-    return isinstance(error, asyncpg.InterfaceError)
 
 
 async def connect(location: Location, command_s: float | None) -> Connection:
@@ -330,29 +374,9 @@ async def connect(location: Location, command_s: float | None) -> Connection:
         raise StorageError(explain(error, location)) from error
 
 
-def explain(error: BaseException, location: Location) -> str:
-    """Say what happened to which database, and what to do."""
-    state = getattr(error, "sqlstate", None) or ""
-    advice = next((text for prefix, text in _ADVICE.items() if state.startswith(prefix)), "")
-    if not state and isinstance(error, OSError | TimeoutError):
-        advice = "Is the server running, and may this host reach it?"
-    kind = f"{type(error).__name__} {state}".strip()
-    return f"{location.text}: {error} ({kind}). {advice}".rstrip()
-
-
 async def close(connection: Connection) -> None:
     """Close a connection, also one that does not answer any more."""
     try:
         await connection.close(timeout=_CONNECT_S)
     except FAILURES:
         connection.terminate()
-
-
-_ADVICE: Final = {
-    "28": "Check the user and the password of the URL.",
-    "3D": "Create the database first; Holdfast creates its schema in it.",
-    "42501": "The user must be allowed to create a schema in the database, or own the one that is there.",
-    "53": "The server is out of connections, memory or disk; nothing that was acknowledged is lost.",
-    "57P": "The server is being shut down or started; the host tries again.",
-    "25006": "The server takes no writes; name the primary, not a standby.",
-}

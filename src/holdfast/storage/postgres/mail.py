@@ -13,11 +13,14 @@ import time
 from collections.abc import Callable, Collection, Sequence
 from typing import Final
 
+import msgspec
+
 from holdfast.errors import StorageError
 from holdfast.model.messages import DurableKey
-from holdfast.storage.mail import HINT_KINDS, AttemptKey, HintKind, NewRequest, RequestAnswer, RequestRow
+from holdfast.storage.mail import HINT_KINDS, HintKind, NewRequest, OffersOf, PassedAttempt, RequestAnswer, RequestRow
 from holdfast.storage.port import ActivityRow, ArrivalRow
-from holdfast.storage.postgres.connections import FAILURES, Connection, Connections
+from holdfast.storage.postgres.connections import Connection, Connections
+from holdfast.storage.postgres.failures import FAILURES
 from holdfast.storage.postgres.location import Location
 from holdfast.storage.postgres.queries import QUERIES
 from holdfast.storage.postgres_schema import channel_of
@@ -26,6 +29,8 @@ logger = logging.getLogger("holdfast.storage")
 
 _LISTEN_AGAIN_S: Final = 1.0
 _LISTENS_CHECK_S: Final = 10.0
+_LISTENS_ANSWER_S: Final = 5.0
+"""Together with the time before, the longest for which a host may believe that it hears what it does not."""
 _RANDOM_BITS: Final = 10
 """Of the ids of requests, below the microsecond in which they were made: a table that a crash of the server empties
 would number them from the beginning again, and there are hosts that still know the old ones."""
@@ -42,9 +47,14 @@ class PostgresMail:
         self._token = token
         self._connections = Connections(location)
         self._channel = channel_of(location.schema)
+        self._told = None if location.is_pooled else self._channel
+        """Where hints go; behind a pooler nobody hears any."""
         self._listening: asyncio.Task[None] | None = None
+        self._hears = False
         self.owned: Collection[int] | None = ()
         """The partitions of the store; None for all."""
+        self.functions: Sequence[str] = ()
+        """What this host can run, which is stored as it takes partitions: nobody owns any of whom that is not known."""
 
     async def send(self, requests: Sequence[NewRequest]) -> list[int]:
         partitions, methods, arguments = zip(
@@ -53,27 +63,20 @@ class PostgresMail:
 
         first = (time.time_ns() // 1_000 << _RANDOM_BITS) + secrets.randbits(_RANDOM_BITS)
         ids = list(range(first, first + len(requests)))
-
-        async def send(connection: Connection) -> list[int]:
-            await connection.execute(QUERIES["send_requests"], ids, partitions, methods, arguments, self._token)
-            await self._notify(connection, "requests", {str(each) for each in partitions})
-            return ids
-
-        return await self._connections.write(send)
+        told = (self._told, _payload("requests", {str(each) for each in partitions}))
+        columns = (ids, partitions, methods, arguments, self._token)
+        await self._connections.commit(QUERIES["send_requests"], *columns, *told, is_repeatable=True)
+        return ids
 
     async def take(self, limit: int) -> list[RequestRow]:
-        return await self._connections.write(lambda connection: self._take(connection, "take_requests", limit))
+        return await self._take("take_requests", limit)
 
     async def take_orphans(self, limit: int, known: Collection[int]) -> list[RequestRow]:
-        async def take(connection: Connection) -> list[RequestRow]:
-            await connection.execute(QUERIES["clear_requests"])
-            return await self._take(connection, "take_orphans", limit, list(known))
+        return await self._take("take_orphans", limit, list(known))
 
-        return await self._connections.write(take)
-
-    async def _take(self, connection: Connection, query: str, limit: int, *more: object) -> list[RequestRow]:
+    async def _take(self, query: str, limit: int, *more: object) -> list[RequestRow]:
         owned = None if self.owned is None else list(self.owned)
-        rows = await connection.fetch(QUERIES[query], owned, limit, self._token, *more)
+        rows = await self._connections.commit(QUERIES[query], owned, limit, self._token, *more)
         return sorted((RequestRow(*row) for row in rows), key=lambda row: row.request_id)
 
     async def give_back(self, request_ids: Sequence[int]) -> None:
@@ -85,26 +88,18 @@ class PostgresMail:
 
     async def answer(self, answers: Sequence[RequestAnswer]) -> None:
         columns = zip(*((each.request_id, each.status, each.body) for each in answers), strict=True)
-
-        async def answer(connection: Connection) -> None:
-            callers = await connection.fetch(QUERIES["answer_requests"], *columns)
-            await self._notify(connection, "answers", {row[0] for row in callers})
-
-        await self._connections.write(answer)
+        await self._connections.commit(QUERIES["answer_requests"], *columns, self._told, is_repeatable=True)
 
     async def collect(self) -> list[RequestAnswer]:
-        rows = await self._connections.write(
-            lambda connection: connection.fetch(QUERIES["collect_answers"], self._token)
-        )
+        rows = await self._connections.commit(QUERIES["collect_answers"], self._token)
         return [RequestAnswer(*row) for row in rows]
 
     async def lost(self, request_ids: Collection[int]) -> set[int]:
         wanted = list(request_ids)
-        rows = await self._connections.read(lambda connection: connection.fetch(QUERIES["requests_left"], wanted))
-        return set(wanted) - {row[0] for row in rows}
+        return set(wanted) - {row[0] for row in await self._connections.ask(QUERIES["requests_left"], wanted)}
 
     async def withdraw(self, request_ids: Sequence[int]) -> None:
-        await self._connections.write(lambda connection: connection.execute(QUERIES["withdraw_requests"], request_ids))
+        await self._connections.commit(QUERIES["withdraw_requests"], request_ids, is_repeatable=True)
 
     async def post(self, arrivals: Sequence[ArrivalRow]) -> None:
         columns = zip(
@@ -117,21 +112,18 @@ class PostgresMail:
 
         await self._connections.write(post)
 
-    async def lend(self, attempts: Sequence[AttemptKey]) -> None:
-        columns = (*zip(*attempts, strict=True), self._token)
-        await self._connections.write(lambda connection: connection.execute(QUERIES["lend_activities"], *columns))
+    async def lend(self, attempts: Sequence[PassedAttempt]) -> None:
+        columns = (*_columns(attempts), self._token)
+        await self._connections.commit(QUERIES["lend_activities"], *columns, is_repeatable=True)
 
-    async def declare(self, functions: Collection[str]) -> frozenset[str]:
-        async def declare(connection: Connection) -> frozenset[str]:
-            said = await connection.execute(QUERIES["declare_functions"], self._token, sorted(functions))
-            if said != "UPDATE 0":  # the others may have something for it
-                await self._notify(connection, "hosts", (_ALL,))
-            return frozenset(row[0] for row in await connection.fetch(QUERIES["functions"]))
+    def declare(self, functions: Collection[str]) -> None:
+        self.functions = sorted(functions)
 
-        return await self._connections.write(declare)
+    async def declared(self) -> frozenset[str]:
+        return frozenset(row[0] for row in await self._connections.ask(QUERIES["functions"]))
 
-    async def offer(self, attempts: Sequence[AttemptKey]) -> None:
-        columns = list(zip(*attempts, strict=True))
+    async def offer(self, attempts: Sequence[PassedAttempt]) -> None:
+        columns = _columns(attempts)
 
         async def offer(connection: Connection) -> None:
             await connection.execute(QUERIES["offer_activities"], *columns)
@@ -139,19 +131,20 @@ class PostgresMail:
 
         await self._connections.write(offer)
 
-    async def borrow(self, names: Sequence[str], limit: int) -> list[ActivityRow]:
+    async def borrow(self, names: Sequence[str], queues: Sequence[str] | None, limit: int) -> list[ActivityRow]:
         if self.owned is None:
             return []
-        asked = (names, list(self.owned), limit, self._token)
-        rows = await self._connections.write(lambda connection: connection.fetch(QUERIES["borrow_activities"], *asked))
-        return [ActivityRow(*row) for row in rows]
+        asked = (names, list(self.owned), limit, self._token, queues)
+        return [ActivityRow(*row) for row in await self._connections.commit(QUERIES["borrow_activities"], *asked)]
 
-    async def reclaim(self, names: Sequence[str], limit: int) -> list[tuple[ActivityRow, bool]]:
+    async def reclaim(
+        self, names: Sequence[str], queues: Sequence[str] | None, now: int, limit: int
+    ) -> list[tuple[ActivityRow, bool]]:
         owned = None if self.owned is None else list(self.owned)
 
         async def reclaim(connection: Connection) -> list[tuple[ActivityRow, bool]]:
             await connection.execute(QUERIES["clear_offers"], owned)
-            rows = await connection.fetch(QUERIES["reclaim_activities"], owned, names, limit)
+            rows = await connection.fetch(QUERIES["reclaim_activities"], owned, names, limit, queues, now)
             return [(ActivityRow(*row[1:]), row[0]) for row in (tuple(each) for each in rows)]
 
         return await self._connections.write(reclaim)
@@ -165,25 +158,25 @@ class PostgresMail:
 
         await self._connections.write(give_back)
 
-    async def has_offers(self) -> bool:
+    async def offers(self) -> list[OffersOf]:
         owned = None if self.owned is None else list(self.owned)
-        return bool(await self._connections.read(lambda connection: connection.fetchval(QUERIES["has_offers"], owned)))
+        return [OffersOf(*row) for row in await self._connections.ask(QUERIES["offers"], owned)]
 
     async def other_hosts(self) -> list[int]:
-        rows = await self._connections.read(
-            lambda connection: connection.fetch(QUERIES["partitions_of_others"], self._token)
-        )
-        return [row[0] for row in rows]
+        return [row[0] for row in await self._connections.ask(QUERIES["partitions_of_others"], self._token)]
 
     async def hint(self, kind: HintKind, partitions: Collection[int]) -> None:
-        addressees = list(map(str, partitions)) or [_ALL]
-        await self._connections.write(lambda connection: self._notify(connection, kind, addressees))
+        if self._told is not None:
+            payload = _payload(kind, list(map(str, partitions)) or [_ALL])
+            await self._connections.commit(QUERIES["tell"], self._told, payload, is_repeatable=True)
 
     async def _notify(self, connection: Connection, kind: HintKind, addressees: Collection[str]) -> None:
-        if addressees and not self._location.is_pooled:
-            named = " ".join(addressees)
-            payload = f"{kind} {named if len(named) <= _PAYLOAD_CHARS_MAX else _ALL}"
-            await connection.execute("SELECT pg_notify($1, $2)", self._channel, payload)
+        if self._told is not None:
+            await connection.execute(QUERIES["tell"], self._told, _payload(kind, addressees))
+
+    @property
+    def hears(self) -> bool:
+        return self._hears
 
     def listen(self, heard: Callable[[HintKind], None]) -> None:
         if self._listening is None and not self._location.is_pooled:
@@ -206,12 +199,14 @@ class PostgresMail:
                 self._hear(str(payload), heard)
 
             await connection.add_listener(self._channel, hear)
+            self._hears = True
             for kind in HINT_KINDS:
                 heard(kind)  # what was told before nobody heard
             while not connection.is_closed():
                 await asyncio.sleep(_LISTENS_CHECK_S)
-                await connection.execute("SELECT 1")
+                await connection.execute("SELECT 1", timeout=_LISTENS_ANSWER_S)
         finally:
+            self._hears = False
             connection.terminate()
 
     def _hear(self, payload: str, heard: Callable[[HintKind], None]) -> None:
@@ -227,3 +222,12 @@ class PostgresMail:
             self._listening.cancel()
             await asyncio.gather(self._listening, return_exceptions=True)
         await self._connections.close()
+
+
+def _payload(kind: HintKind, addressees: Collection[str]) -> str:
+    named = " ".join(addressees)
+    return f"{kind} {named if len(named) <= _PAYLOAD_CHARS_MAX else _ALL}"
+
+
+def _columns(attempts: Sequence[PassedAttempt]) -> list[tuple[object, ...]]:
+    return list(zip(*map(msgspec.structs.astuple, attempts), strict=True))

@@ -7,8 +7,8 @@ SELECT hub_id, created_at, hub.incarnation, coalesce(max(lsn), 0) AS lsn, coales
 FROM hub LEFT JOIN node ON true GROUP BY hub_id, created_at, hub.incarnation;
 
 -- name: owners
--- Who owns the hub, or owned it last, and for how many seconds the leases still run.
-SELECT owner, released, extract(epoch FROM lease_until)::float8 - extract(epoch FROM clock_timestamp())::float8
+-- Who owns the hub, or owned it last, whether others have freed its place, and for how many seconds the leases still run.
+SELECT owner, released, owner_token = '', extract(epoch FROM lease_until)::float8 - extract(epoch FROM clock_timestamp())::float8
 FROM node WHERE owner <> '' ORDER BY node_id;
 
 -- name: living_owners

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import platform
 from collections import Counter
@@ -13,14 +14,17 @@ import msgspec
 
 from holdfast.errors import OwnershipLostError, StorageError, StoreInUseError
 from holdfast.storage.port import Fence, Ownership
-from holdfast.storage.postgres.connections import Connection
+from holdfast.storage.postgres.connections import Connection, Connections
 from holdfast.storage.postgres.location import Location
 from holdfast.storage.postgres.patience import execute_patiently
 from holdfast.storage.postgres.queries import PACKAGE, QUERIES
-from holdfast.storage.postgres.writes import check_fence
 from holdfast.storage.statements import migration
 
+logger = logging.getLogger("holdfast.storage")
+
 SCHEMA_VERSION: Final = 1
+COMPATIBLE_VERSION: Final = 1
+"""The least version that a host must know to use these tables beside hosts of this one."""
 _COUNTING_S: Final = 605.0
 _WAIT_BRIEFLY: Final = "SET LOCAL lock_timeout = 3000"
 """For whoever has the owner's row: then somebody works with it."""
@@ -37,6 +41,7 @@ class HubRow(msgspec.Struct, frozen=True):
     """What never changes in a hub, but the version of its tables."""
 
     schema_version: int
+    compatible_version: int
     partition_count: int
 
 
@@ -45,6 +50,7 @@ class Claim(msgspec.Struct, frozen=True, kw_only=True):
 
     token: str
     lease_s: float
+    functions: Sequence[str]
     was_owner: bool
     now: int
     after_crash: bool | None
@@ -68,6 +74,8 @@ class _Place(msgspec.Struct, frozen=True):
 async def prepare(connection: Connection, location: Location) -> None:
     """Create or migrate the tables, in the open transaction; two hosts that start at once do it one after the other.
 
+    It may lock whole tables, so nothing else should be waited for in this transaction.
+
     Raises:
         StorageError: if the schema is another application's, or was used by a newer version.
     """
@@ -81,8 +89,10 @@ async def prepare(connection: Connection, location: Location) -> None:
     for number in range(version + 1, SCHEMA_VERSION + 1):
         await execute_patiently(connection, migration(PACKAGE, number))
     if version == 0:
-        await connection.execute(QUERIES["create_hub"], SCHEMA_VERSION, location.partitions)
+        await connection.execute(QUERIES["create_hub"], location.partitions)
         await connection.execute(QUERIES["create_partitions"], location.partitions)
+    if version < SCHEMA_VERSION:
+        await connection.execute(QUERIES["migrated"], SCHEMA_VERSION, COMPATIBLE_VERSION)
 
 
 async def _version(connection: Connection, location: Location) -> int:
@@ -105,7 +115,7 @@ async def read_hub(connection: Connection, location: Location) -> HubRow:
     if row is None:
         raise StorageError(f"{location.text} has lost the hub's own row; restore it from a backup.")
     hub = HubRow(*row)
-    if hub.schema_version > SCHEMA_VERSION:
+    if hub.compatible_version > SCHEMA_VERSION:
         raise StorageError(
             f"{location.text} has schema version {hub.schema_version}, and this version of Holdfast knows "
             f"{SCHEMA_VERSION}: it was used by a newer one. Upgrade Holdfast, or name another schema with ?schema=."
@@ -138,7 +148,7 @@ async def take(connection: Connection, location: Location, claim: Claim) -> Owne
     kept, taken = share(owners, mine, len(others) + 1)
     incarnation = await connection.fetchval(QUERIES["next_incarnation"]) if kept or taken else 0
     lsn = await connection.fetchval(
-        QUERIES["take_node"], mine, incarnation, describe_owner(), claim.token, claim.lease_s
+        QUERIES["take_node"], mine, incarnation, describe_owner(), claim.token, claim.lease_s, claim.functions
     )
     await connection.execute(QUERIES["leave_partitions"], [each for each in owners if owners[each] == mine])
     rows = await connection.fetch(QUERIES["take_partitions"], mine, [*kept, *taken])
@@ -173,6 +183,7 @@ async def _bury(connection: Connection, places: Sequence[_Place], token: str) ->
         assert row is not None, "places are never removed"
         released, left_s = row
         if not released and left_s <= 0:  # else a commit that was in flight has prolonged it
+            logger.warning("The lease of %s is over: what it owned is free for others.", place.owner)
             await connection.execute(QUERIES["free_node"], place.node_id)
             freed = await connection.fetch(QUERIES["free_partitions"], place.node_id)
             partitions.update(row["partition"] for row in freed)
@@ -224,28 +235,31 @@ def _in_use(location: Location, others: Sequence[_Place], *, share_is_due: bool)
     if not others:
         return StoreInUseError(f"{location.text} is in use: its partitions are just changing hands.", share_is_due=True)
     first, more = others[0], f" and {len(others) - 1} more" if len(others) > 1 else ""
+    if share_is_due:
+        return StoreInUseError(
+            f"{location.text} is in use by {first.owner}{more}. They hear of this host now, and give up its share.",
+            share_is_due=True,
+        )
     return StoreInUseError(
         f"{location.text} is in use by {first.owner}{more}, whose lease runs for {first.left_s:.1f} s more unless it "
-        "renews it. This host gets a share when the others hear of it, or are gone: it waits for that as long as the "
-        "setting standby_s says.",
-        share_is_due=share_is_due,
+        "renews it, and there is no partition for another host. One with the setting standby_s waits for its turn."
     )
 
 
-async def renew(connection: Connection, fence: Fence, lease_s: float) -> bool:
+async def renew(connections: Connections, fence: Fence, lease_s: float) -> bool:
     """Prolong the lease; return whether partitions should move, to or from this host.
 
     Raises:
         OwnershipLostError: if the fence does not hold any more.
     """
-    if await connection.execute(QUERIES["renew_lease"], fence.node_id, fence.incarnation, lease_s) != "UPDATE 1":
+    owned, epochs = list(fence.epochs), list(fence.epochs.values())
+    asked = (fence.node_id, fence.incarnation, owned, epochs, lease_s)
+    [row] = await connections.commit(QUERIES["renew"], *asked, is_repeatable=True)
+    if not row["holds"]:
         raise OwnershipLostError("Another host took the task hub over, or it was released.")
-    await check_fence(connection, fence)
-    rows = await connection.fetch(QUERIES["standing"])
-    counts = {row["node_id"]: row["owned"] for row in rows}
-    partitions, own = rows[0]["partitions"], counts.pop(fence.node_id)
-    fair = fair_share(partitions, len(rows), counts.values())
-    return own > fair or (own < fair and own + sum(counts.values()) < partitions)
+    partitions, others = row["partitions"], row["others"]
+    fair = fair_share(partitions, len(others) + 1, others)
+    return len(owned) > fair or (len(owned) < fair and len(owned) + sum(others) < partitions)
 
 
 async def leave(connection: Connection, fence: Fence) -> None:

@@ -1,5 +1,6 @@
 -- Every statement that the PostgreSQL adapter runs on rows, but those of a commit: they are in the function `apply_group`
--- of the migrations. Ids are found by their partition and themselves; the adapter knows the partition of an id.
+-- of the migrations. Ids are found by their partition and themselves; the adapter knows the partition of an id. Columns
+-- are named: a later version may have added some, while hosts of this one still run.
 --
 -- Hosts take partitions one after the other: each locks the row of the hub first, then the rows of nodes in their order,
 -- then partitions, which nobody else changes but a host that gives up its own. The statements of a commit lock the row of
@@ -9,13 +10,17 @@
 -- of migrations comes before all of it.
 
 -- name: read_hub
--- The version of the tables, and into how many partitions the hub is divided.
-SELECT schema_version, partition_count FROM hub;
+-- The version of the tables, the least that a host must know to use them, and into how many partitions the hub is divided.
+SELECT schema_version, compatible_version, partition_count FROM hub;
 
 -- name: create_hub
 -- The one row of the hub, when its schema is new.
-INSERT INTO hub VALUES (1, gen_random_uuid()::text, $1, $2, (extract(epoch FROM clock_timestamp()) * 1000000)::bigint,
+INSERT INTO hub VALUES (1, gen_random_uuid()::text, 0, 0, $1, (extract(epoch FROM clock_timestamp()) * 1000000)::bigint,
     0);
+
+-- name: migrated
+-- The tables are of this version now, and hosts may go on that know at least that one.
+UPDATE hub SET schema_version = $1, compatible_version = $2;
 
 -- name: create_partitions
 -- All partitions, which nobody owns.
@@ -61,7 +66,7 @@ UPDATE hub SET incarnation = incarnation + 1 RETURNING incarnation;
 -- A host has a place; what it owns is told by its partitions. Its numbers go on from the highest that there are.
 UPDATE node SET incarnation = $2, released = false, owner = $3, owner_token = $4,
     lsn = (SELECT max(lsn) FROM node),
-    lease_until = clock_timestamp() + $5::float8 * interval '1 second'
+    lease_until = clock_timestamp() + $5::float8 * interval '1 second', functions = $6
 WHERE node_id = $1 RETURNING lsn;
 
 -- name: leave_partitions
@@ -71,12 +76,6 @@ UPDATE partition SET node_id = '' WHERE partition = ANY ($1::int[]);
 -- name: take_partitions
 -- New epochs for all that a host owns from now on.
 UPDATE partition SET node_id = $1, epoch = epoch + 1 WHERE partition = ANY ($2::int[]) RETURNING partition, epoch;
-
--- name: standing
--- How many partitions each host has that lives, and how many there are.
-SELECT node_id, (SELECT count(*) FROM partition WHERE partition.node_id = node.node_id) AS owned,
-    (SELECT count(*) FROM partition) AS partitions
-FROM node WHERE NOT released AND lease_until > clock_timestamp();
 
 -- name: count_activity_deliveries
 -- Activities that may have been running when their host died, except suspects, and those that other hosts have.
@@ -102,11 +101,29 @@ UPDATE node SET lease_until = clock_timestamp() WHERE owner_token = $1 AND NOT r
 -- name: check_fence
 -- The watermark, if the writer is still the owner of exactly these partitions.
 SELECT lsn FROM node
-WHERE node_id = $1 AND incarnation = $2 AND NOT released
-  AND cardinality($3::int[]) = (SELECT count(*) FROM partition WHERE partition.node_id = $1)
+WHERE node_id = $1 AND incarnation = $2 AND NOT released AND {owns};
+
+-- part: owns
+-- Whether a host owns exactly some partitions, in some epochs.
+cardinality($3::int[]) = (SELECT count(*) FROM partition WHERE partition.node_id = $1)
   AND cardinality($3::int[]) = (
     SELECT count(*) FROM partition JOIN unnest($3::int[], $4::bigint[]) AS fence (partition, epoch)
       USING (partition, epoch) WHERE partition.node_id = $1);
+
+-- name: renew
+-- The owner lives, if it still is one; with how many partitions there are, and how many each other host has that lives.
+-- One that waits here for a takeover has lost its place then; nobody else changes the partitions of a place.
+WITH renewed AS (
+    UPDATE node SET lease_until = clock_timestamp() + $5::float8 * interval '1 second'
+    WHERE node_id = $1 AND incarnation = $2 AND NOT released RETURNING node_id
+), owned AS (
+    SELECT node_id, count(*) AS partitions FROM partition GROUP BY node_id
+)
+SELECT EXISTS (SELECT FROM renewed) AND {owns} AS holds, (SELECT count(*) FROM partition) AS partitions,
+    ARRAY (
+      SELECT coalesce(owned.partitions, 0) FROM node LEFT JOIN owned USING (node_id)
+      WHERE NOT released AND lease_until > clock_timestamp() AND node_id <> $1
+    ) AS others;
 
 -- name: renew_lease
 -- The owner lives.
@@ -124,26 +141,26 @@ SELECT {row} FROM instance JOIN unnest($1::int[], $2::text[]) AS wanted (partiti
 
 -- name: load_messages
 -- Their messages, in the order of sending.
-SELECT * FROM inbox WHERE instance_id = ANY ($1::text[]) ORDER BY message_id;
+SELECT partition, message_id, instance_id, execution_id, event FROM inbox WHERE instance_id = ANY ($1::text[]) ORDER BY message_id;
 
 -- name: load_activities
 -- Their activities, by partition and execution.
-SELECT activity.* FROM activity JOIN unnest($1::int[], $2::text[]) AS wanted (partition, execution_id)
+SELECT {activity} FROM activity JOIN unnest($1::int[], $2::text[]) AS wanted (partition, execution_id)
     USING (partition, execution_id);
 
 -- name: load_timers
 -- Their timers, by partition and execution.
-SELECT timer.* FROM timer JOIN unnest($1::int[], $2::text[]) AS wanted (partition, execution_id)
+SELECT {timer} FROM timer JOIN unnest($1::int[], $2::text[]) AS wanted (partition, execution_id)
     USING (partition, execution_id);
 
 -- name: load_children
 -- Their sub-orchestrations, by partition and execution.
-SELECT child.* FROM child JOIN unnest($1::int[], $2::text[]) AS wanted (partition, execution_id)
+SELECT partition, execution_id, sequence, instance_id, child_instance_id FROM child JOIN unnest($1::int[], $2::text[]) AS wanted (partition, execution_id)
     USING (partition, execution_id);
 
 -- name: load_operation_keys
 -- What some entities remember, in the order of consumption.
-SELECT operation_key.* FROM operation_key JOIN unnest($1::int[], $2::text[]) AS wanted (partition, instance_id)
+SELECT partition, instance_id, operation_key, position, answer FROM operation_key JOIN unnest($1::int[], $2::text[]) AS wanted (partition, instance_id)
     USING (partition, instance_id) ORDER BY position;
 
 -- name: load_history
@@ -207,7 +224,7 @@ ORDER BY instance_id LIMIT $2;
 
 -- name: arrivals
 -- A page of what has arrived in some partitions, or in all.
-SELECT * FROM arrival WHERE {owned} AND arrival_id > $2 ORDER BY arrival_id LIMIT $3;
+SELECT partition, instance_id, execution_id, event, arrival_id FROM arrival WHERE {owned} AND arrival_id > $2 ORDER BY arrival_id LIMIT $3;
 
 -- name: instances_with_messages
 -- A page of the ids of instances with messages.
@@ -215,7 +232,7 @@ SELECT DISTINCT instance_id FROM inbox WHERE {owned} AND instance_id > $2 ORDER 
 
 -- name: activities_visible
 -- A page of the activities that may run.
-SELECT * FROM activity WHERE {owned} AND visible_at <= $2 AND (visible_at, execution_id, sequence) > ($3, $4, $5)
+SELECT {activity} FROM activity WHERE {owned} AND visible_at <= $2 AND (visible_at, execution_id, sequence) > ($3, $4, $5)
   AND NOT EXISTS (
     SELECT 1 FROM offer WHERE offer.partition = activity.partition AND offer.execution_id = activity.execution_id
       AND offer.sequence = activity.sequence AND offer.attempt = activity.attempt)
@@ -223,7 +240,7 @@ ORDER BY visible_at, execution_id, sequence LIMIT $6;
 
 -- name: timers_due
 -- A page of the timers that are due.
-SELECT * FROM timer WHERE {owned} AND due_at <= $2 AND (due_at, execution_id, sequence) > ($3, $4, $5)
+SELECT {timer} FROM timer WHERE {owned} AND due_at <= $2 AND (due_at, execution_id, sequence) > ($3, $4, $5)
 ORDER BY due_at, execution_id, sequence LIMIT $6;
 
 -- part: owned
@@ -231,10 +248,14 @@ ORDER BY due_at, execution_id, sequence LIMIT $6;
 ($1::int[] IS NULL OR partition = ANY ($1));
 
 -- name: send_requests
--- Requests of one host, for whoever owns their partitions.
-INSERT INTO request (request_id, partition, method, arguments, caller)
-SELECT request_id, partition, method, arguments, $5
-FROM unnest($1::bigint[], $2::int[], $3::text[], $4::text[]) AS new (request_id, partition, method, arguments);
+-- Requests of one host, for whoever owns their partitions; they are told, if that is possible.
+WITH sent AS (
+    INSERT INTO request (request_id, partition, method, arguments, caller)
+    SELECT request_id, partition, method, arguments, $5
+    FROM unnest($1::bigint[], $2::int[], $3::text[], $4::text[]) AS new (request_id, partition, method, arguments)
+    ON CONFLICT DO NOTHING
+)
+SELECT pg_notify($6, $7) WHERE $6::text IS NOT NULL;
 
 -- name: take_requests
 -- Requests for some partitions, or all, that nobody has taken.
@@ -246,13 +267,17 @@ UPDATE request SET taker = $3 FROM found WHERE request.request_id = found.reques
 RETURNING request.request_id, method, arguments, false;
 
 -- name: take_orphans
--- Those that somebody had taken who is gone, and those of the taker itself that it has not heard of.
+-- Those that somebody had taken who is gone, and those of the taker itself that it has not heard of. Those of callers
+-- who are gone go.
 WITH living AS (
     SELECT owner_token FROM node WHERE NOT released AND lease_until > clock_timestamp()
+), cleared AS (
+    DELETE FROM request WHERE caller NOT IN (SELECT owner_token FROM living)
 ), found AS (
     SELECT request_id, taker FROM request
     WHERE {owned} AND status IS NULL AND request_id <> ALL ($4::bigint[])
       AND (taker NOT IN (SELECT owner_token FROM living) OR taker = $3)
+      AND caller IN (SELECT owner_token FROM living)
     ORDER BY request_id LIMIT $2 FOR UPDATE SKIP LOCKED
 )
 UPDATE request SET taker = $3 FROM found WHERE request.request_id = found.request_id
@@ -263,11 +288,17 @@ RETURNING request.request_id, method, arguments, found.taker <> $3;
 UPDATE request SET taker = NULL WHERE request_id = ANY ($1::bigint[]) AND taker = $2 AND status IS NULL;
 
 -- name: answer_requests
--- Answers; the first one counts.
-UPDATE request SET status = new.status, answer = new.answer
-FROM unnest($1::bigint[], $2::int[], $3::text[]) AS new (request_id, status, answer)
-WHERE request.request_id = new.request_id AND request.status IS NULL
-RETURNING caller;
+-- Answers; the first one counts. The callers are told, if that is possible; of very many, all are.
+WITH answered AS (
+    UPDATE request SET status = new.status, answer = new.answer
+    FROM unnest($1::bigint[], $2::int[], $3::text[]) AS new (request_id, status, answer)
+    WHERE request.request_id = new.request_id AND request.status IS NULL
+    RETURNING caller
+), told AS (
+    SELECT string_agg(DISTINCT caller, ' ') AS callers FROM answered
+)
+SELECT pg_notify($4, concat('answers ', CASE WHEN length(callers) > 7000 THEN '*' ELSE callers END))
+FROM told WHERE $4::text IS NOT NULL AND callers IS NOT NULL;
 
 -- name: collect_answers
 -- The answers for one host. They go with their requests.
@@ -281,25 +312,22 @@ SELECT request_id FROM request WHERE request_id = ANY ($1::bigint[]);
 -- Requests for whose answers nobody waits.
 DELETE FROM request WHERE request_id = ANY ($1::bigint[]);
 
--- name: clear_requests
--- Those of hosts that are gone.
-DELETE FROM request
-WHERE caller NOT IN (SELECT owner_token FROM node WHERE NOT released AND lease_until > clock_timestamp());
-
 -- name: lend_activities
 -- What goes on on a host although its partitions are another one's now. Whoever had offered it runs it himself.
-INSERT INTO offer SELECT partition, execution_id, sequence, attempt, function, $6
-FROM unnest($1::int[], $2::text[], $3::bigint[], $4::bigint[], $5::text[])
-  AS running (partition, execution_id, sequence, attempt, function)
-ON CONFLICT (partition, execution_id, sequence) DO UPDATE SET attempt = excluded.attempt, taker = excluded.taker
+INSERT INTO offer SELECT partition, execution_id, sequence, attempt, function, queue, start_by, $8
+FROM unnest($1::int[], $2::text[], $3::bigint[], $4::bigint[], $5::text[], $6::text[], $7::bigint[])
+  AS running (partition, execution_id, sequence, attempt, function, queue, start_by)
+ON CONFLICT (partition, execution_id, sequence) DO UPDATE
+SET attempt = excluded.attempt, start_by = excluded.start_by, taker = excluded.taker
 WHERE offer.attempt <= excluded.attempt;
 
 -- name: offer_activities
--- Activities for which their owner has no room, or no code.
-INSERT INTO offer SELECT partition, execution_id, sequence, attempt, function, NULL
-FROM unnest($1::int[], $2::text[], $3::bigint[], $4::bigint[], $5::text[])
-  AS offered (partition, execution_id, sequence, attempt, function)
-ON CONFLICT (partition, execution_id, sequence) DO UPDATE SET attempt = excluded.attempt, taker = NULL
+-- Activities for which their owner has no room or no code, or whose queue it does not serve.
+INSERT INTO offer SELECT partition, execution_id, sequence, attempt, function, queue, start_by, NULL
+FROM unnest($1::int[], $2::text[], $3::bigint[], $4::bigint[], $5::text[], $6::text[], $7::bigint[])
+  AS offered (partition, execution_id, sequence, attempt, function, queue, start_by)
+ON CONFLICT (partition, execution_id, sequence) DO UPDATE
+SET attempt = excluded.attempt, start_by = excluded.start_by, taker = NULL
 WHERE offer.attempt < excluded.attempt;
 
 -- name: borrow_activities
@@ -308,6 +336,7 @@ WITH found AS (
     SELECT offer.partition, offer.execution_id, offer.sequence
     FROM offer JOIN activity USING (partition, execution_id, sequence, attempt)
     WHERE taker IS NULL AND function = ANY ($1::text[]) AND NOT partition = ANY ($2::int[])
+      AND ($5::text[] IS NULL OR queue = ANY ($5))
     ORDER BY visible_at LIMIT $3 FOR UPDATE OF offer SKIP LOCKED
 ), taken AS (
     UPDATE offer SET taker = $4 FROM found
@@ -315,16 +344,17 @@ WITH found AS (
         = (found.partition, found.execution_id, found.sequence)
     RETURNING offer.partition, offer.execution_id, offer.sequence
 )
-SELECT activity.* FROM activity JOIN taken USING (partition, execution_id, sequence);
+SELECT {activity} FROM activity JOIN taken USING (partition, execution_id, sequence);
 
 -- name: reclaim_activities
--- Own offers that nobody has taken and for which there is room now, and those whose takers are gone.
+-- Own offers that nobody has taken and that can run here now, or should have started; and those whose takers are gone.
 WITH living AS (
     SELECT owner_token FROM node WHERE NOT released AND lease_until > clock_timestamp()
 ), found AS (
     SELECT offer.partition, offer.execution_id, offer.sequence, taker IS NOT NULL AS was_begun
     FROM offer JOIN activity USING (partition, execution_id, sequence, attempt)
-    WHERE {owned} AND CASE WHEN taker IS NULL THEN function = ANY ($2::text[])
+    WHERE {owned} AND CASE WHEN taker IS NULL
+        THEN function = ANY ($2::text[]) AND ($4::text[] IS NULL OR queue = ANY ($4)) OR start_by <= $5
         ELSE taker NOT IN (SELECT owner_token FROM living) END
     ORDER BY visible_at LIMIT $3 FOR UPDATE OF offer SKIP LOCKED
 ), gone AS (
@@ -332,7 +362,7 @@ WITH living AS (
     WHERE (offer.partition, offer.execution_id, offer.sequence)
         = (found.partition, found.execution_id, found.sequence)
 )
-SELECT was_begun, activity.* FROM activity JOIN found USING (partition, execution_id, sequence);
+SELECT was_begun, {activity} FROM activity JOIN found USING (partition, execution_id, sequence);
 
 -- name: give_offers_back
 -- What a host has taken and does not run: it begins again, or stops.
@@ -347,26 +377,36 @@ DELETE FROM offer WHERE {owned} AND NOT EXISTS (
     SELECT 1 FROM activity WHERE activity.partition = offer.partition AND activity.execution_id = offer.execution_id
       AND activity.sequence = offer.sequence AND activity.attempt = offer.attempt);
 
--- name: has_offers
--- Whether there are any of some partitions, or of all.
-SELECT EXISTS (SELECT 1 FROM offer WHERE {owned});
+-- name: offers
+-- Of which activities in which queues anything is offered or lent of some partitions, or of all, and whether for a taker.
+SELECT queue, function, bool_or(taker IS NULL) FROM offer WHERE {owned} GROUP BY queue, function;
 
 -- name: post_arrivals
 -- Messages that no transition of the sender has to do with.
 INSERT INTO arrival (partition, instance_id, execution_id, event)
 SELECT * FROM unnest($1::int[], $2::text[], $3::text[], $4::text[]);
 
--- name: declare_functions
--- What a host can run.
-UPDATE node SET functions = $2 WHERE owner_token = $1 AND functions <> $2;
-
 -- name: functions
--- What hosts can run that live.
-SELECT DISTINCT unnest(functions) FROM node WHERE NOT released AND lease_until > clock_timestamp();
+-- What hosts can run that live, but for standbys, which run nothing.
+SELECT DISTINCT unnest(functions) FROM node
+WHERE NOT released AND lease_until > clock_timestamp() AND incarnation > 0;
+
+-- name: tell
+-- A hint, in a transaction of its own.
+SELECT pg_notify($1, $2);
 
 -- name: partitions_of_others
 -- A partition of each other host.
 SELECT min(partition) FROM partition JOIN node USING (node_id) WHERE owner_token <> $1 GROUP BY node_id;
+
+-- part: activity
+-- The columns of an activity.
+activity.partition, activity.execution_id, activity.sequence, activity.instance_id, activity.name, activity.input,
+activity.options, activity.attempt, activity.deliveries, activity.scheduled_at, activity.visible_at, activity.progress;
+
+-- part: timer
+-- The columns of a timer.
+timer.partition, timer.execution_id, timer.sequence, timer.instance_id, timer.due_at, timer.event;
 
 -- part: row
 -- The columns of an instance.

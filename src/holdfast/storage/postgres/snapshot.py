@@ -13,7 +13,8 @@ import msgspec
 
 from holdfast.errors import StorageError
 from holdfast.storage.port import InboxRow, InstanceRow, StoredInstance
-from holdfast.storage.postgres.connections import FAILURES, Connection, close, connect, explain
+from holdfast.storage.postgres.connections import Connection, close, connect
+from holdfast.storage.postgres.failures import FAILURES, explain
 from holdfast.storage.postgres.location import Location
 from holdfast.storage.postgres.ownership import read_hub
 from holdfast.storage.postgres.queries import OFFLINE, QUERIES
@@ -128,7 +129,9 @@ class PostgresSnapshot:
             yield row[0], row[1], row[2]
 
 
-def _remark(owner: str, released: bool, lease_left_s: float) -> str:
+def _remark(owner: str, released: bool, was_freed: bool, lease_left_s: float) -> str:
+    if was_freed:
+        return f"An owner, {owner}, was taken for dead when its lease was over; others may have what it owned."
     if released:
         return f"The last owner, {owner}, has left in good order."
     if lease_left_s > 0:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import uuid
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Sequence
 from typing import Final, TypeVar
 
 import asyncpg
@@ -36,7 +36,6 @@ from holdfast.storage.postgres.transactions import PostgresTransactions
 from holdfast.storage.postgres.writes import apply
 from holdfast.storage.selection import EndedInstance, EntityRow, InstanceConditions
 
-_T = TypeVar("_T")
 _R = TypeVar("_R", ActivityRow, ChildRow, InboxRow, OperationKeyRow, TimerRow)
 
 _FIRST_PAGE: Final[PageKey] = (-(2**63), "", 0)
@@ -59,7 +58,7 @@ class PostgresStore:
         self._partition_count: int | None = None
         self._owned: list[int] | None = None
         """The partitions of which reads for the engine tell; None for all."""
-        self._may_own = self._is_owner = False
+        self._is_prepared = self._may_own = self._is_owner = False
         self._closed = False
 
     @property
@@ -75,18 +74,18 @@ class PostgresStore:
         claim = Claim(
             token=self._token,
             lease_s=self._location.lease_s,
+            functions=self._mail.functions,
             was_owner=self._is_owner,
             now=now,
             after_crash=after_crash,
             suspect_deliveries=suspect_deliveries,
         )
 
-        async def acquire(connection: Connection) -> Ownership | StoreInUseError:
-            await prepare(connection, self._location)
-            return await take(connection, self._location, claim)
-
+        if not self._is_prepared:
+            await self._connections.write(lambda connection: prepare(connection, self._location))
+            self._is_prepared = True
         self._may_own = True  # also if nobody hears of it: then the hub is free when this store is closed
-        ownership = await self._connections.write(acquire)
+        ownership = await self._connections.write(lambda connection: take(connection, self._location, claim))
         await self._tell_hosts()  # of a new one, or of what another one may have now
         if isinstance(ownership, StoreInUseError):
             raise ownership
@@ -100,7 +99,7 @@ class PostgresStore:
 
     async def renew(self, fence: Fence) -> bool:
         self._check_open()
-        return await self._connections.write(lambda connection: renew(connection, fence, self._location.lease_s))
+        return await renew(self._connections, fence, self._location.lease_s)
 
     async def release(self, fence: Fence) -> None:
         self._check_open()
@@ -134,24 +133,21 @@ class PostgresStore:
         await self._connections.close()
 
     async def load(self, instance_ids: list[str]) -> list[StoredInstance]:
-        return await self._read(lambda connection, count: load_stored(connection, instance_ids, count), by_keys=True)
+        count = await self._partitions()
+        return await self._connections.read(
+            lambda connection: load_stored(connection, instance_ids, count), by_keys=True
+        )
 
     async def load_history(
         self, instance_id: str, execution_id: str, first: int = 0, limit: int | None = None
     ) -> list[str]:
-        async def load(connection: Connection, count: int) -> list[str]:
-            key = (partition_of(instance_id, count), execution_id)
-            return [row[0] for row in await connection.fetch(QUERIES["load_history"], *key, first, limit)]
-
-        return await self._read(load)
+        partition = partition_of(instance_id, await self._partitions())
+        return [row[0] for row in await self._select("load_history", partition, execution_id, first, limit)]
 
     async def read_instance(self, instance_id: str) -> InstanceRow | None:
-        async def read(connection: Connection, count: int) -> InstanceRow | None:
-            key = (partition_of(instance_id, count), instance_id)
-            row = await connection.fetchrow(QUERIES["read_instance"], *key)
-            return None if row is None else InstanceRow(**row)
-
-        return await self._read(read)
+        partition = partition_of(instance_id, await self._partitions())
+        rows = await self._select("read_instance", partition, instance_id)
+        return InstanceRow(**rows[0]) if rows else None
 
     async def instances(self, after: str, limit: int) -> list[InstanceRow]:
         return [InstanceRow(**row) for row in await self._select("instances", after, limit)]
@@ -201,18 +197,19 @@ class PostgresStore:
         return [TimerRow(*row) for row in rows]
 
     async def _select(self, query: str, *parameters: object) -> list[asyncpg.Record]:
-        return await self._read(lambda connection, _: connection.fetch(QUERIES[query], *parameters))
+        await self._partitions()
+        return await self._connections.ask(QUERIES[query], *parameters)
 
-    async def _read(self, read: Callable[[Connection, int], Awaitable[_T]], *, by_keys: bool = False) -> _T:
+    async def _partitions(self) -> int:
+        """Return how many partitions the hub has, which never changes.
+
+        Raises:
+            StorageError: if there is no hub yet, or this store is closed.
+        """
         self._check_open()
-
-        async def with_count(connection: Connection) -> _T:
-            count = self._partition_count
-            if count is None:
-                count = self._partition_count = await self._count_partitions(connection)
-            return await read(connection, count)
-
-        return await self._connections.read(with_count, by_keys=by_keys)
+        if self._partition_count is None:
+            self._partition_count = await self._connections.read(self._count_partitions)
+        return self._partition_count
 
     async def _count_partitions(self, connection: Connection) -> int:
         try:

@@ -12,7 +12,8 @@ from typing import Final
 from holdfast.errors import StorageError
 from holdfast.model.work_items import ActivityWorkItem
 from holdfast.storage.port import ArrivalRow
-from holdfast.storage.postgres.connections import FAILURES, Connection, Connections
+from holdfast.storage.postgres.connections import Connection, Connections
+from holdfast.storage.postgres.failures import FAILURES
 from holdfast.storage.postgres.location import Location
 
 logger = logging.getLogger("holdfast.storage")

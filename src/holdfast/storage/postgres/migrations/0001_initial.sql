@@ -1,11 +1,16 @@
 -- The tables of a task hub, in a schema of their own. Columns stand in the order of the fields of the rows in the port.
 -- Times are whole microseconds since the epoch (UTC). Foreign keys are not used: the engine's write sets are exact.
--- Every key leads with the partition. Ids are compared byte by byte, as everywhere else.
+-- Every key leads with the partition, but those of the hub itself and of its hosts. Ids are compared byte by byte, as everywhere else.
+--
+-- Hosts of the version before may go on beside those of a new one, for as long as a deploy takes, if the migration says so
+-- (COMPATIBLE_VERSION): it only adds tables, indexes, and columns that may be NULL, and its functions take what the old
+-- ones took.
 
 CREATE TABLE hub (
     id INTEGER PRIMARY KEY CHECK (id = 1),
     hub_id TEXT NOT NULL,
     schema_version INTEGER NOT NULL,
+    compatible_version INTEGER NOT NULL,
     partition_count INTEGER NOT NULL,
     created_at BIGINT NOT NULL,
     incarnation BIGINT NOT NULL
@@ -99,15 +104,17 @@ CREATE INDEX arrival_by_id ON arrival (arrival_id);
 
 -- What clients ask at one host of an instance that another one has, while they wait. It need not outlive the server.
 CREATE UNLOGGED TABLE request (
-    request_id BIGINT PRIMARY KEY,
     partition INTEGER NOT NULL,
+    request_id BIGINT NOT NULL,
     method TEXT NOT NULL,
     arguments TEXT NOT NULL,
     caller TEXT NOT NULL,
     taker TEXT,
     status INTEGER,
-    answer TEXT
+    answer TEXT,
+    PRIMARY KEY (partition, request_id)
 ) WITH (fillfactor = 70, autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 1000);
+CREATE INDEX request_by_id ON request (request_id);
 CREATE INDEX request_to_take ON request (request_id) WHERE taker IS NULL;
 CREATE INDEX request_answered ON request (caller) WHERE status IS NOT NULL;
 
@@ -130,13 +137,16 @@ CREATE TABLE activity (
 CREATE INDEX activity_by_time ON activity (visible_at, execution_id, sequence);
 
 -- Attempts of activities that the owner of their partition does not run itself: `taker` is the host that does, none until
--- one has taken it. The activity is in `activity` until an outcome is stored. `function` is its name in lower case.
+-- one has taken it. The activity is in `activity` until an outcome is stored. `function` is its name in lower case. If
+-- nobody has taken it by `start_by`, its owner takes it back.
 CREATE TABLE offer (
     partition INTEGER NOT NULL,
     execution_id TEXT COLLATE "C" NOT NULL,
     sequence BIGINT NOT NULL,
     attempt BIGINT NOT NULL,
     function TEXT COLLATE "C" NOT NULL,
+    queue TEXT COLLATE "C" NOT NULL,
+    start_by BIGINT,
     taker TEXT,
     PRIMARY KEY (partition, execution_id, sequence)
 ) WITH (autovacuum_vacuum_scale_factor = 0.01, autovacuum_vacuum_threshold = 1000);
@@ -521,14 +531,15 @@ BEGIN
     IF NOT FOUND THEN
         RETURN;
     END IF;
-    RETURN QUERY SELECT false, arrival.* FROM arrival
+    RETURN QUERY SELECT false, arrival.partition, arrival.instance_id, arrival.execution_id, arrival.event, arrival_id
+    FROM arrival
     WHERE partition = its_partition AND instance_id = of_instance AND execution_id = of_execution
         AND starts_with(arrival.event, format('{"type":"ActivityReported","sequence":%s,"attempt":0,', its_sequence))
     LIMIT 1;
     IF NOT FOUND THEN
         RETURN QUERY INSERT INTO arrival (partition, instance_id, execution_id, event)
         VALUES (its_partition, of_instance, of_execution, report)
-        RETURNING true, arrival.*;
+        RETURNING true, arrival.partition, arrival.instance_id, arrival.execution_id, arrival.event, arrival_id;
     END IF;
 END
 $$;
