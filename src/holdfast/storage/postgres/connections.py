@@ -123,7 +123,7 @@ class Connections:
                 return await connection.fetch(call, *parameters)
             except FAILURES as error:
                 await self._abandon(connection)
-                raise self._failed(error, is_refusal(error)) from error
+                raise _failed(self.explain(error), is_refusal(error)) from error
             except BaseException:
                 await self._abandon(connection)
                 raise
@@ -139,16 +139,9 @@ class Connections:
             self._discard(connection)
             if not isinstance(error, FAILURES):
                 raise
-            raise self._failed(error, is_rollback(error)) from error
+            raise _failed(self.explain(error), is_rollback(error)) from error
         if said != "COMMIT":
             raise CommitFailedError(f"Nothing was committed to {self._location.text}: the server said {said}.")
-
-    def _failed(self, error: BaseException, is_certain: bool) -> CommitFailedError:
-        if is_certain:
-            return CommitFailedError(f"Nothing was committed to {self.explain(error)}")
-        return CommitFailedError(
-            f"It is not known whether the commit was applied to {self.explain(error)}", outcome_unknown=True
-        )
 
     async def read(self, work: Callable[[Connection], Awaitable[_T]], *, by_keys: bool = False) -> _T:
         """Run `work` on one snapshot of what is committed.
@@ -336,6 +329,12 @@ class Connections:
     def explain(self, error: BaseException) -> str:
         """Say what happened to which database, and what to do."""
         return explain(error, self._location)
+
+
+def _failed(what: str, is_certain: bool) -> CommitFailedError:
+    if is_certain:
+        return CommitFailedError(f"Nothing was committed to {what}")
+    return CommitFailedError(f"It is not known whether the commit was applied to {what}", outcome_unknown=True)
 
 
 def _durable(is_local: str) -> str:
