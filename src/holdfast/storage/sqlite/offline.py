@@ -15,6 +15,7 @@ from holdfast.storage.sqlite.connection import explain, open_writer
 from holdfast.storage.sqlite.owner_lock import OwnerLock
 from holdfast.storage.sqlite.queries import OFFLINE, QUERIES
 from holdfast.storage.sqlite.snapshot import SqliteSnapshot, open_snapshot
+from holdfast.storage.sqlite.writes import encode
 from holdfast.storage.transfer import COLUMNS, TABLES, AnyRow, HubRecord, Snapshot, columns_for
 
 _INSERTS: Final = {
@@ -58,10 +59,11 @@ class WholeFile:
         with _owning(self._path) as connection:
             orphans = list(SqliteSnapshot(connection).orphans())
             for orphan in orphans:
+                key = (_PARTITION, *orphan.key)
                 if orphan.table == "history":
-                    connection.execute(QUERIES["remove_history"], (_PARTITION, *orphan.key[:1]))
+                    connection.execute(QUERIES["remove_history"], key[:2])
                 else:
-                    connection.execute(QUERIES[_REMOVALS[orphan.table]], (_PARTITION, *orphan.key))
+                    connection.execute(QUERIES[_REMOVALS[orphan.table]], (encode([key]),))
         return len(orphans)
 
 

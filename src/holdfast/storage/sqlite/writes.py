@@ -115,14 +115,14 @@ def _advance(connection: sqlite3.Connection, fence: Fence, writes: WriteSet) -> 
 
 def _change(connection: sqlite3.Connection, table: str, query: str, rows: Sequence[Sequence[Value]]) -> None:
     if rows:
-        _expect("changes", len(rows), table, connection.execute(QUERIES[query], (_encode(rows),)).rowcount)
+        _expect("changes", len(rows), table, connection.execute(QUERIES[query], (encode(rows),)).rowcount)
 
 
 def _insert(connection: sqlite3.Connection, table: str, query: str, rows: Sequence[msgspec.Struct]) -> None:
     if not rows:
         return
     try:
-        connection.execute(QUERIES[query], (_encode([astuple(row) for row in rows]),))
+        connection.execute(QUERIES[query], (encode([astuple(row) for row in rows]),))
     except sqlite3.IntegrityError as error:
         if error.sqlite_errorcode not in _IS_THERE:
             raise
@@ -134,10 +134,10 @@ def _insert(connection: sqlite3.Connection, table: str, query: str, rows: Sequen
 def _insert_arrivals(connection: sqlite3.Connection, rows: Sequence[ArrivalRow]) -> None:
     if rows:
         columns = [(row.partition, row.instance_id, row.execution_id, row.event) for row in rows]
-        connection.execute(QUERIES["insert_arrival"], (_encode(columns),))
+        connection.execute(QUERIES["insert_arrival"], (encode(columns),))
 
 
-def _encode(rows: Sequence[Sequence[Value]]) -> str:
+def encode(rows: Sequence[Sequence[Value]]) -> str:
     """Return rows as the JSON that a statement goes through.
 
     Raises:
