@@ -126,7 +126,13 @@ class Cli:
 
 @pytest.fixture
 def cli(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Cli:
-    store = f"sqlite:///{tmp_path / 'hub.db'}"
+    monkeypatch.chdir(tmp_path)
+    return make_cli(tmp_path / "hub.db", monkeypatch)
+
+
+def make_cli(path: Path, monkeypatch: pytest.MonkeyPatch) -> Cli:
+    """Let commands have a host of the app on a file, for as long as the patch holds."""
+    store = f"sqlite:///{path}"
 
     @asynccontextmanager
     async def client_of(_: object) -> AsyncGenerator[Client, None]:
@@ -134,5 +140,4 @@ def cli(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Cli:
             yield host.client
 
     monkeypatch.setattr(connection, "client_of", client_of)
-    monkeypatch.chdir(tmp_path)
     return Cli(store)

@@ -3,19 +3,33 @@
 from __future__ import annotations
 
 import json
+import shutil
 import sqlite3
 from contextlib import closing
 from pathlib import Path
 
 import pytest
-from commands_app import Cli, cli  # noqa: F401 - a fixture
+from commands_app import Cli, cli, make_cli  # noqa: F401 - a fixture
 
 from holdfast.engine import doctor as engine_doctor
 
 
+@pytest.fixture(scope="module")
+def hub_that_is_well(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A store with something of everything, to be copied."""
+    path = tmp_path_factory.mktemp("doctor") / "hub.db"
+    with pytest.MonkeyPatch.context() as patch:
+        fill(make_cli(path, patch))
+    assert not path.with_name("hub.db-wal").exists(), "all of it is in the one file"
+    return path
+
+
 @pytest.fixture
-def hub(cli: Cli, tmp_path: Path) -> Path:  # noqa: F811
-    """A store with something of everything, which is well."""
+def hub(cli: Cli, hub_that_is_well: Path, tmp_path: Path) -> Path:  # noqa: F811
+    return Path(shutil.copy(hub_that_is_well, tmp_path))
+
+
+def fill(cli: Cli) -> None:  # noqa: F811
     cli.ok("start", "flow", "1", "--id", "done", "--wait")
     cli("start", "failing", '"boom"', "--id", "failed", "--wait")
     for name in ("waiting", "sleeping", "parent", "locking", "talking"):
@@ -26,7 +40,6 @@ def hub(cli: Cli, tmp_path: Path) -> Path:  # noqa: F811
     cli.ok("signal", "counter@b", "add", "1", "--after", "1d")
     cli.until(lambda: "Running" in cli.ok("status", "locking") and "Running" in cli.ok("status", "child"))
     cli.until(lambda: "Locked" in cli.ok("entities", "get", "counter@a"))
-    return tmp_path / "hub.db"
 
 
 def change(path: Path, *statements: str) -> None:

@@ -225,7 +225,7 @@ class Walk:
 
     def go_back(self, instance: Instance) -> None:
         """Let a sub-orchestration rewind that its parent has asked to."""
-        message = instance.controls.popleft()
+        message = instance.controls.pop(0)
         held = list(instance.held)
         instance.held.clear()
         instance.is_working = False

@@ -47,7 +47,7 @@ class ChildRewinds:
         instance = resident.instance
         if not (instance.is_terminal and instance.is_working and instance.controls):
             return False
-        message = instance.controls.popleft()
+        message = instance.controls.pop(0)
         self._node.with_history(instance, lambda rows: self._arrived(resident, message, rows))
         return True
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import deque
 
 import msgspec
 
@@ -130,7 +129,7 @@ def ask_child_again(
 def remember(instance: Instance, message: Message, event: WorkRemembered) -> None:
     """Keep what a rewind remembers for when the code asks for it again."""
     key = (type(event.work), event.work.name, event.work.input)
-    instance.remembered.setdefault(key, deque()).append(message)
+    instance.remembered.setdefault(key, []).append(message)
 
 
 def _recall(
@@ -147,7 +146,7 @@ def _recall(
     waiting = instance.remembered.get(key)
     if waiting is None:
         return None
-    message = waiting.popleft()
+    message = waiting.pop(0)
     if not waiting:
         del instance.remembered[key]
     transition.consume(instance, (message,))

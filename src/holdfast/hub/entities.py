@@ -9,8 +9,9 @@ call from inside a section names it: if that has lost its lock, it is refused.
 from __future__ import annotations
 
 import itertools
-from collections import deque
 from datetime import datetime
+from functools import partial
+from itertools import takewhile
 
 import msgspec
 
@@ -125,22 +126,30 @@ def next_lock_change(instance: Instance) -> Message | None:
     """
     if instance.is_working or instance.status is OrchestrationStatus.SUSPENDED:
         return None
-    while queue := _queue(instance):
-        match queue[0].event:
-            case EntityUnlockSent():
-                return queue.popleft()
-            case EntityLockRequested() if instance.lock is None:
-                return queue.popleft()
-            case EntityOperationCalled() as event if _has_lost_lock(instance, event):
-                return queue.popleft()
-            case EntityOperationCalled() | EntityOperationSignaled() as event if _may_run(instance, event):
-                return None
-            case _:
-                instance.held.append(queue.popleft())
-    return None
+    queue = _queue(instance)
+    waiting = list(takewhile(partial(_waits_for_lock, instance), queue))
+    instance.held += waiting
+    del queue[: len(waiting)]
+    return queue.pop(0) if queue and _changes_lock(instance, queue[0]) else None
 
 
-def _queue(instance: Instance) -> deque[Message]:
+def _changes_lock(instance: Instance, message: Message) -> bool:
+    match message.event:
+        case EntityUnlockSent():
+            return True
+        case EntityLockRequested():
+            return instance.lock is None
+        case EntityOperationCalled() as event:
+            return _has_lost_lock(instance, event)
+        case _:
+            return False
+
+
+def _waits_for_lock(instance: Instance, message: Message) -> bool:
+    return not _changes_lock(instance, message) and _operation_to_run(instance, message) is None
+
+
+def _queue(instance: Instance) -> list[Message]:
     """Return where the next message is: what was made to wait by a lock comes first, once that is gone."""
     return instance.held if instance.held and instance.lock is None else instance.inbox
 
@@ -226,24 +235,29 @@ def has_batch(instance: Instance) -> bool:
     """Whether an operation waits for an entity, and may run."""
     if instance.is_working or instance.status is OrchestrationStatus.SUSPENDED:
         return False
-    return _next_operation(instance) is not None
-
-
-def _next_operation(instance: Instance) -> EntityOperation | None:
     queue = _queue(instance)
-    event = queue[0].event if queue else None
-    if not isinstance(event, EntityOperationCalled | EntityOperationSignaled) or not _may_run(instance, event):
-        return None
-    return event
+    return bool(queue) and _operation_to_run(instance, queue[0]) is not None
+
+
+def _operation_to_run(instance: Instance, message: Message) -> EntityOperation | None:
+    event = message.event
+    if isinstance(event, (EntityOperationCalled, EntityOperationSignaled)) and _may_run(instance, event):
+        return event
+    return None
 
 
 def next_batch(instance: Instance, limits: Limits, now: datetime) -> PendingBatch:
     """Take the operations at the head of the queue, if there are some, up to the next lock change."""
     messages: list[Message] = []
     operations: list[EntityOperation] = []
-    while len(messages) < limits.episode_messages_max and (event := _next_operation(instance)) is not None:
-        operations.append(event)
-        messages.append(_queue(instance).popleft())
+    queue = _queue(instance)
+    for message in queue[: limits.episode_messages_max]:
+        operation = _operation_to_run(instance, message)
+        if operation is None:
+            break
+        messages.append(message)
+        operations.append(operation)
+    del queue[: len(messages)]
     instance.is_working = True
     entity_id = EntityId.parse(instance.instance_id)
     work_item = EntityWorkItem(
@@ -262,7 +276,7 @@ def next_batch(instance: Instance, limits: Limits, now: datetime) -> PendingBatc
 def give_back_batch(instance: Instance, pending: PendingBatch, done: int = 0) -> None:
     """Undo `next_batch` for what could not be run of a batch."""
     instance.is_working = False
-    _queue(instance).extendleft(reversed(pending.messages[done:]))
+    _queue(instance)[:0] = pending.messages[done:]
 
 
 def complete_batch(

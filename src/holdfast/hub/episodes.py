@@ -151,7 +151,8 @@ def next_episode(instance: Instance, now: datetime, limits: Limits) -> PendingEp
     Its time is not before that of a timer which it hears of, also if the clock was set back since that fired.
     """
     inbox = instance.inbox
-    messages = [inbox.popleft() for _ in range(min(len(inbox), limits.episode_messages_max))]
+    messages = inbox[: limits.episode_messages_max]
+    del inbox[: len(messages)]
     instance.is_working = True
     begins_at, events = now, list[HistoryEvent]()
     for message in messages:
@@ -173,7 +174,7 @@ def next_episode(instance: Instance, now: datetime, limits: Limits) -> PendingEp
 def give_back(instance: Instance, pending: PendingEpisode) -> None:
     """Undo `next_episode` for an episode that could not be run."""
     instance.is_working = False
-    instance.inbox.extendleft(reversed(pending.messages))
+    instance.inbox[:0] = pending.messages
 
 
 def complete_episode(
@@ -327,9 +328,8 @@ def _apply(
 def _cancel_task(transition: Transition, instance: Instance, sequence: int) -> None:
     """Stop an activity, also one whose completion waits in the inbox; ask a sub-orchestration to cancel itself."""
     if sequence in instance.activities:
-        key = instance.activities[sequence].key
+        answer = instance.answered.get(sequence)
         transition.stop_activity(instance, sequence)
-        answer = next((message for message in instance.inbox if message.activity == key), None)
         if answer is not None:
             instance.inbox.remove(answer)
     elif sequence in instance.children:
@@ -341,8 +341,7 @@ def _cancel_task(transition: Transition, instance: Instance, sequence: int) -> N
 def _cancel_timer(transition: Transition, instance: Instance, sequence: int) -> None:
     """A timer that has fired already, but was not consumed, is taken out of the inbox too."""
     if sequence in instance.timers:
-        key = instance.timers[sequence].key
+        fired = instance.answered.get(sequence)
         transition.remove_timer(instance, sequence)
-        fired = next((message for message in instance.inbox if message.timer == key), None)
         if fired is not None:
             instance.inbox.remove(fired)

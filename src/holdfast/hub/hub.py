@@ -90,14 +90,14 @@ class Hub(Requests):
             remember(instance, message, message.event)
             return instance, None
         if message.timer is not None:
-            instance.answered.add(message.timer[1])
+            instance.answered[message.timer[1]] = message
         if is_control(instance, message):
             instance.controls.append(message)
             return instance, None
         if instance.is_entity:
             return instance, self._take_in(instance, message, now)
         if isinstance(message.event, ExecutionStarted):
-            instance.inbox.appendleft(message)  # a planned start comes after what was sent before it
+            instance.inbox.insert(0, message)  # a planned start comes after what was sent before it
         else:
             instance.inbox.append(message)
         if isinstance(message.event, EntityLockGranted) and grant(instance):
@@ -205,8 +205,9 @@ class Hub(Requests):
                 transition = self._begin(instance.instance_id, now)
                 replace_activity(transition, instance, again)
                 return True, transition
-        instance.answered.add(activity.sequence)
-        instance.inbox.append(completion_message(activity, outcome, now))
+        message = completion_message(activity, outcome, now)
+        instance.answered[activity.sequence] = message
+        instance.inbox.append(message)
         if instance.status is OrchestrationStatus.SUSPENDED:
             return True, self.keep_answers(instance, now)
         return True, None
@@ -244,7 +245,7 @@ class Hub(Requests):
             return None
         if instance.controls:
             transition = self._begin(instance.instance_id, now)
-            apply_control(transition, instance, instance.controls.popleft())
+            apply_control(transition, instance, instance.controls.pop(0))
             return transition
         change = next_lock_change(instance) if instance.is_entity else None
         if change is None:

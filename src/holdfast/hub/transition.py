@@ -218,11 +218,11 @@ class Transition:
 
     def remove_activity(self, instance: Instance, sequence: int) -> None:
         self.activities_removed.append(instance.activities.pop(sequence).key)
-        instance.answered.discard(sequence)
+        instance.answered.pop(sequence, None)
 
     def remove_timer(self, instance: Instance, sequence: int) -> None:
         self.timers_removed.append(instance.timers.pop(sequence).key)
-        instance.answered.discard(sequence)
+        instance.answered.pop(sequence, None)
 
     def stop_activity(self, instance: Instance, sequence: int) -> None:
         """Remove an activity whose result nobody will hear, and stop it if it runs."""
