@@ -77,7 +77,7 @@ CREATE TABLE instance (
     events_awaited TEXT
 ) STRICT;
 CREATE INDEX instance_by_end ON instance (updated_at, instance_id)
-WHERE status IN ('Completed', 'Failed', 'Terminated', 'Canceled');
+WHERE status = 'Completed' OR status = 'Failed' OR status = 'Terminated' OR status = 'Canceled';
 CREATE UNIQUE INDEX instance_by_id ON instance (partition, instance_id);
 CREATE TABLE node (
     node_id TEXT PRIMARY KEY,

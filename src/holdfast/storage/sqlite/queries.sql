@@ -259,7 +259,7 @@ GROUP BY status;
 -- A page of the orchestrations that have ended and that the conditions hold for, in the order of their ends. The
 -- statuses are spelled as in the index.
 SELECT updated_at, instance_id, revision, execution_id, episodes FROM instance
-WHERE status IN ('Completed', 'Failed', 'Terminated', 'Canceled')
+WHERE (status = 'Completed' OR status = 'Failed' OR status = 'Terminated' OR status = 'Canceled')
   AND (updated_at, instance_id) > (:after_updated_at, :after)
   AND updated_at <= ifnull(:updated_until, 9223372036854775807)
   AND instance_id >= :prefix AND instance_id < :prefix || char(0x10FFFF) AND {conditions}
