@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-
 import msgspec
 
 from holdfast.hub.instance import Instance, ScheduledActivity

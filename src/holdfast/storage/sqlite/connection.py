@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Final
 
 from holdfast.errors import StorageError
-from holdfast.storage.sqlite.queries import QUERIES
+from holdfast.storage.sqlite.queries import APPLY_SCRIPT, QUERIES
 from holdfast.storage.statements import migration
 
 APPLICATION_ID: Final = 0x486F6C64
@@ -50,6 +50,7 @@ def open_writer(path: Path) -> sqlite3.Connection:
             connection.executescript(f"BEGIN IMMEDIATE;\n{migration(_PACKAGE, number)}\nCOMMIT;")
         # What an earlier connection failed to sync must not stay in the log under the commits to come.
         connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        connection.executescript(APPLY_SCRIPT)
     except sqlite3.Error as error:
         connection.close()
         raise StorageError(explain(error, path)) from error

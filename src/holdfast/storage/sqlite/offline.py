@@ -15,7 +15,6 @@ from holdfast.storage.sqlite.connection import explain, open_writer
 from holdfast.storage.sqlite.owner_lock import OwnerLock
 from holdfast.storage.sqlite.queries import OFFLINE, QUERIES
 from holdfast.storage.sqlite.snapshot import SqliteSnapshot, open_snapshot
-from holdfast.storage.sqlite.writes import encode
 from holdfast.storage.transfer import COLUMNS, TABLES, AnyRow, HubRecord, Snapshot, columns_for
 
 _INSERTS: Final = {
@@ -24,11 +23,16 @@ _INSERTS: Final = {
 }
 _PARTITION: Final = 0
 """The only one of a file."""
+_WORK: Final = ("partition", "execution_id", "sequence")
 _REMOVALS: Final = {
-    "activity": "remove_activity",
-    "timer": "remove_timer",
-    "child": "remove_child",
-    "operation_key": "remove_operation_key",
+    table: OFFLINE["remove_row"].format(table=table, columns=", ".join(key), values=", ".join("?" * len(key)))
+    for table, key in {
+        "history": ("partition", "execution_id"),
+        "activity": _WORK,
+        "timer": _WORK,
+        "child": _WORK,
+        "operation_key": ("partition", "instance_id", "operation_key"),
+    }.items()
 }
 
 
@@ -59,11 +63,8 @@ class WholeFile:
         with _owning(self._path) as connection:
             orphans = list(SqliteSnapshot(connection).orphans())
             for orphan in orphans:
-                key = (_PARTITION, *orphan.key)
-                if orphan.table == "history":
-                    connection.execute(QUERIES["remove_history"], key[:2])
-                else:
-                    connection.execute(QUERIES[_REMOVALS[orphan.table]], (encode([key]),))
+                statement = _REMOVALS[orphan.table]
+                connection.execute(statement, (_PARTITION, *orphan.key)[: statement.count("?")])
         return len(orphans)
 
 

@@ -30,6 +30,10 @@ SELECT EXISTS (SELECT 1 FROM {table});
 -- A row that comes from elsewhere.
 INSERT INTO {table} ({columns}) VALUES ({values});
 
+-- name: remove_row
+-- A row, or rows, by what their key begins with.
+DELETE FROM {table} WHERE ({columns}) = ({values});
+
 -- name: all_rows
 -- Every row, as it lies there: nothing is sorted, so that it is read as it is asked for.
 SELECT {columns} FROM {table};

@@ -1,23 +1,24 @@
 """Applying one group to the tables: the hot path.
 
-All rows of a kind go to SQLite in one statement, as a JSON array. What it does with them it does without the
-interpreter, which the event loop has meanwhile; row by row, the two would wait for each other at each row.
+All of it goes to SQLite in one statement (`apply_group.sql`), with a JSON array for each kind of row. What SQLite does
+with them it does without the interpreter, which the event loop has meanwhile; row by row, or kind by kind, the two
+would wait for each other again and again.
 """
 
 from __future__ import annotations
 
 import re
 import sqlite3
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from operator import attrgetter
 from typing import Final, TypeAlias
 
 import msgspec
 from msgspec.structs import astuple
 
-from holdfast.errors import CommitFailedError, OwnershipLostError
+from holdfast.errors import CommitFailedError, OwnershipLostError, StorageError
 from holdfast.storage.groups import check_disjoint, check_partitions
-from holdfast.storage.port import ArrivalRow, Fence, WriteSet
+from holdfast.storage.port import Fence, WriteSet
 from holdfast.storage.sqlite.queries import QUERIES
 
 # The parameters of the update statements, in their order.
@@ -29,6 +30,7 @@ _IMAGE = attrgetter(
 _ATTEMPT = attrgetter("attempt", "deliveries", "visible_at", "progress", "partition", "execution_id", "sequence")
 
 Value: TypeAlias = str | int | None
+_Rows: TypeAlias = Sequence[Sequence[Value]]
 
 _ENCODER: Final = msgspec.json.Encoder()
 _NUL: Final = b"\\u0000"
@@ -48,48 +50,32 @@ def apply(connection: sqlite3.Connection, fence: Fence, writes: WriteSet) -> Non
         OwnershipLostError: if the fence does not hold any more.
         CommitFailedError: if the group does not follow the watermark, or is not exact.
     """
-    _advance(connection, fence, writes)
     check_disjoint(writes)
+    rows = [_encoded(take(writes)) for take in _KINDS.values()]
+    epoch = fence.epochs.get(_PARTITION)
     try:
-        _apply(connection, writes)
-    except (sqlite3.IntegrityError, CommitFailedError):
-        check_partitions(fence, writes)  # it says more, if that is the reason
-        raise
+        connection.execute(APPLY, (fence.node_id, fence.incarnation, epoch, writes.lsn_before, writes.lsn, *rows))
+    except sqlite3.IntegrityError as error:
+        raise _refusal(connection, fence, writes, error) from error
 
 
-def _apply(connection: sqlite3.Connection, writes: WriteSet) -> None:
-    for partition, execution_id, count in writes.executions_removed:
-        removed = connection.execute(QUERIES["remove_history"], (partition, execution_id)).rowcount
-        _expect("removes", count, "history", removed)
-    _change(connection, "inbox", "remove_message", writes.messages_removed)
-    _change(connection, "arrival", "remove_arrival", writes.arrivals_removed)
-    _change(connection, "activity", "remove_activity", writes.activities_removed)
-    _change(connection, "timer", "remove_timer", writes.timers_removed)
-    _change(connection, "child", "remove_child", writes.children_removed)
-    _change(connection, "operation_key", "remove_operation_key", writes.operation_keys_removed)
-    _change(connection, "instance", "remove_instance", writes.instances_removed)
-    updates = writes.instances_updated
-    _change(
-        connection,
-        "instance",
-        "update_instance",
-        [(*_IMAGE(each.row), each.revision_before) for each in updates if not each.new_execution],
-    )
-    _change(
-        connection,
-        "instance",
-        "restart_instance",
-        [(*_FIXED(each.row), *_IMAGE(each.row), each.revision_before) for each in updates if each.new_execution],
-    )
-    _change(connection, "activity", "update_activity", [_ATTEMPT(row) for row in writes.activities_updated])
-    _insert(connection, "instance", "insert_instance", writes.instances_inserted)
-    _insert(connection, "history", "insert_history", writes.history_inserted)
-    _insert(connection, "inbox", "insert_message", writes.messages_inserted)
-    _insert_arrivals(connection, writes.arrivals_inserted)
-    _insert(connection, "activity", "insert_activity", writes.activities_inserted)
-    _insert(connection, "timer", "insert_timer", writes.timers_inserted)
-    _insert(connection, "child", "insert_child", writes.children_inserted)
-    _insert(connection, "operation_key", "insert_operation_key", writes.operation_keys_inserted)
+def _refusal(
+    connection: sqlite3.Connection, fence: Fence, writes: WriteSet, error: sqlite3.IntegrityError
+) -> StorageError | sqlite3.IntegrityError:
+    """Say what a group was refused for."""
+    reason = str(error)
+    if reason == "fence":
+        lsn = check_fence(connection, fence)
+        return CommitFailedError(f"The group follows lsn {writes.lsn_before}, but the store is at {lsn}.")
+    check_partitions(fence, writes)  # it says more, if that is the reason
+    if error.sqlite_errorcode in _IS_THERE:
+        return CommitFailedError(f"The group inserts a row which is there already ({reason}).")
+    if reason in _KINDS:
+        count, table = len(_KINDS[reason](writes)), _TABLES[reason]
+        return CommitFailedError(
+            f"The group changes {count} rows of table {table}, which are not all there as it says."
+        )
+    return error
 
 
 def check_fence(connection: sqlite3.Connection, fence: Fence) -> int:
@@ -105,50 +91,70 @@ def check_fence(connection: sqlite3.Connection, fence: Fence) -> int:
     return owned[0]
 
 
-def _advance(connection: sqlite3.Connection, fence: Fence, writes: WriteSet) -> None:
-    epoch = fence.epochs.get(_PARTITION)
-    parameters = (writes.lsn, fence.node_id, fence.incarnation, writes.lsn_before, epoch)
-    if connection.execute(QUERIES["advance_watermark"], parameters).rowcount != 1:
-        lsn = check_fence(connection, fence)
-        raise CommitFailedError(f"The group follows lsn {writes.lsn_before}, but the store is at {lsn}.")
-
-
-def _change(connection: sqlite3.Connection, table: str, query: str, rows: Sequence[Sequence[Value]]) -> None:
-    if rows:
-        _expect("changes", len(rows), table, connection.execute(QUERIES[query], (encode(rows),)).rowcount)
-
-
-def _insert(connection: sqlite3.Connection, table: str, query: str, rows: Sequence[msgspec.Struct]) -> None:
-    if not rows:
-        return
-    try:
-        connection.execute(QUERIES[query], (encode([astuple(row) for row in rows]),))
-    except sqlite3.IntegrityError as error:
-        if error.sqlite_errorcode not in _IS_THERE:
-            raise
-        raise CommitFailedError(
-            f"The group inserts a row of table {table} which is there already ({error})."
-        ) from error
-
-
-def _insert_arrivals(connection: sqlite3.Connection, rows: Sequence[ArrivalRow]) -> None:
-    if rows:
-        columns = [(row.partition, row.instance_id, row.execution_id, row.event) for row in rows]
-        connection.execute(QUERIES["insert_arrival"], (encode(columns),))
-
-
-def encode(rows: Sequence[Sequence[Value]]) -> str:
-    """Return rows as the JSON that a statement goes through.
+def _encoded(rows: Sequence[Sequence[Value]]) -> str | None:
+    """Return rows as the JSON that the trigger goes through.
 
     Raises:
         CommitFailedError: for a NUL, at which SQLite would cut a text off.
     """
+    if not rows:
+        return None
     encoded = _ENCODER.encode(rows)
     if _NUL in encoded and _IS_NUL.search(encoded):
         raise CommitFailedError("The group has a text with a NUL, which cannot be stored.")
     return encoded.decode()
 
 
-def _expect(verb: str, wanted: int, table: str, found: int) -> None:
-    if found != wanted:
-        raise CommitFailedError(f"The group {verb} {wanted} rows of table {table}, but {found} are there as it says.")
+def _updates(writes: WriteSet) -> _Rows:
+    return [(*_IMAGE(each.row), each.revision_before) for each in writes.instances_updated if not each.new_execution]
+
+
+def _restarts(writes: WriteSet) -> _Rows:
+    updates = writes.instances_updated
+    return [(*_FIXED(each.row), *_IMAGE(each.row), each.revision_before) for each in updates if each.new_execution]
+
+
+def _columns(rows: Callable[[WriteSet], Sequence[msgspec.Struct]]) -> Callable[[WriteSet], _Rows]:
+    return lambda writes: [astuple(row) for row in rows(writes)]
+
+
+_KINDS: Final[dict[str, Callable[[WriteSet], _Rows]]] = {
+    "executions_removed": attrgetter("executions_removed"),
+    "messages_removed": attrgetter("messages_removed"),
+    "arrivals_removed": attrgetter("arrivals_removed"),
+    "activities_removed": attrgetter("activities_removed"),
+    "timers_removed": attrgetter("timers_removed"),
+    "children_removed": attrgetter("children_removed"),
+    "operation_keys_removed": attrgetter("operation_keys_removed"),
+    "instances_removed": attrgetter("instances_removed"),
+    "instances_updated": _updates,
+    "instances_restarted": _restarts,
+    "activities_updated": lambda writes: [_ATTEMPT(row) for row in writes.activities_updated],
+    "instances_inserted": _columns(attrgetter("instances_inserted")),
+    "history_inserted": _columns(attrgetter("history_inserted")),
+    "messages_inserted": _columns(attrgetter("messages_inserted")),
+    "arrivals_inserted": lambda writes: [astuple(row)[:-1] for row in writes.arrivals_inserted],
+    "activities_inserted": _columns(attrgetter("activities_inserted")),
+    "timers_inserted": _columns(attrgetter("timers_inserted")),
+    "children_inserted": _columns(attrgetter("children_inserted")),
+    "operation_keys_inserted": _columns(attrgetter("operation_keys_inserted")),
+}
+"""What a group does to the tables: the columns of the view `commit_group`, in their order, after those of the fence."""
+
+APPLY: Final = f"INSERT INTO commit_group VALUES (?, ?, ?, ?, ?, {', '.join('?' * len(_KINDS))})"
+"""A commit: the fence, the watermarks before and after, and the JSON of each kind of row."""
+
+_TABLES: Final = {
+    "executions_removed": "history",
+    "messages_removed": "inbox",
+    "arrivals_removed": "arrival",
+    "activities_removed": "activity",
+    "timers_removed": "timer",
+    "children_removed": "child",
+    "operation_keys_removed": "operation_key",
+    "instances_removed": "instance",
+    "instances_updated": "instance",
+    "instances_restarted": "instance",
+    "activities_updated": "activity",
+}
+"""Of the kinds that want something to be there."""
