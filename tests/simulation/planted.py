@@ -111,19 +111,21 @@ BUGS: tuple[PlantedBug, ...] = (
     bug(
         "a refused commit is forgotten, and memory kept",
         (
-            "engine.journal:Journal._commit_group",
-            "await asyncio.shield(",
-            "with __import__('contextlib').suppress(CommitFailedError): await asyncio.shield(",
+            "engine.journal:Journal._committed",
+            "None if commit.cancelled() else commit.exception()",
+            "commit.exception() and None",
         ),
     ),
     bug(
         "an unknown commit is tried again blindly",
         (
-            "engine.journal:Journal._commit_group",
-            "await asyncio.shield(commit)",
-            "try: await asyncio.shield(commit)\n"
-            "        except CommitFailedError:\n"
-            "            await self._store.commit(self._ownership.fence, writes)",
+            "engine.journal:Journal._committed",
+            "if error is not None:",
+            "if isinstance(error, CommitFailedError) and commit is not self.__dict__.get('again'):\n"
+            "        self.again = asyncio.ensure_future(self._store.commit(self._ownership.fence, writes))\n"
+            "        self.again.add_done_callback(lambda commit: self._committed(commit, group, writes))\n"
+            "        return\n"
+            "    if error is not None:",
         ),
         _NO_COUNTS,
         ("storage.memory:MemoryStore.commit", "if data.lsn != writes.lsn_before:", "if False:"),
@@ -309,9 +311,9 @@ BUGS: tuple[PlantedBug, ...] = (
     bug(
         "an entity is locked although it is",
         (
-            "hub.entities:next_lock_change",
-            "case EntityLockRequested() if instance.lock is None:",
-            "case EntityLockRequested():",
+            "hub.entities:_changes_lock",
+            "return instance.lock is None",
+            "return True",
         ),
     ),
     bug(
@@ -358,7 +360,7 @@ BUGS: tuple[PlantedBug, ...] = (
     ),
     bug(
         "SQLite keeps a message that is consumed",
-        ("storage.sqlite.writes:_apply", '"remove_message", writes.messages_removed', '"remove_message", []'),
+        ("storage.sqlite.writes:encode", "check_disjoint(writes)", "writes.messages_removed.clear()"),
     ),
 )
 """Grouped by what they break. Names are what the table of detection shows."""

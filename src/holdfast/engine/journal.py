@@ -7,6 +7,7 @@ set is always a prefix. Whoever must not act before a transition is durable wait
 from __future__ import annotations
 
 import asyncio
+import contextvars
 from collections import deque
 from collections.abc import Callable, Iterable
 
@@ -15,7 +16,7 @@ from holdfast.engine.config import HostConfig
 from holdfast.engine.partitions import OwnPartitions
 from holdfast.errors import CommitFailedError, StorageError
 from holdfast.hub.transition import Output, Transition
-from holdfast.storage.port import Ownership, Store
+from holdfast.storage.port import Ownership, Store, WriteSet
 
 
 class Journal:
@@ -56,7 +57,10 @@ class Journal:
         self._waiting_bytes = 0
         self._tail_lsn = ownership.lsn
         self._waiters: deque[tuple[int, asyncio.Future[None]]] = deque()
-        self._wake = asyncio.Event()
+        self._is_committing = True
+        """Whether a commit is in flight, or about to be; also before the first one may begin, and after the last."""
+        self._ended: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._context = contextvars.copy_context()
         self._failure: StorageError | None = None
 
     @property
@@ -86,8 +90,8 @@ class Journal:
         self._tail_lsn = transition.lsn
         self._waiting.append(entry)
         self._waiting_bytes += entry.size_bytes
-        if not self._wake.is_set():
-            self._wake.set()
+        if not self._is_committing:
+            self._commit_soon()
 
     def durable(self, lsn: int) -> asyncio.Future[None]:
         """Return a future for the moment when a transition is durable; it fails if the transition is lost."""
@@ -114,37 +118,62 @@ class Journal:
         Raises:
             StorageError: when a commit fails; everything that is not durable by then is lost.
         """
-        while True:
-            await self._wake.wait()
-            while self._waiting:
-                # What is ready to run in this turn of the loop joins the group: a start and its first episode, say.
-                await asyncio.sleep(0)
-                await self._commit_group()
-            self._wake.clear()
+        if self._waiting:
+            self._commit_soon()
+        else:
+            self._is_committing = False
+        try:
+            await self._ended
+        finally:
+            self._ended.cancel()
+
+    def _commit_soon(self) -> None:
+        """Begin a commit in the next turn of the loop but one: a start and its first episode, say, are one group."""
+        self._is_committing = True
+        loop = asyncio.get_running_loop()
+        # In a context of its own: what a client has set there is not for the code that runs because of a commit.
+        loop.call_soon(lambda: loop.call_soon(self._commit_group), context=self._context)
 
     def _take_group(self) -> list[Entry]:
         count = len(self._waiting) if self._takes_all else min(len(self._waiting), self.group_max)
         return [self._waiting.popleft() for _ in range(count)]
 
-    async def _commit_group(self) -> None:
+    def _commit_group(self) -> None:
+        if self._ended.done():
+            return
         group = self._take_group()
-        lsn = group[-1].transition.lsn
-        self._in_flight_lsn = lsn
-        writes = coalesce(self.durable_lsn, group, self._partitions.count, self._partitions.some)
-        # Shielded: cancelling this loop must not leave a commit half done.
-        commit = asyncio.ensure_future(self._store.commit(self._ownership.fence, writes))
-        commit.add_done_callback(_heard)
+        self._in_flight_lsn = group[-1].transition.lsn
         try:
-            await asyncio.shield(commit)
-        except Exception:
+            writes = coalesce(self.durable_lsn, group, self._partitions.count, self._partitions.some)
+            commit = asyncio.ensure_future(self._store.commit(self._ownership.fence, writes))
+        except Exception as error:
+            self._ended.set_exception(error)
+        else:
+            commit.add_done_callback(lambda commit: self._committed(commit, group, writes))
+
+    def _committed(self, commit: asyncio.Future[None], group: list[Entry], writes: WriteSet) -> None:
+        error = None if commit.cancelled() else commit.exception()
+        if self._ended.done() or commit.cancelled():
+            return  # nobody wants to hear of it any more, but a commit is not left half done
+        if error is not None:
             self.failed_group = [entry.transition.instance_id for entry in group]
-            raise
-        self.durable_lsn = lsn
+            self._ended.set_exception(error)
+            return
+        self.durable_lsn = writes.lsn
+        self._is_committing = bool(self._waiting)
+        if self._is_committing:
+            self._commit_group()  # at once: what is released now is done beside it
+        try:
+            self._tell(group, writes)
+        except Exception as error:
+            self._ended.set_exception(error)
+
+    def _tell(self, group: list[Entry], writes: WriteSet) -> None:
         outputs: list[Output] = []
         for entry in group:
             self._waiting_bytes -= entry.size_bytes
             outputs += entry.transition.outputs
-        while self._waiters and self._waiters[0][0] <= lsn:
+        while self._waiters and self._waiters[0][0] <= writes.lsn:
             future = self._waiters.popleft()[1]
             if not future.done():
                 future.set_result(None)
@@ -167,9 +196,3 @@ def _lost(error: StorageError, was_in_flight: bool) -> StorageError:
     if isinstance(error, CommitFailedError):
         return CommitFailedError(str(error), outcome_unknown=error.outcome_unknown and was_in_flight)
     return type(error)(*error.args)
-
-
-def _heard(commit: asyncio.Future[None]) -> None:
-    """Take note of an error also when this loop was cancelled meanwhile: what is not durable is given up anyway."""
-    if not commit.cancelled():
-        commit.exception()

@@ -15,8 +15,8 @@ from typing import Any, Final, TypeVar
 
 T = TypeVar("T")
 
-_TURN_S: Final = 0.02
-"""After this a lane lets the event loop do something else."""
+_TURN_S: Final = 0.004
+"""After this a lane lets the event loop do something else, such as to let instances go on with what has ended."""
 
 
 class Lanes:

@@ -6,6 +6,7 @@ An adapter never decides: it writes a group whole or not at all, and refuses one
 
 from __future__ import annotations
 
+from collections.abc import Awaitable
 from typing import TYPE_CHECKING, Protocol, TypeAlias
 
 import msgspec
@@ -288,7 +289,7 @@ class Store(Protocol):
         """Free connections, threads and locks. Does not release ownership; may be called twice."""
         ...
 
-    async def commit(self, fence: Fence, writes: WriteSet) -> None:
+    def commit(self, fence: Fence, writes: WriteSet) -> Awaitable[None]:
         """Apply a group whole, durably, or not at all.
 
         Checks in the one transaction: the node's incarnation and watermark (`lsn_before`), the epochs of the

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
-from collections.abc import Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Final, TypeVar
@@ -31,7 +31,7 @@ from holdfast.storage.sqlite.connection import error_kind, explain, needs_reopen
 from holdfast.storage.sqlite.network import warn_of_network
 from holdfast.storage.sqlite.owner_lock import OwnerLock, describe_owner
 from holdfast.storage.sqlite.queries import QUERIES
-from holdfast.storage.sqlite.writes import apply, check_fence
+from holdfast.storage.sqlite.writes import apply, check_fence, encode
 
 _T = TypeVar("_T")
 _READERS = 2
@@ -69,8 +69,13 @@ class SqliteStore:
     async def release(self, fence: Fence) -> None:
         await self._on_writer(lambda: self._release(fence))
 
-    async def commit(self, fence: Fence, writes: WriteSet) -> None:
-        await self._on_writer(lambda: self._write(lambda connection: apply(connection, fence, writes)))
+    def commit(self, fence: Fence, writes: WriteSet) -> Awaitable[None]:
+        try:
+            # Here: with the loop busy beside it, the writer would have to ask for the interpreter again and again.
+            group = encode(fence, writes)
+        except UnicodeError as error:
+            raise CommitFailedError(f"Nothing was committed to {explain(error, self._path)}") from error
+        return self._on_writer(lambda: self._write(lambda connection: apply(connection, fence, writes, group)))
 
     async def close(self) -> None:
         if not self._closed:
@@ -157,9 +162,9 @@ class SqliteStore:
     async def timers_due(self, until: int, limit: int, after: PageKey | None = None) -> list[TimerRow]:
         return [TimerRow(*row) for row in await self._select("timers_due", until, *(after or _FIRST_PAGE), limit)]
 
-    async def _on_writer(self, work: Callable[[], _T]) -> _T:
+    def _on_writer(self, work: Callable[[], _T]) -> Awaitable[_T]:
         self._check_open()
-        return await asyncio.get_running_loop().run_in_executor(self._writer_thread, work)
+        return asyncio.get_running_loop().run_in_executor(self._writer_thread, work)
 
     async def _select(self, query: str, *parameters: str | int) -> list[tuple[Any, ...]]:
         return await self._on_reader(lambda connection: connection.execute(QUERIES[query], parameters).fetchall())

@@ -43,18 +43,30 @@ _PARTITION = 0
 """The only one: see `queries.sql`."""
 
 
-def apply(connection: sqlite3.Connection, fence: Fence, writes: WriteSet) -> None:
+Group: TypeAlias = tuple[Value, ...]
+"""The parameters of `APPLY`."""
+
+
+def encode(fence: Fence, writes: WriteSet) -> Group:
+    """Return a group as SQLite takes it.
+
+    Raises:
+        CommitFailedError: if it removes what it inserts, or has a text that cannot be stored.
+    """
+    check_disjoint(writes)
+    rows = [_encoded(take(writes)) for take in _KINDS.values()]
+    return (fence.node_id, fence.incarnation, fence.epochs.get(_PARTITION), writes.lsn_before, writes.lsn, *rows)
+
+
+def apply(connection: sqlite3.Connection, fence: Fence, writes: WriteSet, group: Group) -> None:
     """Check the fence and write the group, in the open transaction: removals, then updates, then inserts.
 
     Raises:
         OwnershipLostError: if the fence does not hold any more.
         CommitFailedError: if the group does not follow the watermark, or is not exact.
     """
-    check_disjoint(writes)
-    rows = [_encoded(take(writes)) for take in _KINDS.values()]
-    epoch = fence.epochs.get(_PARTITION)
     try:
-        connection.execute(APPLY, (fence.node_id, fence.incarnation, epoch, writes.lsn_before, writes.lsn, *rows))
+        connection.execute(APPLY, group)
     except sqlite3.IntegrityError as error:
         raise _refusal(connection, fence, writes, error) from error
 
