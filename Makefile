@@ -14,8 +14,11 @@ READY := $(VENV)/.ready
 demo: $(READY)  ## run the six patterns on SQLite, kill the host twice on the way, check that everything finishes
 	$(BIN)/python -m examples.demo
 
+# Tests start hundreds of processes, and each would compile all of it if Python may not write down what it compiled.
+# Many wait for such a process, or for a clock: so there is one worker more than processors.
 test: $(READY)  ## all tests but the long ones
-	$(BIN)/python -m pytest -n auto --dist worksteal
+	$(BIN)/python -m compileall -q src examples benchmarks tests
+	$(BIN)/python -m pytest -n $$(($$(nproc 2>/dev/null || echo 2) + 1)) --dist worksteal
 
 soak: $(READY)  ## the long tests
 	$(BIN)/python -m pytest -m soak

@@ -67,12 +67,16 @@ def run(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     )
 
 
+_PYTEST = ("-m", "pytest", "-q", *("-p", "no:cacheprovider", "-p", "no:schemathesis", "-p", "no:hypothesispytest"))
+"""Without plugins that no example needs, and that take seconds to import."""
+
+
 @pytest.mark.parametrize("snippet", SCRIPTS, ids=str)
 def test_script_runs_in_an_empty_folder(snippet: Snippet, tmp_path: Path) -> None:
     """What is not in the example is complete: it runs as it stands, tests under pytest, everything else as a script."""
     (tmp_path / "snippet.py").write_text(snippet.code, encoding="utf-8")
     is_test = re.search(r"^(?:async )?def test_", snippet.code, re.MULTILINE) is not None
-    command = ("-m", "pytest", "-q", "-p", "no:cacheprovider", "snippet.py") if is_test else ("snippet.py",)
+    command = (*_PYTEST, "snippet.py") if is_test else ("snippet.py",)
     done = run(tmp_path, *command)
     assert done.returncode == 0, done.stdout + done.stderr
 

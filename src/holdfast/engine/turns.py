@@ -9,7 +9,7 @@ from collections.abc import Callable
 from holdfast.engine.journal import Journal
 from holdfast.engine.residents import Resident, Residents
 
-_STEPS_PER_TURN = 32
+_STEPS_PER_TURN = 64
 _TURN_S = 0.05
 """After either of them the loop gets a chance to do something else: to store what there is, above all."""
 
