@@ -33,7 +33,9 @@ APP = Path(__file__).with_name("fleet_app.py")
 HOSTS = 3
 LEASE_S = 2.0
 SOON_S = 90.0
-BUGS = re.compile(r"An internal error|is parked|rows of table|row of table|Traceback|never retrieved|is at \d+\.")
+BUGS = re.compile(
+    r"An internal error|is parked|rows of table|row of table|Traceback|never retrieved|is at \d+\.|deadlock"
+)
 """What a host says of itself that it should not come to, whatever happens to it."""
 
 
