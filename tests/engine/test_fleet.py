@@ -36,6 +36,8 @@ MORE_COLUMNS = "; ".join(
     f"ALTER TABLE {table} ADD COLUMN of_the_next_version TEXT"
     for table in ("hub", "node", "partition", "instance", "history", "inbox", "arrival", "request", "activity", "offer")
 )
+CONNECTIONS_MAX = 11
+"""Of one host, as the manual says."""
 LONG = "&lease_s=3600"
 """A lease that no test can wait for."""
 
@@ -774,6 +776,8 @@ def test_many_who_wait_at_another_host_cost_few_transactions(
             await asyncio.gather(*(a.client.raise_event(id_, "e", 1) for id_ in ids))
             assert await asyncio.gather(*results) == [[1]] * waits
             assert transactions.total() < waits
+            backends = "SELECT FROM pg_stat_activity WHERE backend_type = 'client backend' AND pid <> pg_backend_pid()"
+            assert int((await execute(url, backends)).removeprefix("SELECT ")) <= 2 * CONNECTIONS_MAX
 
     asyncio.run(scenario())
 
