@@ -123,3 +123,32 @@ def test_offers(url: str) -> None:
                 await execute(url, "DELETE FROM offer")
 
     asyncio.run(scenario())
+
+
+def test_what_somebody_holds_is_left_alone_and_the_rest_is_taken(url: str) -> None:
+    """A transaction of somebody that was left open stopped every queue."""
+
+    async def scenario() -> None:
+        async with two_hosts(url) as (a, b):
+            ids = await a.send([NewRequest(0, "m", "{}")] * ROWS)
+            await execute(
+                url,
+                "INSERT INTO activity SELECT 0, 'e', n, 'i', 'f', NULL, NULL, 1, 0, 0, 0, NULL"
+                f" FROM generate_series(0, {ROWS - 1}) AS n",
+            )
+            await a.offer([passed(each) for each in range(ROWS)])
+            b.owned = [7]  # what it does not own itself it may borrow
+            keeper = await connect(url)
+            try:
+                await keeper.execute(
+                    f"BEGIN; SELECT FROM request WHERE request_id = {ids[MIDDLE]} FOR UPDATE;"
+                    f"SELECT FROM offer WHERE sequence = {MIDDLE} FOR UPDATE"
+                )
+                borrowed = await b.borrow(["f"], None, ROWS)
+                assert sorted(each.sequence for each in borrowed) == [n for n in range(ROWS) if n != MIDDLE]
+                taken = await a.take(ROWS)
+                assert [each.request_id for each in taken] == [id_ for id_ in ids if id_ != ids[MIDDLE]]
+            finally:
+                await keeper.close()
+
+    asyncio.run(scenario())
