@@ -118,7 +118,7 @@ def test_what_a_host_that_stops_had_goes_on_elsewhere_and_nothing_waits_for_its_
 
 def test_what_a_host_that_dies_had_goes_on_elsewhere(url: str) -> None:
     async def scenario() -> None:
-        async with fleet(make_app(World()), url + LONG, 3) as (a, b, c):
+        async with fleet(make_app(World()), url + LONG, 3, HostConfig(drain_s=0.2, renew_s=0.2)) as (a, b, c):
             waiting = [id_ for id_, _ in zip(ids_of(c), range(5), strict=False)]
             for id_ in waiting:
                 await c.client.start_new("events", 2, instance_id=id_)

@@ -971,7 +971,10 @@ async def test_a_commit_that_waits_for_a_takeover_is_refused(pg_hub: Hub) -> Non
 
 
 @in_loop
-async def test_who_wants_the_hub_while_a_commit_stands_still_is_refused_after_a_while(pg_hub: Hub) -> None:
+async def test_who_wants_the_hub_while_a_commit_stands_still_is_refused_after_a_while(
+    pg_hub: Hub, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ownership, "_WAIT_BRIEFLY", ownership._WAIT_BRIEFLY.replace("3000", "500"))  # pyright: ignore
     owner = await own(pg_hub)
     await pg_hub.lose_lock()
     async with gate(pg_hub.url, "INSERT ON history") as held:
