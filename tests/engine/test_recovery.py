@@ -191,6 +191,26 @@ def test_missing_code_parks_what_is_in_flight(make_store: MakeStore) -> None:
     on(make_store(), make_app(World()), again)
 
 
+def test_only_what_is_stored_is_said_to_be_parked(caplog: pytest.LogCaptureFixture) -> None:
+    """A host that had lost what it owned, and did not know yet, read a history that had gone on without it."""
+    data = MemoryData()
+
+    async def before(run: Run) -> None:
+        await run.client.start_new("sleepy", 300, instance_id="w")
+
+    async def scenario() -> None:
+        store = FailingStore(MemoryStore(data))
+        store.fail_at = {1: "before", 2: "unknown, not applied"}
+        async with running(App(), store) as run:
+            status = await run.client.wait_until_stopped("w", timeout=SOON)
+            assert status.parked is not None
+            assert store.fail_at == {}
+
+    on(MemoryStore(data), make_app(World()), before)
+    asyncio.run(scenario())
+    assert caplog.text.count("Instance 'w' is parked: The app has no orchestrator") == 1
+
+
 def spoil(path: Path, statement: str) -> None:
     connection = sqlite3.connect(path)
     with connection:

@@ -36,8 +36,10 @@ class Outputs:
                 self._starts.adopt(output.key, output.activity)
             case StopActivity():
                 self._starts.stop(output.key)
-            case InstanceStopped():
-                self._waiters.stopped(output.state)
+            case InstanceStopped(state=state):
+                if state.parked is not None:
+                    logger.error("Instance %r is parked: %s", state.instance_id, state.parked.error_message)
+                self._waiters.stopped(state)
             case UpdateAnswered():
                 self._waiters.answered(output.instance_id, output.event.update_id, output.event)
             case OperationAnswered():
