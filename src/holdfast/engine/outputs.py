@@ -36,10 +36,11 @@ class Outputs:
                 self._starts.adopt(output.key, output.activity)
             case StopActivity():
                 self._starts.stop(output.key)
-            case InstanceStopped(state=state):
-                if state.parked is not None:
-                    logger.error("Instance %r is parked: %s", state.instance_id, state.parked.error_message)
-                self._waiters.stopped(state)
+            case InstanceStopped():
+                parked = output.state.parked
+                if parked is not None:
+                    logger.error("Instance %r is parked: %s", output.state.instance_id, parked.error_message)
+                self._waiters.stopped(output.state)
             case UpdateAnswered():
                 self._waiters.answered(output.instance_id, output.event.update_id, output.event)
             case OperationAnswered():
