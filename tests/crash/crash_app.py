@@ -9,6 +9,7 @@ that was ever started, prints what there is, and stops.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import itertools
 import json
 import os
@@ -32,7 +33,7 @@ from holdfast import (
     activity_context,
     when_all,
 )
-from holdfast.errors import OverloadedError, OwnershipLostError, StoreInUseError
+from holdfast.errors import InstanceNotRunningError, OverloadedError, OwnershipLostError, StoreInUseError
 from holdfast.model.history import TaskScheduled
 
 app = App()
@@ -211,8 +212,11 @@ async def end_doomed(client: Client, asked: list[tuple[str, bool]]) -> dict[str,
         status = await client.get_status(instance_id)
         if not instance_id.startswith("doomed") or status is None:
             continue
-        if not status.runtime_status.is_terminal:
-            await client.terminate(instance_id)
+        if must_have_ended:  # soon: what was acknowledged may have to be taken in yet
+            status = await client.wait_until_stopped(instance_id, timeout=timedelta(seconds=30))
+        elif not status.runtime_status.is_terminal:
+            with contextlib.suppress(InstanceNotRunningError):  # as somebody came, whose request is taken in just now
+                await client.terminate(instance_id)
         ended[instance_id] = status.runtime_status.value if must_have_ended else "Terminated"
     return ended
 

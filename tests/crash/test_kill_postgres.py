@@ -42,16 +42,16 @@ def kill_again_and_again(url: str, log: Path, kills: int, seed: int) -> None:
         time.sleep(dice.uniform(0, 0.3))
         process.kill()
         said += said_by(process)
-        if number % 10 == 4:
+        if number % 5 == 4:
             check_cold_postgres(url)
-        if number % 10:  # else it waits for the end of the lease, as anybody has to
+        if number % 5:  # else it waits for the end of the lease, as anybody has to
             end_lease(url)
     check(url, log, said)
 
 
 def test_killed_at_random_points(url: str, tmp_path: Path, survived: Callable[[str, int], None]) -> None:
-    kill_again_and_again(url, tmp_path / "activities.log", kills=10, seed=20261123)
-    survived("kills on PostgreSQL", 10)
+    kill_again_and_again(url, tmp_path / "activities.log", kills=6, seed=20261123)
+    survived("kills on PostgreSQL", 6)
 
 
 @pytest.mark.soak

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import re
+import threading
 from collections import Counter
 from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Iterator
+from concurrent.futures import Future
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -34,6 +36,8 @@ MORE_COLUMNS = "; ".join(
     f"ALTER TABLE {table} ADD COLUMN of_the_next_version TEXT"
     for table in ("hub", "node", "partition", "instance", "history", "inbox", "arrival", "request", "activity", "offer")
 )
+CONNECTIONS_MAX = 11
+"""Of one host, as the manual says."""
 LONG = "&lease_s=3600"
 """A lease that no test can wait for."""
 
@@ -114,7 +118,7 @@ def test_what_a_host_that_stops_had_goes_on_elsewhere_and_nothing_waits_for_its_
 
 def test_what_a_host_that_dies_had_goes_on_elsewhere(url: str) -> None:
     async def scenario() -> None:
-        async with fleet(make_app(World()), url + LONG, 3) as (a, b, c):
+        async with fleet(make_app(World()), url + LONG, 3, HostConfig(drain_s=0.2, renew_s=0.2)) as (a, b, c):
             waiting = [id_ for id_, _ in zip(ids_of(c), range(5), strict=False)]
             for id_ in waiting:
                 await c.client.start_new("events", 2, instance_id=id_)
@@ -151,6 +155,106 @@ def test_a_host_of_which_nothing_is_heard_is_replaced_within_two_leases(
             await connection.close()
             assert timedelta(seconds=lease_s) < took < timedelta(seconds=2 * lease_s)
 
+    asyncio.run(scenario())
+
+
+def test_a_host_that_drains_renews_its_lease_until_its_work_has_ended(url: str) -> None:
+    """Its heart-beats ended before its work did, which then ran a second time elsewhere."""
+
+    async def scenario() -> None:
+        world, config, app = World(), HostConfig(drain_s=60, renew_s=0.05), App()
+
+        @app.activity
+        async def work() -> None:
+            world.calls.append("work")
+            await world.gate.wait()
+
+        @app.orchestrator
+        async def gated(ctx: OrchestrationContext) -> None:
+            await ctx.call_activity(work)
+
+        _ = gated
+        connection = await connect(url)
+        async with joined(app, url + LONG, config) as a, joined(app, url + LONG, config) as b:
+            await shared_by(a, b)
+            run = await a.client.start_new("gated", instance_id=next(ids_of(a)))
+            await until(lambda: len(world.calls) == 1)
+            stopping = asyncio.create_task(a.engine.stop())
+            await until(lambda: a.engine.membership.is_leaving)
+            lease_until = "SELECT lease_until FROM node WHERE node_id = 'n0'"
+            for _ in range(3):
+                before = await connection.fetchval(lease_until)
+                while await connection.fetchval(lease_until) == before:
+                    await asyncio.sleep(0.01)
+            assert not stopping.done()
+            world.gate.set()
+            await stopping
+            await b.client.wait_for_completion(run.instance_id, timeout=SOON)
+        await connection.close()
+        assert world.calls == ["work"]
+
+    asyncio.run(scenario())
+
+
+def test_a_host_whose_event_loop_was_blocked_does_no_harm_when_it_goes_on(url: str) -> None:
+    """What it was about to store is refused; it forgets that, and gets a share again."""
+    is_blocked, may_go_on, is_over = threading.Event(), threading.Event(), threading.Event()
+    begun: list[str] = []
+
+    def make(name: str) -> App:
+        app = App()
+
+        @app.activity
+        async def work() -> str:
+            if name == "b":
+                begun.append(name)
+                await asyncio.to_thread(may_go_on.wait)
+            return name
+
+        @app.orchestrator
+        async def one(ctx: OrchestrationContext) -> list[str]:
+            early = ctx.wait_for_external_event("e")
+            return [await ctx.call_activity(work), await early]
+
+        _ = one
+        return app
+
+    async def be_blocked(ids: Future[list[str]]) -> None:
+        async with joined(make("b"), short, config) as b:
+            await until(lambda: 0 < len(owned_by(b)) < PARTITIONS)
+            found = [id_ for id_, _ in zip(ids_of(b), range(5), strict=False)]
+            for id_ in found:
+                await b.client.start_new("one", instance_id=id_)
+                await b.client.raise_event(id_, "e", id_)
+            await until(lambda: len(begun) == len(found))
+            ids.set_result(found)
+            is_blocked.set()
+            assert may_go_on.wait(SOON.total_seconds())
+            await until(is_over.is_set)
+
+    async def scenario() -> None:
+        ids = Future[list[str]]()
+        async with joined(make("a"), short, config) as a:
+            other = threading.Thread(target=lambda: asyncio.run(be_blocked(ids)))
+            other.start()
+            try:
+                await until(is_blocked.is_set)
+                await shared_by(a)
+                for id_ in await asyncio.wrap_future(ids):
+                    assert await a.client.wait_for_completion(id_, timeout=SOON) == ["a", id_]
+                may_go_on.set()
+                await until(lambda: 0 < len(owned_by(a)) < PARTITIONS)
+                for id_ in await asyncio.wrap_future(ids):
+                    again = await a.client.start_new("one", instance_id=f"{id_}-again")
+                    await again.raise_event("e", "x")
+                    assert (await again.wait_for_completion(timeout=SOON))[1] == "x"
+                    assert await a.client.wait_for_completion(id_, timeout=SOON) == ["a", id_]
+            finally:
+                may_go_on.set()
+                is_over.set()
+                await asyncio.to_thread(other.join)
+
+    config, short = HostConfig(drain_s=0.2, renew_s=0.2), f"{url}&lease_s=1"
     asyncio.run(scenario())
 
 
@@ -672,6 +776,8 @@ def test_many_who_wait_at_another_host_cost_few_transactions(
             await asyncio.gather(*(a.client.raise_event(id_, "e", 1) for id_ in ids))
             assert await asyncio.gather(*results) == [[1]] * waits
             assert transactions.total() < waits
+            backends = "SELECT FROM pg_stat_activity WHERE backend_type = 'client backend' AND pid <> pg_backend_pid()"
+            assert int((await execute(url, backends)).removeprefix("SELECT ")) <= 2 * CONNECTIONS_MAX
 
     asyncio.run(scenario())
 

@@ -66,7 +66,7 @@ async def quick(ctx: OrchestrationContext, number: int) -> int:
     return await ctx.call_activity(double, number)
 
 
-@app.orchestrator(retention=timedelta(days=30))
+@app.orchestrator(retention=timedelta(hours=30))
 async def kept(ctx: OrchestrationContext) -> None:
     ctx.set_custom_status("kept")
 
@@ -307,7 +307,7 @@ def test_a_query_that_cannot_be_meant_is_refused(query: dict[str, Any]) -> None:
 
 def test_old_instances_go_by_themselves() -> None:
     """Each after its own time: by its function, by its status, by the setting of the host."""
-    config = HostConfig(drain_s=0.2, retention_s=86_400, retention_failed_s=3 * 86_400)
+    config = HostConfig(drain_s=0.2, retention_s=3_600, retention_failed_s=3 * 3_600)
 
     async def scenario(sim: Simulation) -> None:
         async def left() -> list[str]:
@@ -318,13 +318,13 @@ def test_old_instances_go_by_themselves() -> None:
         await sim.client.start_new(kept, instance_id="kept")
         await sim.client.start_new(failing, instance_id="failed")
         await sim.client.start_new(parent, instance_id="runs")
-        await sim.advance(hours=23)
+        await sim.advance(minutes=57)
         assert len(await left()) == 254
-        await sim.advance(hours=2)
+        await sim.advance(minutes=5)
         assert await left() == ["failed", "kept", "runs"]
-        await sim.advance(days=2)
+        await sim.advance(hours=2)
         assert await left() == ["kept", "runs"]
-        await sim.advance(days=28)
+        await sim.advance(hours=28)
         assert await left() == ["runs"]
         await sim.client.raise_event("runs", "go")
 

@@ -32,6 +32,7 @@ from holdfast import (
     StorageError,
     when_all,
 )
+from holdfast.engine import culprits, engine, handover
 from holdfast.errors import CommitFailedError, CorruptRecordError, OwnershipLostError, StoreInUseError
 from holdfast.storage.memory import MemoryData, MemoryStore
 from holdfast.storage.open_store import open_store
@@ -188,6 +189,26 @@ def test_missing_code_parks_what_is_in_flight(make_store: MakeStore) -> None:
     on(make_store(), make_app(World()), before)
     on(make_store(), App(), without)
     on(make_store(), make_app(World()), again)
+
+
+def test_only_what_is_stored_is_said_to_be_parked(caplog: pytest.LogCaptureFixture) -> None:
+    """A host that had lost what it owned, and did not know yet, read a history that had gone on without it."""
+    data = MemoryData()
+
+    async def before(run: Run) -> None:
+        await run.client.start_new("sleepy", 300, instance_id="w")
+
+    async def scenario() -> None:
+        store = FailingStore(MemoryStore(data))
+        store.fail_at = {1: "before", 2: "unknown, not applied"}
+        async with running(App(), store) as run:
+            status = await run.client.wait_until_stopped("w", timeout=SOON)
+            assert status.parked is not None
+            assert store.fail_at == {}
+
+    on(MemoryStore(data), make_app(World()), before)
+    asyncio.run(scenario())
+    assert caplog.text.count("Instance 'w' is parked: The app has no orchestrator") == 1
 
 
 def spoil(path: Path, statement: str) -> None:
@@ -557,8 +578,11 @@ def test_stopping_lets_short_activities_finish_and_long_ones_run_again(make_stor
     on(make_store(), app, after)
 
 
-def test_an_orchestration_that_never_rests_does_not_keep_the_host(make_store: MakeStore) -> None:
+def test_an_orchestration_that_never_rests_does_not_keep_the_host(
+    make_store: MakeStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """It is paused between two steps; the stop is a clean one, so nothing is counted against anybody."""
+    monkeypatch.setattr(handover, "LEAVE_S", 0.5)
     app = App()
 
     @app.orchestrator
@@ -596,7 +620,7 @@ def test_timers_and_retries_wait_in_the_store(make_store: MakeStore) -> None:
 
 def test_activities_beyond_the_queue_wait_in_the_store(make_store: MakeStore) -> None:
     async def scenario(run: Run) -> None:
-        assert await result(run, "fan", 300) == sum(2 * n for n in range(300))
+        assert await result(run, "fan", 100) == sum(2 * n for n in range(100))
 
     on(make_store(), make_app(World()), scenario, HostConfig(activities_max=3, activity_queue_max=10, drain_s=0.2))
 
@@ -701,7 +725,12 @@ class StubbornStore(FailingStore):
         (False, ValueError("planted: a bug of ours, or of the adapter")),
     ],
 )
-def test_an_instance_that_cannot_be_stored_does_not_stop_the_others(even_parking: bool, error: Exception) -> None:
+def test_an_instance_that_cannot_be_stored_does_not_stop_the_others(
+    even_parking: bool, error: Exception, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(engine, "_ISOLATION_S", 0.1)
+    monkeypatch.setattr(culprits, "_BACK_OFF_S", (0.0, 0.02, 0.1, 0.2))
+
     def refuses(instance_id: str, status: str) -> bool:
         return instance_id == "cursed" and (status == "Completed" or (even_parking and status == "Suspended"))
 

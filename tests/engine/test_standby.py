@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
+from typing import Any
 
 import msgspec
 import pytest
@@ -10,6 +12,7 @@ from engine_kit import SOON, World, make_app, running, until
 from test_orchestrations import MakeStore
 
 from holdfast import ConfigurationError, HostConfig, OverloadedError
+from holdfast.engine import culprits
 from holdfast.engine.confirmations import Confirmations
 from holdfast.errors import StorageError, StoreInUseError
 from holdfast.storage.memory import MemoryData, MemoryStore
@@ -89,6 +92,33 @@ def test_a_host_that_cannot_renew_its_lease_takes_its_hands_off_before_another_o
             assert await handle.wait_for_completion(timeout=SOON) == [1]
 
     asyncio.run(scenario())
+
+
+def test_a_store_that_is_away_is_asked_for_less_and_less_often(monkeypatch: pytest.MonkeyPatch) -> None:
+    back_off_s = (0.0, 0.01, 0.05, 0.1)
+    monkeypatch.setattr(culprits, "_BACK_OFF_S", back_off_s)
+
+    class Away(Unreachable):
+        async def acquire(self, now: int, **options: Any) -> Ownership:
+            asked.append(asyncio.get_running_loop().time())
+            return await super().acquire(now, **options)
+
+    asked: list[float] = []
+
+    async def scenario() -> None:
+        store = Away()
+        async with running(make_app(World()), store, HostConfig(drain_s=0.2, renew_s=0.05)) as run:
+            node = run.engine.node
+            store.is_cut = True
+            await until(lambda: len(asked) >= 7)
+            assert node.is_abandoned
+            store.is_cut = False
+            await until(lambda: run.engine.is_ready)
+
+    asyncio.run(scenario())
+    pauses = [later - earlier for earlier, later in itertools.pairwise(asked)]
+    for pause, at_least in zip(pauses[-5:], (*back_off_s[1:], back_off_s[-1], back_off_s[-1]), strict=True):
+        assert pause > 0.9 * at_least, pauses
 
 
 class Silent(Unreachable):

@@ -1,17 +1,19 @@
-"""Which orchestrations a query finds: the same in memory and in SQLite, for random rows and random conditions."""
+"""Which orchestrations a query finds: the same in each store, for random rows and random conditions."""
 
 from __future__ import annotations
 
 import asyncio
-import tempfile
 from pathlib import Path
 from typing import Any
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from storage_builders import NOW, Hub, in_loop, instance, own
+from storage_builders import NOW, Hub, Owner, in_loop, instance, own
 
 from holdfast.storage.selection import EndedInstance, InstanceConditions
+from postgres_kit import drop, new_schema
+
+KINDS = ("memory", "sqlite", "postgres")
 
 times = st.integers(NOW - 2, NOW + 2)
 bounds = st.none() | times
@@ -65,24 +67,37 @@ def plain(rarely: st.SearchStrategy[Any]) -> st.SearchStrategy[Any]:
     )
 
 
-@settings(max_examples=300, deadline=None)
-@given(rows, plain(conditions), st.integers(1, 4))
-def test_the_adapters_find_the_same(found: list[Any], chosen: Any, limit: int) -> None:
-    wanted = InstanceConditions(**{name: getattr(chosen["all"], name) for name in chosen["kept"]})
-    with tempfile.TemporaryDirectory() as directory:
-        answers = [asyncio.run(ask(kind, Path(directory), found, wanted, limit)) for kind in ("memory", "sqlite")]
-    assert answers[0] == answers[1]
-    everything = answers[0][0]
-    assert [row.instance_id for row in everything] == sorted(row.instance_id for row in everything)
-    assert sum(answers[0][1].values()) == len(everything)
+def test_the_adapters_find_the_same(postgres_server: str, tmp_path: Path) -> None:
+    url = new_schema(postgres_server)
+    hubs = [Hub(kind, tmp_path / "hub.db", url) for kind in KINDS]
+    with asyncio.Runner() as runner:
+        owners = [runner.run(own(hub)) for hub in hubs]
+
+        @settings(max_examples=300, deadline=None)
+        @given(rows, plain(conditions), st.integers(1, 4))
+        def agree(found: list[Any], chosen: Any, limit: int) -> None:
+            wanted = InstanceConditions(**{name: getattr(chosen["all"], name) for name in chosen["kept"]})
+            answers = {
+                kind: runner.run(ask(owner, found, wanted, limit)) for kind, owner in zip(KINDS, owners, strict=True)
+            }
+            for kind in KINDS:
+                assert answers[kind] == answers["memory"], kind
+            everything, counts, _ = answers["memory"]
+            assert [row.instance_id for row in everything] == sorted(row.instance_id for row in everything)
+            assert sum(counts.values()) == len(everything)
+
+        try:
+            agree()
+        finally:
+            for hub in hubs:
+                runner.run(hub.close())
+            drop(url)
 
 
-async def ask(kind: str, directory: Path, found: list[Any], wanted: InstanceConditions, limit: int) -> tuple[Any, ...]:
-    """Return all pages of both lists, and the counts."""
-    hub = Hub(kind, directory / f"{kind}.db")
+async def ask(owner: Owner, found: list[Any], wanted: InstanceConditions, limit: int) -> tuple[Any, ...]:
+    """Return all pages of both lists, and the counts, while there are some rows and no others."""
+    await owner.commit(instances_inserted=found)
     try:
-        owner = await own(hub)
-        await owner.commit(instances_inserted=found)
         rows: list[Any] = []
         while page := await owner.store.find_instances(wanted, rows[-1].instance_id if rows else "", limit):
             rows += page
@@ -93,7 +108,7 @@ async def ask(kind: str, directory: Path, found: list[Any], wanted: InstanceCond
             after = (last[-1].updated_at, last[-1].instance_id)
         return rows, await owner.store.count_instances(wanted), ended
     finally:
-        await hub.close()
+        await owner.commit(instances_removed=[(row.instance_id, row.revision) for row in found])
 
 
 @in_loop

@@ -119,6 +119,20 @@ async def test_an_owner_of_which_nothing_is_heard_is_replaced_when_its_lease_is_
     await successor.commit(instances_updated=[update()])
 
 
+@pytest.mark.parametrize("ahead_s", [-600, 600, 10**9])
+@in_loop
+async def test_clocks_of_hosts_have_no_say_in_leases(pg_hub: Hub, ahead_s: int) -> None:
+    owner = await own(pg_hub)
+    with pytest.raises(StoreInUseError, match=r"whose lease runs for 1\d\.\d s more"):
+        await pg_hub.connect().acquire(NOW + ahead_s * 1_000_000)
+    await pg_hub.lose_lock()
+    store = pg_hub.connect()
+    await store.acquire(NOW + ahead_s * 1_000_000)
+    assert 14 < await ask(pg_hub, "SELECT max(extract(epoch FROM lease_until - clock_timestamp())) FROM node") <= 15
+    with pytest.raises(OwnershipLostError):
+        await owner.commit(instances_inserted=[instance()])
+
+
 @pytest.mark.parametrize("how", ["commit", "renew"])
 @in_loop
 async def test_an_owner_prolongs_its_lease(pg_hub: Hub, how: str) -> None:
@@ -323,6 +337,14 @@ async def test_a_url_with_another_number_of_partitions_than_the_hub_has_is_repor
     await store.close()
     [said] = [each.getMessage() for each in caplog.records if "partitions=" in each.getMessage()]
     assert "has 1 partitions, and ?partitions=7 of the URL has no effect" in said
+
+
+@in_loop
+async def test_a_hub_has_64_partitions_unless_the_url_says_another_number(pg_hub: Hub) -> None:
+    store = open_store(pg_hub.url.replace("&partitions=1", ""))
+    ownership = await store.acquire(NOW)
+    assert (ownership.partition_count, sorted(ownership.fence.epochs)) == (64, list(range(64)))
+    await store.close()
 
 
 @pytest.mark.parametrize("asked", ["&partitions=1", ""])
@@ -811,6 +833,43 @@ async def test_a_commit_that_was_given_up_leaves_a_connection_that_works(pg_hub:
     assert owner.lsn == 1
 
 
+STUCK: Final = "SELECT count(*) FROM pg_stat_activity WHERE wait_event = 'SyncRep'"
+NOTIFIES: Final = "INSERT INTO noise VALUES (1); NOTIFY somebody"
+
+
+@in_loop
+async def test_a_commit_does_not_wait_for_those_who_notify(pg_hub: Hub) -> None:
+    """Transactions with a NOTIFY commit one after the other, all over the database: none of ours is one of them."""
+    await execute(pg_hub.url, "ALTER DATABASE postgres SET synchronous_commit = local")
+    owner = await own(pg_hub)
+    await execute(pg_hub.url, "CREATE TABLE noise (loudness integer)")
+    keeper, notifier, other = [await connect(pg_hub.url) for _ in range(3)]
+    await keeper.execute("ALTER SYSTEM SET synchronous_standby_names = 'nobody'")
+    notifying = list[asyncio.Future[str]]()
+    try:
+        await keeper.execute("SELECT pg_reload_conf()")
+        await until(lambda: keeper.fetchval("SELECT current_setting('synchronous_standby_names') = 'nobody'"))
+        await notifier.execute("SET synchronous_commit = on")
+        while not await keeper.fetchval(STUCK):  # the first may be through before all have heard of the setting
+            if all(each.done() for each in notifying):
+                notifying.append(asyncio.ensure_future(notifier.execute(NOTIFIES)))
+            await asyncio.sleep(0.01)
+        notifying.append(asyncio.ensure_future(other.execute(NOTIFIES)))
+        await until(lambda: keeper.fetchval("SELECT count(*) FROM pg_locks WHERE NOT granted"))
+        await owner.commit(
+            instances_inserted=[instance()], arrivals_inserted=[ArrivalRow(0, "of-somebody-else", "e", "[]")]
+        )
+        await owner.store.renew(owner.fence)
+        assert not any(each.done() for each in notifying[-2:])
+    finally:
+        await keeper.execute("ALTER SYSTEM RESET synchronous_standby_names")
+        await keeper.execute("SELECT pg_reload_conf()")
+        await keeper.execute("ALTER DATABASE postgres RESET synchronous_commit")
+        await asyncio.gather(*notifying)
+        for each in (keeper, notifier, other):
+            await each.close()
+
+
 # What takes long
 
 
@@ -912,7 +971,10 @@ async def test_a_commit_that_waits_for_a_takeover_is_refused(pg_hub: Hub) -> Non
 
 
 @in_loop
-async def test_who_wants_the_hub_while_a_commit_stands_still_is_refused_after_a_while(pg_hub: Hub) -> None:
+async def test_who_wants_the_hub_while_a_commit_stands_still_is_refused_after_a_while(
+    pg_hub: Hub, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ownership, "_WAIT_BRIEFLY", ownership._WAIT_BRIEFLY.replace("3000", "500"))  # pyright: ignore
     owner = await own(pg_hub)
     await pg_hub.lose_lock()
     async with gate(pg_hub.url, "INSERT ON history") as held:

@@ -76,7 +76,7 @@ class Engine:
         self.new_id = new_id
         self.waiters = Waiters()
         self.membership = Membership()
-        self.worker = Worker(registry, converter, config, self.membership.knows_orchestrator)
+        self.worker = Worker(registry, converter, config, self.membership.may_know_orchestrator)
         self.builtins = Builtins(config.http_calls, token_sources)
         self.answers = Answers()
         self._progress = Progress(self._record_progress)

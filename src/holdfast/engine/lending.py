@@ -41,6 +41,7 @@ logger = logging.getLogger("holdfast.engine")
 _PER_ROUND: Final = 200
 _OFFERS_MAX: Final = 50_000
 _REPORTED_MAX: Final = 10_000
+_IN_QUESTION_MAX: Final = 50_000
 
 
 class Lending:
@@ -83,6 +84,10 @@ class Lending:
         self._began_again = False
         self._reported: deque[DurableKey] = deque(maxlen=_REPORTED_MAX)
         """What was reported lately: the owner may not have stored it yet."""
+        self._in_question: dict[str, str] = {}
+        """Instances that wait until it is known whether anybody has their orchestrator, by id, with its name."""
+        self._nobody_has: set[str] = set()
+        """Those of which it is known now that nobody has it; each is told once."""
 
     async def learn(self) -> None:
         """Find out what other hosts can run."""
@@ -92,6 +97,22 @@ class Lending:
     def knows_orchestrator(self, name: str) -> bool:
         """Whether some host of the fleet has an orchestrator, as far as is known here."""
         return ORCHESTRATOR + name.casefold() in self._known
+
+    def may_know_orchestrator(self, name: str, instance_id: str) -> bool:
+        """Whether some host may have the orchestrator of an instance that is to run; False if none has.
+
+        Of one who has just come nothing may be known here yet. So the store is asked first, and the instance is woken
+        then.
+        """
+        if self.knows_orchestrator(name):
+            return True
+        is_certain = self.is_alone or instance_id in self._nobody_has
+        self._nobody_has.discard(instance_id)
+        if is_certain or len(self._in_question) + len(self._nobody_has) >= _IN_QUESTION_MAX:
+            return False
+        self._in_question[instance_id] = name
+        self._wake.set()
+        return True
 
     @property
     def is_alone(self) -> bool:
@@ -132,6 +153,8 @@ class Lending:
     def forget_offers(self) -> None:
         """Offer nothing for a node that is given up: whoever owns it next finds it in the store."""
         self._offers.clear()
+        self._in_question.clear()
+        self._nobody_has.clear()
         self._began_again = True
         self._wake.set()
 
@@ -175,6 +198,7 @@ class Lending:
         if self._hosts_changed:
             await self.learn()
             self._hosts_changed = False
+        await self._answer_questions(node)
         await self._make_offers(node)
         has_own = is_told or self._has_offers
         taken_back = await self._reclaim(node, self._activities if has_room else []) if has_own else 0
@@ -185,6 +209,15 @@ class Lending:
             await self._see_what_waits()
         if taken_back == _PER_ROUND or borrowed == _PER_ROUND:
             self._wake.set()
+
+    async def _answer_questions(self, node: Node) -> None:
+        asked = dict(self._in_question)
+        if asked:
+            await self.learn()
+        for instance_id, name in asked.items():
+            if self._in_question.pop(instance_id, None) and not self.knows_orchestrator(name):
+                self._nobody_has.add(instance_id)
+                node.wake(instance_id)
 
     def _is_served(self, queue: str) -> bool:
         """Whether some host that lives serves a queue, as far as is known here."""

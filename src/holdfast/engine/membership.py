@@ -94,6 +94,10 @@ class Membership:
         """Whether some other host has an orchestrator, as far as is known."""
         return self.lending is not None and self.lending.knows_orchestrator(name)
 
+    def may_know_orchestrator(self, name: str, instance_id: str) -> bool:
+        """Whether some other host may have the orchestrator of an instance that is to run."""
+        return self.lending is not None and self.lending.may_know_orchestrator(name, instance_id)
+
     def sent_elsewhere(self, partitions: set[int]) -> None:
         """Tell the owners of partitions that messages lie in the store for them."""
         if self._fleet_mail is not None:

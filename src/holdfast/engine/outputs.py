@@ -37,6 +37,9 @@ class Outputs:
             case StopActivity():
                 self._starts.stop(output.key)
             case InstanceStopped():
+                parked = output.state.parked
+                if parked is not None:
+                    logger.error("Instance %r is parked: %s", output.state.instance_id, parked.error_message)
                 self._waiters.stopped(output.state)
             case UpdateAnswered():
                 self._waiters.answered(output.instance_id, output.event.update_id, output.event)

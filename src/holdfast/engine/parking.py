@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from typing import TYPE_CHECKING
 
 from holdfast.engine.residents import Resident
@@ -13,8 +12,6 @@ from holdfast.model.failure import FailureDetails
 
 if TYPE_CHECKING:
     from holdfast.engine.node import Node
-
-logger = logging.getLogger("holdfast.engine")
 
 
 class Parking:
@@ -47,7 +44,6 @@ class Parking:
     ) -> None:
         """Park an instance, with the work that it had begun."""
         node, instance = self._node, resident.instance
-        logger.error("Instance %r is parked: %s", instance.instance_id, details.error_message)
         if resident.execution is not None and pending is not None:
             resident.execution.unload()  # what it has just done does not count
             resident.execution = None

@@ -26,6 +26,7 @@ from holdfast.errors import (
     InstanceNotFoundError,
     InstanceNotRunningError,
     InvalidInputError,
+    NotRegisteredError,
     OverloadedError,
 )
 from holdfast.hub.lifecycle import TRANSITIONS, Trigger
@@ -80,10 +81,16 @@ class LocalTaskHub:
 
     async def start_orchestration(self, request: StartRequest) -> None:
         version = request.version or self._engine.config.default_version
-        orchestrator = self._engine.registry.orchestrator(request.name, version)
-        self._engine.worker.check_input(orchestrator, request.input)
-        if request.name != orchestrator.name:
-            request = msgspec.structs.replace(request, name=orchestrator.name)
+        try:
+            orchestrator = self._engine.registry.orchestrator(request.name, version)
+        except NotRegisteredError:
+            await self._engine.membership.learn()
+            if not self._engine.membership.knows_orchestrator(request.name):
+                raise
+        else:
+            self._engine.worker.check_input(orchestrator, request.input)
+            if request.name != orchestrator.name:
+                request = msgspec.structs.replace(request, name=orchestrator.name)
         if not request.is_new_id:
             validate_instance_id(request.instance_id)
         node = self._admitting_node()

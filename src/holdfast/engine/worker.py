@@ -49,18 +49,19 @@ class Worker:
         registry: Registry,
         converter: DataConverter,
         config: HostConfig,
-        is_known_elsewhere: Callable[[str], bool],
+        may_be_known_elsewhere: Callable[[str, str], bool],
     ) -> None:
         """Run nothing yet.
 
         Args:
-            is_known_elsewhere: whether another host has an orchestrator that this one lacks.
+            may_be_known_elsewhere: whether another host may have an orchestrator that this one lacks, given its name
+                and the id of an instance of it, which waits then.
         """
         self._registry = registry
         self._converter = converter
         self._limits = config.limits
         self._config = config
-        self.is_known_elsewhere = is_known_elsewhere
+        self._may_be_known_elsewhere = may_be_known_elsewhere
         self._warned_of: set[tuple[str, str | None]] = set()
 
     def check_input(self, function: FunctionReference, input: str | None) -> None:
@@ -85,7 +86,7 @@ class Worker:
                 live = self._begin(work_item, history or ())
             return live.run(work_item.new_events), live
         except NotRegisteredError as error:
-            if self.is_known_elsewhere(work_item.name):
+            if self._may_be_known_elsewhere(work_item.name, work_item.instance_id):
                 return VersionRejected(), None
             return _unknown(work_item, error), None
         except VersionMismatchError as error:

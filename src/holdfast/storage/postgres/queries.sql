@@ -7,7 +7,8 @@
 -- their node, then rows of instances, messages and the like in any order: only the owner of their partitions does that,
 -- and whoever takes those partitions, or counts deliveries in them, waits for the row of the node first. What only
 -- creates rows, or changes the row of a node alone, has nothing to wait for while it holds something. The advisory lock
--- of migrations comes before all of it.
+-- of migrations comes before all of it. Several hosts change the same requests and offers: they lock them in the order of
+-- their keys, or leave alone what is locked.
 
 -- name: read_hub
 -- The version of the tables, the least that a host must know to use them, and into how many partitions the hub is divided.
@@ -271,8 +272,10 @@ RETURNING request.request_id, method, arguments, false;
 -- who are gone go.
 WITH living AS (
     SELECT owner_token FROM node WHERE NOT released AND lease_until > clock_timestamp()
+), gone AS (
+    SELECT request_id FROM request WHERE caller NOT IN (SELECT owner_token FROM living) FOR UPDATE SKIP LOCKED
 ), cleared AS (
-    DELETE FROM request WHERE caller NOT IN (SELECT owner_token FROM living)
+    DELETE FROM request USING gone WHERE request.request_id = gone.request_id
 ), found AS (
     SELECT request_id, taker FROM request
     WHERE {owned} AND status IS NULL AND request_id <> ALL ($4::bigint[])
@@ -285,14 +288,21 @@ RETURNING request.request_id, method, arguments, found.taker <> $3;
 
 -- name: give_requests_back
 -- Requests whose partitions have another owner by now.
-UPDATE request SET taker = NULL WHERE request_id = ANY ($1::bigint[]) AND taker = $2 AND status IS NULL;
+WITH found AS (
+    SELECT request_id FROM request WHERE request_id = ANY ($1::bigint[]) AND taker = $2 AND status IS NULL
+    ORDER BY request_id FOR UPDATE
+)
+UPDATE request SET taker = NULL FROM found WHERE request.request_id = found.request_id;
 
 -- name: answer_requests
 -- Answers; the first one counts. The callers are told, if that is possible; of very many, all are.
-WITH answered AS (
+WITH found AS (
+    SELECT request_id FROM request WHERE request_id = ANY ($1::bigint[]) AND status IS NULL
+    ORDER BY request_id FOR UPDATE
+), answered AS (
     UPDATE request SET status = new.status, answer = new.answer
-    FROM unnest($1::bigint[], $2::int[], $3::text[]) AS new (request_id, status, answer)
-    WHERE request.request_id = new.request_id AND request.status IS NULL
+    FROM found JOIN unnest($1::bigint[], $2::int[], $3::text[]) AS new (request_id, status, answer) USING (request_id)
+    WHERE request.request_id = found.request_id
     RETURNING caller
 ), told AS (
     SELECT string_agg(DISTINCT caller, ' ') AS callers FROM answered
@@ -302,7 +312,11 @@ FROM told WHERE $4::text IS NOT NULL AND callers IS NOT NULL;
 
 -- name: collect_answers
 -- The answers for one host. They go with their requests.
-DELETE FROM request WHERE caller = $1 AND status IS NOT NULL RETURNING request_id, status, answer;
+WITH found AS (
+    SELECT request_id FROM request WHERE caller = $1 AND status IS NOT NULL ORDER BY request_id FOR UPDATE
+)
+DELETE FROM request USING found WHERE request.request_id = found.request_id
+RETURNING request.request_id, status, answer;
 
 -- name: requests_left
 -- Which requests are still there.
@@ -310,13 +324,17 @@ SELECT request_id FROM request WHERE request_id = ANY ($1::bigint[]);
 
 -- name: withdraw_requests
 -- Requests for whose answers nobody waits.
-DELETE FROM request WHERE request_id = ANY ($1::bigint[]);
+WITH found AS (
+    SELECT request_id FROM request WHERE request_id = ANY ($1::bigint[]) ORDER BY request_id FOR UPDATE
+)
+DELETE FROM request USING found WHERE request.request_id = found.request_id;
 
 -- name: lend_activities
 -- What goes on on a host although its partitions are another one's now. Whoever had offered it runs it himself.
 INSERT INTO offer SELECT partition, execution_id, sequence, attempt, function, queue, start_by, $8
 FROM unnest($1::int[], $2::text[], $3::bigint[], $4::bigint[], $5::text[], $6::text[], $7::bigint[])
   AS running (partition, execution_id, sequence, attempt, function, queue, start_by)
+ORDER BY partition, execution_id COLLATE "C", sequence
 ON CONFLICT (partition, execution_id, sequence) DO UPDATE
 SET attempt = excluded.attempt, start_by = excluded.start_by, taker = excluded.taker
 WHERE offer.attempt <= excluded.attempt;
@@ -326,6 +344,7 @@ WHERE offer.attempt <= excluded.attempt;
 INSERT INTO offer SELECT partition, execution_id, sequence, attempt, function, queue, start_by, NULL
 FROM unnest($1::int[], $2::text[], $3::bigint[], $4::bigint[], $5::text[], $6::text[], $7::bigint[])
   AS offered (partition, execution_id, sequence, attempt, function, queue, start_by)
+ORDER BY partition, execution_id COLLATE "C", sequence
 ON CONFLICT (partition, execution_id, sequence) DO UPDATE
 SET attempt = excluded.attempt, start_by = excluded.start_by, taker = NULL
 WHERE offer.attempt < excluded.attempt;
@@ -366,16 +385,26 @@ SELECT was_begun, {activity} FROM activity JOIN found USING (partition, executio
 
 -- name: give_offers_back
 -- What a host has taken and does not run: it begins again, or stops.
-UPDATE offer SET taker = NULL
-WHERE taker = $1 AND NOT EXISTS (
-    SELECT 1 FROM unnest($2::text[], $3::bigint[]) AS kept (execution_id, sequence)
-    WHERE kept.execution_id = offer.execution_id AND kept.sequence = offer.sequence);
+WITH found AS (
+    SELECT partition, execution_id, sequence FROM offer
+    WHERE taker = $1 AND NOT EXISTS (
+        SELECT 1 FROM unnest($2::text[], $3::bigint[]) AS kept (execution_id, sequence)
+        WHERE kept.execution_id = offer.execution_id AND kept.sequence = offer.sequence)
+    ORDER BY partition, execution_id, sequence FOR UPDATE
+)
+UPDATE offer SET taker = NULL FROM found
+WHERE (offer.partition, offer.execution_id, offer.sequence) = (found.partition, found.execution_id, found.sequence);
 
 -- name: clear_offers
 -- Of attempts that are over.
-DELETE FROM offer WHERE {owned} AND NOT EXISTS (
-    SELECT 1 FROM activity WHERE activity.partition = offer.partition AND activity.execution_id = offer.execution_id
-      AND activity.sequence = offer.sequence AND activity.attempt = offer.attempt);
+WITH ended AS (
+    SELECT partition, execution_id, sequence FROM offer WHERE {owned} AND NOT EXISTS (
+        SELECT 1 FROM activity WHERE activity.partition = offer.partition AND activity.execution_id = offer.execution_id
+          AND activity.sequence = offer.sequence AND activity.attempt = offer.attempt)
+    FOR UPDATE SKIP LOCKED
+)
+DELETE FROM offer USING ended
+WHERE (offer.partition, offer.execution_id, offer.sequence) = (ended.partition, ended.execution_id, ended.sequence);
 
 -- name: offers
 -- Of which activities in which queues anything is offered or lent of some partitions, or of all, and whether for a taker.
