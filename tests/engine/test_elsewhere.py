@@ -436,6 +436,8 @@ def test_waiting_does_not_ask_the_store(monkeypatch: pytest.MonkeyPatch) -> None
         assert len(reads) < 10
         await run.raise_event("e", 1)
         assert await asyncio.gather(*waiters) == [[1]] * 2_000
+        late = [run.wait_for_completion() for _ in range(2_000)]  # for what has ended, but is in memory still
+        assert await asyncio.gather(*late) == [[1]] * 2_000
         assert len(reads) < 10
 
     simulated(make_app(World()), scenario)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from datetime import timedelta
@@ -12,7 +13,7 @@ import msgspec
 
 from holdfast.client.timeouts import not_stopped, not_updated
 from holdfast.engine.bulk import bulk_activity
-from holdfast.engine.changes import change_instance
+from holdfast.engine.changes import change_instance, confirm
 from holdfast.engine.engine import Engine
 from holdfast.engine.entity_requests import EntityRequests
 from holdfast.engine.exports import read_history
@@ -28,7 +29,9 @@ from holdfast.errors import (
     InvalidInputError,
     NotRegisteredError,
     OverloadedError,
+    StorageError,
 )
+from holdfast.hub.instance import Instance
 from holdfast.hub.lifecycle import TRANSITIONS, Trigger
 from holdfast.hub.requests import Admission
 from holdfast.model.exported import ExportedHistory
@@ -216,12 +219,9 @@ class LocalTaskHub:
         future = waiters.add(instance_id)
         try:
             # Asked after the waiter is in place: an end between the two is seen by one of them.
-            if not self._is_going_on(instance_id):
-                state = await self.get_state(instance_id)
-                if state is None:
-                    raise InstanceNotFoundError(instance_id)
-                if state.runtime_status.is_terminal or state.parked is not None:
-                    return state
+            state = await self._state_unless_it_goes_on(instance_id)
+            if state is not None:
+                return state
             if timeout is None:
                 return await future
             async with asyncio.timeout(timeout.total_seconds()):
@@ -235,10 +235,22 @@ class LocalTaskHub:
         """Return what holds an event that is set whenever something of an instance has changed in the store."""
         return self._engine.waiters.watch(instance_id)
 
-    def _is_going_on(self, instance_id: str) -> bool:
-        """Whether memory knows, without asking the store, that the end of an instance is still to be reported."""
-        resident = self._engine.node.residents.get(instance_id) if self._engine.is_ready else None
-        return resident is not None and not resident.instance.is_terminal and resident.instance.parked is None
+    async def _state_unless_it_goes_on(self, instance_id: str) -> OrchestrationState | None:
+        """Return the state of an instance that has stopped, or None if its end is still to be reported."""
+        if self._engine.is_ready:
+            node = self._engine.node
+            resident = node.residents.get(instance_id)
+            if resident is not None:
+                if not _has_stopped(resident.instance):
+                    return None
+                state, lsn = resident.instance.snapshot(), resident.instance.lsn
+                with contextlib.suppress(StorageError):  # then the store knows
+                    await confirm(node, lsn)
+                    return state
+        state = await self.get_state(instance_id)
+        if state is None:
+            raise InstanceNotFoundError(instance_id)
+        return state if state.runtime_status.is_terminal or state.parked is not None else None
 
     def _admitting_node(self) -> Node:
         node = self._engine.node
@@ -248,6 +260,10 @@ class LocalTaskHub:
                 "request was. Try again later."
             )
         return node
+
+
+def _has_stopped(instance: Instance) -> bool:
+    return instance.is_terminal or instance.parked is not None
 
 
 def _check_receives(resident: Resident, event: MessageEvent) -> None:
