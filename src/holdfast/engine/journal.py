@@ -147,7 +147,7 @@ class Journal:
             writes = coalesce(self.durable_lsn, group, self._partitions.count, self._partitions.some)
             commit = asyncio.ensure_future(self._store.commit(self._ownership.fence, writes))
         except Exception as error:
-            self._ended.set_exception(error)
+            self._end(error)
         else:
             commit.add_done_callback(lambda commit: self._committed(commit, group, writes))
 
@@ -157,7 +157,7 @@ class Journal:
             return  # nobody wants to hear of it any more, but a commit is not left half done
         if error is not None:
             self.failed_group = [entry.transition.instance_id for entry in group]
-            self._ended.set_exception(error)
+            self._end(error)
             return
         self.durable_lsn = writes.lsn
         self._is_committing = bool(self._waiting)
@@ -166,9 +166,14 @@ class Journal:
         try:
             self._tell(group, writes)
         except Exception as error:
+            self._end(error)
+
+    def _end(self, error: BaseException) -> None:
+        if not self._ended.done():
             self._ended.set_exception(error)
 
     def _tell(self, group: list[Entry], writes: WriteSet) -> None:
+        """Release what was waiting for a group that is durable now."""
         outputs: list[Output] = []
         for entry in group:
             self._waiting_bytes -= entry.size_bytes
