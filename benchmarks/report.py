@@ -6,6 +6,7 @@ import os
 import platform
 import sqlite3
 import subprocess
+from collections.abc import Iterable
 from datetime import datetime
 from pathlib import Path
 
@@ -45,6 +46,14 @@ class Report(msgspec.Struct, frozen=True):
     results: dict[str, list[Result]]
     growth: dict[str, list[Series]]
     failed: dict[str, dict[str, str]]
+
+    def side_by_side(self) -> dict[tuple[str, str], dict[str, Result]]:
+        """Return the results by workload and measure, and then by store."""
+        by_row: dict[tuple[str, str], dict[str, Result]] = {}
+        for store, results in self.results.items():
+            for each in results:
+                by_row.setdefault((each.workload, each.measure), {})[store] = each
+        return by_row
 
     def verdicts(self) -> list[Verdict]:
         """Hold the results on SQLite against the targets; small counts say nothing about them."""
@@ -102,17 +111,18 @@ def _print_results(report: Report) -> None:
     stores = list(report.results)
     if len(stores) > 1:
         print(f"\n{'':<45}{''.join(f'{name:>22}' for name in stores)}")
-    by_row: dict[tuple[str, str], dict[str, Result]] = {}
-    for store, results in report.results.items():
-        for each in results:
-            by_row.setdefault((each.workload, each.measure), {})[store] = each
     found = report.verdicts()
-    for (workload, measure), by_store in by_row.items():
+    for row, by_store in report.side_by_side().items():
         cells = "".join(_cell(by_store.get(store)) for store in stores)
-        held = [said(each) for each in found if (each.target.workload, each.target.measure) == (workload, measure)]
-        print(f"{workload:<9}{measure:<36}{cells}{_of(by_store):<18}{'; '.join(held)}".rstrip())
+        workload, measure = row
+        print(f"{workload:<9}{measure:<36}{cells}{_of(by_store):<18}{said_of(row, found)}".rstrip())
     if found:
         print(f"\n{sum(each.is_met for each in found)} of {len(found)} targets met")
+
+
+def said_of(row: tuple[str, str], verdicts: Iterable[Verdict]) -> str:
+    """Return the targets of a row, by workload and measure, and whether they are met, in words."""
+    return "; ".join(said(each) for each in verdicts if (each.target.workload, each.target.measure) == row)
 
 
 def said(verdict: Verdict) -> str:

@@ -10,7 +10,8 @@ from typing import Final
 import msgspec
 
 from benchmarks.__main__ import RESULTS
-from benchmarks.report import Report, growth_of, limits, number, said
+from benchmarks.report import Report, growth_of, limits, number, said_of
+from benchmarks.results import Result
 
 _PAGE: Final = Path(__file__).parent / "RESULTS.md"
 _HEAD: Final = """# Results
@@ -46,23 +47,8 @@ def _section(report: Report) -> str:
         parts.append("These are the small counts of `--quick`: they show that it works, and nothing else.\n")
     rows = ((what, f"{number(value)} {unit}") for what, value, unit in limits(report.machine))
     parts.append(_table(("what the machine can do", ""), rows))
-    for store, results in report.results.items():
-        verdicts = report.verdicts() if store == "sqlite" else []
-        rows = (
-            (
-                each.workload,
-                each.measure,
-                f"{number(each.value)} {each.unit}",
-                "" if each.ratio is None else f"{number(each.ratio.value)} {each.ratio.of}",
-                "; ".join(
-                    said(verdict)
-                    for verdict in verdicts
-                    if (verdict.target.workload, verdict.target.measure) == (each.workload, each.measure)
-                ),
-            )
-            for each in results
-        )
-        parts.append(_table((store, "", "", "", "target"), rows))
+    if any(report.results.values()):
+        parts.append(_results(report))
     for store, growth in report.growth.items():
         rows = (
             (
@@ -78,6 +64,27 @@ def _section(report: Report) -> str:
     if failed:
         parts.append(_table(("not finished", "", "why"), failed))
     return "\n".join(parts)
+
+
+def _results(report: Report) -> str:
+    """Return one table of all stores; ratios and targets are those of SQLite, or of the only store."""
+    stores, verdicts = list(report.results), report.verdicts()
+    rows: list[tuple[str, ...]] = []
+    for row, by_store in report.side_by_side().items():
+        ratio = next((each.ratio for each in by_store.values()), None)
+        rows.append(
+            (
+                *row,
+                *(_cell(by_store.get(store)) for store in stores),
+                "" if ratio is None else f"{number(ratio.value)} {ratio.of}",
+                said_of(row, verdicts),
+            )
+        )
+    return _table(("", "", *stores, "ratio", "target"), rows)
+
+
+def _cell(result: Result | None) -> str:
+    return "" if result is None else f"{number(result.value)} {result.unit}"
 
 
 def _table(head: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> str:

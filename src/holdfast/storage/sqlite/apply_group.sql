@@ -2,8 +2,9 @@
 -- never there, but the trigger does what it says. So SQLite goes through all of it without a break, and the thread that
 -- commits asks for the interpreter, which the event loop needs meanwhile, hardly ever.
 --
--- Rows come as one JSON array for each kind, with an array for each row; NULL stands for none. If something is not there
--- as the group says, the name of the kind is the error. View and trigger belong to a connection, and are not in the file.
+-- Rows come as one JSON array for each kind, with an array for each row; NULL stands for none. Each statement asks first
+-- whether there are any: to prepare for rows takes longer than to see that there are none. If something is not there as
+-- the group says, the name of the kind is the error. View and trigger belong to a connection, and are not in the file.
 
 CREATE TEMP VIEW commit_group (
     node_id, incarnation, epoch, lsn_before, lsn,
@@ -31,52 +32,60 @@ CREATE TEMP TRIGGER apply_group INSTEAD OF INSERT ON commit_group BEGIN
         SELECT count(*) FROM history
         WHERE partition = json_extract(value, '$[0]') AND execution_id = json_extract(value, '$[1]')
     );
-    DELETE FROM history WHERE partition = 0 AND execution_id IN (
+    DELETE FROM history
+    WHERE NEW.executions_removed IS NOT NULL AND partition = 0 AND execution_id IN (
         SELECT json_extract(value, '$[1]') FROM json_each(NEW.executions_removed)
     );
 
     -- A message that was consumed.
-    DELETE FROM inbox WHERE partition = 0 AND message_id IN (
+    DELETE FROM inbox
+    WHERE NEW.messages_removed IS NOT NULL AND partition = 0 AND message_id IN (
         SELECT json_extract(value, '$[1]') FROM json_each(NEW.messages_removed) WHERE json_extract(value, '$[0]') = 0
     );
     SELECT RAISE(ABORT, 'messages_removed') WHERE changes() <> json_array_length(NEW.messages_removed);
 
     -- What was taken in.
-    DELETE FROM arrival WHERE partition = 0 AND arrival_id IN (
+    DELETE FROM arrival
+    WHERE NEW.arrivals_removed IS NOT NULL AND partition = 0 AND arrival_id IN (
         SELECT json_extract(value, '$[1]') FROM json_each(NEW.arrivals_removed) WHERE json_extract(value, '$[0]') = 0
     );
     SELECT RAISE(ABORT, 'arrivals_removed') WHERE changes() <> json_array_length(NEW.arrivals_removed);
 
     -- An activity whose completion was consumed, or which was abandoned.
-    DELETE FROM activity WHERE partition = 0 AND (execution_id, sequence) IN (
+    DELETE FROM activity
+    WHERE NEW.activities_removed IS NOT NULL AND partition = 0 AND (execution_id, sequence) IN (
         SELECT CAST(json_extract(value, '$[1]') AS TEXT), CAST(json_extract(value, '$[2]') AS INTEGER)
         FROM json_each(NEW.activities_removed) WHERE json_extract(value, '$[0]') = 0
     );
     SELECT RAISE(ABORT, 'activities_removed') WHERE changes() <> json_array_length(NEW.activities_removed);
 
     -- A timer that fired or was cancelled.
-    DELETE FROM timer WHERE partition = 0 AND (execution_id, sequence) IN (
+    DELETE FROM timer
+    WHERE NEW.timers_removed IS NOT NULL AND partition = 0 AND (execution_id, sequence) IN (
         SELECT CAST(json_extract(value, '$[1]') AS TEXT), CAST(json_extract(value, '$[2]') AS INTEGER)
         FROM json_each(NEW.timers_removed) WHERE json_extract(value, '$[0]') = 0
     );
     SELECT RAISE(ABORT, 'timers_removed') WHERE changes() <> json_array_length(NEW.timers_removed);
 
     -- A sub-orchestration whose end was consumed, or which was given up.
-    DELETE FROM child WHERE partition = 0 AND (execution_id, sequence) IN (
+    DELETE FROM child
+    WHERE NEW.children_removed IS NOT NULL AND partition = 0 AND (execution_id, sequence) IN (
         SELECT CAST(json_extract(value, '$[1]') AS TEXT), CAST(json_extract(value, '$[2]') AS INTEGER)
         FROM json_each(NEW.children_removed) WHERE json_extract(value, '$[0]') = 0
     );
     SELECT RAISE(ABORT, 'children_removed') WHERE changes() <> json_array_length(NEW.children_removed);
 
     -- An idempotency key that an entity remembers no longer.
-    DELETE FROM operation_key WHERE partition = 0 AND (instance_id, operation_key) IN (
+    DELETE FROM operation_key
+    WHERE NEW.operation_keys_removed IS NOT NULL AND partition = 0 AND (instance_id, operation_key) IN (
         SELECT CAST(json_extract(value, '$[1]') AS TEXT), CAST(json_extract(value, '$[2]') AS TEXT)
         FROM json_each(NEW.operation_keys_removed) WHERE json_extract(value, '$[0]') = 0
     );
     SELECT RAISE(ABORT, 'operation_keys_removed') WHERE changes() <> json_array_length(NEW.operation_keys_removed);
 
     -- What was purged, or an entity that holds nothing any more; the last of each is the revision that must be stored.
-    DELETE FROM instance WHERE partition = 0 AND (instance_id, revision) IN (
+    DELETE FROM instance
+    WHERE NEW.instances_removed IS NOT NULL AND partition = 0 AND (instance_id, revision) IN (
         SELECT CAST(json_extract(value, '$[1]') AS TEXT), CAST(json_extract(value, '$[2]') AS INTEGER)
         FROM json_each(NEW.instances_removed) WHERE json_extract(value, '$[0]') = 0
     );
@@ -92,7 +101,7 @@ CREATE TEMP TRIGGER apply_group INSTEAD OF INSERT ON commit_group BEGIN
         deliveries = json_extract(value, '$[11]'), events_buffered = json_extract(value, '$[12]'),
         events_awaited = json_extract(value, '$[13]')
     FROM json_each(NEW.instances_updated)
-    WHERE instance.partition = json_extract(value, '$[14]')
+    WHERE NEW.instances_updated IS NOT NULL AND instance.partition = json_extract(value, '$[14]')
         AND instance.instance_id = json_extract(value, '$[15]') AND instance.revision = json_extract(value, '$[16]');
     SELECT RAISE(ABORT, 'instances_updated') WHERE changes() <> json_array_length(NEW.instances_updated);
 
@@ -110,7 +119,7 @@ CREATE TEMP TRIGGER apply_group INSTEAD OF INSERT ON commit_group BEGIN
         deliveries = json_extract(value, '$[19]'), events_buffered = json_extract(value, '$[20]'),
         events_awaited = json_extract(value, '$[21]')
     FROM json_each(NEW.instances_restarted)
-    WHERE instance.partition = json_extract(value, '$[22]')
+    WHERE NEW.instances_restarted IS NOT NULL AND instance.partition = json_extract(value, '$[22]')
         AND instance.instance_id = json_extract(value, '$[23]') AND instance.revision = json_extract(value, '$[24]');
     SELECT RAISE(ABORT, 'instances_restarted') WHERE changes() <> json_array_length(NEW.instances_restarted);
 
@@ -119,7 +128,7 @@ CREATE TEMP TRIGGER apply_group INSTEAD OF INSERT ON commit_group BEGIN
         attempt = json_extract(value, '$[0]'), deliveries = json_extract(value, '$[1]'),
         visible_at = json_extract(value, '$[2]'), progress = json_extract(value, '$[3]')
     FROM json_each(NEW.activities_updated)
-    WHERE activity.partition = json_extract(value, '$[4]')
+    WHERE NEW.activities_updated IS NOT NULL AND activity.partition = json_extract(value, '$[4]')
         AND activity.execution_id = json_extract(value, '$[5]') AND activity.sequence = json_extract(value, '$[6]');
     SELECT RAISE(ABORT, 'activities_updated') WHERE changes() <> json_array_length(NEW.activities_updated);
 
@@ -133,25 +142,25 @@ CREATE TEMP TRIGGER apply_group INSTEAD OF INSERT ON commit_group BEGIN
         json_extract(value, '$[15]'), json_extract(value, '$[16]'), json_extract(value, '$[17]'),
         json_extract(value, '$[18]'), json_extract(value, '$[19]'), json_extract(value, '$[20]'),
         json_extract(value, '$[21]'), json_extract(value, '$[22]'), json_extract(value, '$[23]')
-    FROM json_each(NEW.instances_inserted);
+    FROM json_each(NEW.instances_inserted) WHERE NEW.instances_inserted IS NOT NULL;
 
     -- The history of one episode.
     INSERT INTO history SELECT
         json_extract(value, '$[0]'), json_extract(value, '$[1]'), json_extract(value, '$[2]'),
         json_extract(value, '$[3]')
-    FROM json_each(NEW.history_inserted);
+    FROM json_each(NEW.history_inserted) WHERE NEW.history_inserted IS NOT NULL;
 
     -- A message that waits.
     INSERT INTO inbox SELECT
         json_extract(value, '$[0]'), json_extract(value, '$[1]'), json_extract(value, '$[2]'),
         json_extract(value, '$[3]'), json_extract(value, '$[4]')
-    FROM json_each(NEW.messages_inserted);
+    FROM json_each(NEW.messages_inserted) WHERE NEW.messages_inserted IS NOT NULL;
 
     -- A message for somebody whom the writer may not know.
     INSERT INTO arrival (partition, instance_id, execution_id, event) SELECT
         json_extract(value, '$[0]'), json_extract(value, '$[1]'), json_extract(value, '$[2]'),
         json_extract(value, '$[3]')
-    FROM json_each(NEW.arrivals_inserted) ORDER BY key;
+    FROM json_each(NEW.arrivals_inserted) WHERE NEW.arrivals_inserted IS NOT NULL ORDER BY key;
 
     -- An activity that was asked for.
     INSERT INTO activity SELECT
@@ -159,23 +168,23 @@ CREATE TEMP TRIGGER apply_group INSTEAD OF INSERT ON commit_group BEGIN
         json_extract(value, '$[3]'), json_extract(value, '$[4]'), json_extract(value, '$[5]'),
         json_extract(value, '$[6]'), json_extract(value, '$[7]'), json_extract(value, '$[8]'),
         json_extract(value, '$[9]'), json_extract(value, '$[10]'), json_extract(value, '$[11]')
-    FROM json_each(NEW.activities_inserted);
+    FROM json_each(NEW.activities_inserted) WHERE NEW.activities_inserted IS NOT NULL;
 
     -- A timer that was set, or a signal that was scheduled.
     INSERT INTO timer SELECT
         json_extract(value, '$[0]'), json_extract(value, '$[1]'), json_extract(value, '$[2]'),
         json_extract(value, '$[3]'), json_extract(value, '$[4]'), json_extract(value, '$[5]')
-    FROM json_each(NEW.timers_inserted);
+    FROM json_each(NEW.timers_inserted) WHERE NEW.timers_inserted IS NOT NULL;
 
     -- A sub-orchestration that was started.
     INSERT INTO child SELECT
         json_extract(value, '$[0]'), json_extract(value, '$[1]'), json_extract(value, '$[2]'),
         json_extract(value, '$[3]'), json_extract(value, '$[4]')
-    FROM json_each(NEW.children_inserted);
+    FROM json_each(NEW.children_inserted) WHERE NEW.children_inserted IS NOT NULL;
 
     -- An idempotency key that an entity is to remember.
     INSERT INTO operation_key SELECT
         json_extract(value, '$[0]'), json_extract(value, '$[1]'), json_extract(value, '$[2]'),
         json_extract(value, '$[3]'), json_extract(value, '$[4]')
-    FROM json_each(NEW.operation_keys_inserted);
+    FROM json_each(NEW.operation_keys_inserted) WHERE NEW.operation_keys_inserted IS NOT NULL;
 END;
