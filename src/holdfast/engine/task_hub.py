@@ -86,7 +86,7 @@ class LocalTaskHub:
         version = request.version or self._engine.config.default_version
         try:
             orchestrator = self._engine.registry.orchestrator(request.name, version)
-        except NotRegisteredError:
+        except NotRegisteredError:  # another host may have it, also one that has just come
             await self._engine.membership.learn()
             if not self._engine.membership.knows_orchestrator(request.name):
                 raise
