@@ -382,7 +382,8 @@ def plan_of(path: Path, sql: str, parameters: object) -> list[str]:
         return [row[3] for row in connection.execute(f"EXPLAIN QUERY PLAN {sql}", parameters)]  # pyright: ignore
 
 
-@pytest.mark.parametrize("name", QUERIES)
+# What counts all of them is to go through all of them.
+@pytest.mark.parametrize("name", [name for name in QUERIES if name != "count_all_instances"])
 def test_no_statement_scans_a_table(tmp_path: Path, name: str) -> None:
     sql = QUERIES[name]
     names = re.findall(r":(\w+)", sql)

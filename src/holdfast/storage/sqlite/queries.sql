@@ -101,6 +101,13 @@ SELECT status, count(*) FROM instance
 WHERE partition = 0 AND instance_id >= :prefix AND instance_id < :prefix || char(0x10FFFF) AND {conditions}
 GROUP BY status;
 
+-- name: count_all_instances
+-- The same of all of them: in the order in which they lie there. By their ids, which are random as a rule, each row of a
+-- large hub would be another page to fetch.
+SELECT status, count(*) FROM instance NOT INDEXED
+WHERE {conditions}
+GROUP BY status;
+
 -- name: ended_instances
 -- A page of the orchestrations that have ended and that the conditions hold for, in the order of their ends. The
 -- statuses are spelled as in the index.

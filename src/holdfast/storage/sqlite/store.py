@@ -103,7 +103,7 @@ class SqliteStore:
         return [instance_row(row) for row in rows]
 
     async def count_instances(self, wanted: InstanceConditions) -> dict[str, int]:
-        return dict(await self._find("count_instances", wanted))
+        return dict(await self._find("count_instances" if wanted.prefix else "count_all_instances", wanted))
 
     async def ended_instances(
         self, wanted: InstanceConditions, after: tuple[int, str], limit: int
