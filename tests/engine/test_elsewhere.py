@@ -30,6 +30,7 @@ from holdfast import (
     TaskFailedError,
     activity_context,
 )
+from holdfast.errors import WaitTimeoutError
 from holdfast.storage.memory import MemoryStore
 from holdfast.storage.port import Store
 from holdfast.testing.faults import Faults
@@ -441,6 +442,26 @@ def test_waiting_does_not_ask_the_store(monkeypatch: pytest.MonkeyPatch) -> None
         assert len(reads) < 10
 
     simulated(make_app(World()), scenario)
+
+
+def test_waiting_for_an_end_that_is_not_stored_yet_keeps_to_its_time(make_store: MakeStore) -> None:
+    async def scenario() -> None:
+        store = SlowStore(make_store())
+        async with running(make_app(World()), store) as run:
+            await run.client.start_new("events", 1, instance_id="i")
+            store.before["commit"] = stored = asyncio.Event()
+            raising = asyncio.create_task(run.client.raise_event("i", "e", 1))
+            await until(lambda: run.engine.node.residents.get("i").instance.is_terminal)  # type: ignore[union-attr]  # it is there
+            with pytest.raises(WaitTimeoutError):
+                await asyncio.wait_for(run.client.wait_for_completion("i", timeout=timedelta(milliseconds=50)), 5)
+            waiting = asyncio.create_task(run.client.wait_for_completion("i", timeout=SOON))
+            await asyncio.sleep(0.05)
+            assert not waiting.done()
+            stored.set()
+            await raising
+            assert await waiting == [1]
+
+    asyncio.run(scenario())
 
 
 def test_a_request_that_is_given_up_takes_nothing_with_it(make_store: MakeStore) -> None:

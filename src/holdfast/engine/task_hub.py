@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from datetime import timedelta
@@ -219,7 +220,7 @@ class LocalTaskHub:
         future = waiters.add(instance_id)
         try:
             # Asked after the waiter is in place: an end between the two is seen by one of them.
-            state = await self._state_unless_it_goes_on(instance_id)
+            state = await self._state_unless_it_goes_on(instance_id, future)
             if state is not None:
                 return state
             if timeout is None:
@@ -235,8 +236,10 @@ class LocalTaskHub:
         """Return what holds an event that is set whenever something of an instance has changed in the store."""
         return self._engine.waiters.watch(instance_id)
 
-    async def _state_unless_it_goes_on(self, instance_id: str) -> OrchestrationState | None:
-        """Return the state of an instance that has stopped, or None if its end is still to be reported."""
+    async def _state_unless_it_goes_on(
+        self, instance_id: str, told: asyncio.Future[OrchestrationState]
+    ) -> OrchestrationState | None:
+        """Return the state of an instance that has stopped, or None if its waiter is still to be told."""
         if self._engine.is_ready:
             node = self._engine.node
             resident = node.residents.get(instance_id)
@@ -244,6 +247,11 @@ class LocalTaskHub:
                 if not _has_stopped(resident.instance):
                     return None
                 state, lsn = resident.instance.snapshot(), resident.instance.lsn
+                if (
+                    lsn > node.journal.durable_lsn
+                ):  # its end has been reported, or not: something came after it, perhaps
+                    node.journal.durable(lsn).add_done_callback(functools.partial(_tell, told, state))
+                    return None
                 with contextlib.suppress(StorageError):  # then the store knows
                     await confirm(node, lsn)
                     return state
@@ -264,6 +272,12 @@ class LocalTaskHub:
 
 def _has_stopped(instance: Instance) -> bool:
     return instance.is_terminal or instance.parked is not None
+
+
+def _tell(told: asyncio.Future[OrchestrationState], state: OrchestrationState, durable: asyncio.Future[None]) -> None:
+    """Tell a waiter of a state that is durable now; if it was lost, the next node looks at whoever waits."""
+    if durable.exception() is None and not told.done():
+        told.set_result(state)
 
 
 def _check_receives(resident: Resident, event: MessageEvent) -> None:
