@@ -130,8 +130,8 @@ def kill_again_and_again(tmp_path: Path, kills: int, seed: int) -> None:
 
 
 def test_killed_at_random_points(tmp_path: Path, survived: Callable[[str, int], None]) -> None:
-    kill_again_and_again(tmp_path, kills=30, seed=20261122)
-    survived("kills", 30)
+    kill_again_and_again(tmp_path, kills=50, seed=20261122)
+    survived("kills", 50)
 
 
 @pytest.mark.soak

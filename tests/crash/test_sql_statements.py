@@ -25,7 +25,7 @@ from holdfast.storage.open_store import open_store
 CODES = {"IOERR": sqlite3.SQLITE_IOERR, "FULL": sqlite3.SQLITE_FULL, "BUSY": sqlite3.SQLITE_BUSY}
 FAILURES = [("IOERR", False), ("IOERR", True), ("FULL", False), ("FULL", True), ("BUSY", False)]
 """What has taken effect cannot be busy any more."""
-CONFIG = HostConfig(drain_s=0.05, group_transitions_max=4)
+CONFIG = HostConfig(drain_s=0.05, group_transitions_max=1)
 
 
 class Failure:
@@ -104,12 +104,12 @@ def fail(path: Path, failure: Failure, monkeypatch: pytest.MonkeyPatch) -> bool:
 
 
 def fail_again_and_again(folder: Path, error: str, after: bool, stride: int, patch: pytest.MonkeyPatch) -> int:
-    first = 1 + 2 * FAILURES.index((error, after)) % stride
+    first = 1 + 3 * FAILURES.index((error, after)) % stride
     numbers = itertools.count(first, stride)
     reached = list(
         takewhile(lambda each: fail(folder / f"{each}.db", Failure(each, error, after=after), patch), numbers)
     )
-    assert reached[-1] > 80, "the workload has become too small to test anything"
+    assert reached[-1] > 150, "the workload has become too small to test anything"
     return len(reached)
 
 
@@ -117,7 +117,7 @@ def fail_again_and_again(folder: Path, error: str, after: bool, stride: int, pat
 def test_statements_fail(
     tmp_path: Path, error: str, after: bool, monkeypatch: pytest.MonkeyPatch, survived: Callable[[str, int], None]
 ) -> None:
-    survived("SQL statements that failed", fail_again_and_again(tmp_path, error, after, 9, monkeypatch))
+    survived("SQL statements that failed", fail_again_and_again(tmp_path, error, after, 15, monkeypatch))
 
 
 @pytest.mark.soak

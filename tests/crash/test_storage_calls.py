@@ -29,7 +29,7 @@ from postgres_kit import drop, new_schema
 HOWS = ("refused", "unanswered", "dies before", "dies after")
 METHODS = {
     "acquire": 1,
-    "commit": 40,
+    "commit": 60,
     "load": 5,
     "load_history": 2,
     "activities_visible": 1,

@@ -41,7 +41,7 @@ class Journal:
         """
         self.durable_lsn = ownership.lsn
         self.group_max = config.group_transitions_max
-        """How many transitions one commit may have; if the journal may not hold more, it takes them all."""
+        """How many transitions one commit may have; unless it is one, it takes all if the journal may not hold more."""
         self._in_flight_lsn = 0
         self.failed_group: list[str] = []
         """The instances of the group whose commit failed, for whatever reason."""
@@ -75,7 +75,8 @@ class Journal:
 
     @property
     def _takes_all(self) -> bool:
-        return self.group_max >= self._transitions_max
+        # Who wants one at a time looks for a culprit; and a step may append several to a journal that has room for one.
+        return self.group_max >= self._transitions_max and self.group_max > 1
 
     def append(self, transition: Transition) -> None:
         """Add the next transition.
