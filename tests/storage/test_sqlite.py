@@ -26,6 +26,7 @@ from holdfast.storage.sqlite import network
 from holdfast.storage.sqlite.connection import APPLICATION_ID, SCHEMA_VERSION, open_writer
 from holdfast.storage.sqlite.queries import APPLY_SCRIPT, QUERIES
 from holdfast.storage.sqlite.store import SqliteStore
+from holdfast.storage.sqlite.writes import _KINDS  # pyright: ignore[reportPrivateUsage]
 
 OWNER_PROCESS = """
 import asyncio, sys
@@ -296,7 +297,7 @@ def test_a_commit_whose_log_could_not_be_written_is_unknown_until_acquired_again
 @in_loop
 async def test_a_value_that_cannot_be_stored_refuses_the_group(sqlite_hub: Hub) -> None:
     owner = await own(sqlite_hub)
-    for bad in (instance(updated_at=2**63), instance(name="\ud800")):
+    for bad in (instance(updated_at=2**63), instance(updated_at=2**64), instance(name="\ud800")):
         with pytest.raises(CommitFailedError, match="Nothing was committed"):
             await owner.commit(instances_inserted=[bad])
     await owner.commit(instances_inserted=[instance()])
@@ -375,6 +376,12 @@ def steps_of_a_commit() -> dict[str, str]:
 
 
 STEPS = steps_of_a_commit()
+
+
+def test_a_commit_has_a_column_for_each_kind_of_rows(tmp_path: Path) -> None:
+    with closing(open_writer(tmp_path / "hub.db")) as connection:
+        columns = [row[1] for row in connection.execute("PRAGMA table_info(commit_group)")]
+    assert columns == ["node_id", "incarnation", "epoch", "lsn_before", "lsn", *_KINDS]
 
 
 def plan_of(path: Path, sql: str, parameters: object) -> list[str]:

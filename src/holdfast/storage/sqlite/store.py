@@ -73,7 +73,7 @@ class SqliteStore:
         try:
             # Here: with the loop busy beside it, the writer would have to ask for the interpreter again and again.
             group = encode(fence, writes)
-        except UnicodeError as error:
+        except (OverflowError, UnicodeError) as error:
             raise CommitFailedError(f"Nothing was committed to {explain(error, self._path)}") from error
         return self._on_writer(lambda: self._write(lambda connection: apply(connection, fence, writes, group)))
 

@@ -82,7 +82,7 @@ def _refusal(
     check_partitions(fence, writes)  # it says more, if that is the reason
     if error.sqlite_errorcode in _IS_THERE:
         return CommitFailedError(f"The group inserts a row which is there already ({reason}).")
-    if reason in _KINDS:
+    if reason in _TABLES:
         count, table = len(_KINDS[reason](writes)), _TABLES[reason]
         return CommitFailedError(
             f"The group changes {count} rows of table {table}, which are not all there as it says."
@@ -130,33 +130,7 @@ def _columns(rows: Callable[[WriteSet], Sequence[msgspec.Struct]]) -> Callable[[
     return lambda writes: [astuple(row) for row in rows(writes)]
 
 
-_KINDS: Final[dict[str, Callable[[WriteSet], _Rows]]] = {
-    "executions_removed": attrgetter("executions_removed"),
-    "messages_removed": attrgetter("messages_removed"),
-    "arrivals_removed": attrgetter("arrivals_removed"),
-    "activities_removed": attrgetter("activities_removed"),
-    "timers_removed": attrgetter("timers_removed"),
-    "children_removed": attrgetter("children_removed"),
-    "operation_keys_removed": attrgetter("operation_keys_removed"),
-    "instances_removed": attrgetter("instances_removed"),
-    "instances_updated": _updates,
-    "instances_restarted": _restarts,
-    "activities_updated": lambda writes: [_ATTEMPT(row) for row in writes.activities_updated],
-    "instances_inserted": _columns(attrgetter("instances_inserted")),
-    "history_inserted": _columns(attrgetter("history_inserted")),
-    "messages_inserted": _columns(attrgetter("messages_inserted")),
-    "arrivals_inserted": lambda writes: [astuple(row)[:-1] for row in writes.arrivals_inserted],
-    "activities_inserted": _columns(attrgetter("activities_inserted")),
-    "timers_inserted": _columns(attrgetter("timers_inserted")),
-    "children_inserted": _columns(attrgetter("children_inserted")),
-    "operation_keys_inserted": _columns(attrgetter("operation_keys_inserted")),
-}
-"""What a group does to the tables: the columns of the view `commit_group`, in their order, after those of the fence."""
-
-APPLY: Final = f"INSERT INTO commit_group VALUES (?, ?, ?, ?, ?, {', '.join('?' * len(_KINDS))})"
-"""A commit: the fence, the watermarks before and after, and the JSON of each kind of row."""
-
-_TABLES: Final = {
+_REMOVED: Final = {
     "executions_removed": "history",
     "messages_removed": "inbox",
     "arrivals_removed": "arrival",
@@ -165,8 +139,29 @@ _TABLES: Final = {
     "children_removed": "child",
     "operation_keys_removed": "operation_key",
     "instances_removed": "instance",
-    "instances_updated": "instance",
-    "instances_restarted": "instance",
-    "activities_updated": "activity",
 }
+_UPDATED: Final = {"instances_updated": "instance", "instances_restarted": "instance", "activities_updated": "activity"}
+_TABLES: Final = {**_REMOVED, **_UPDATED}
 """Of the kinds that want something to be there."""
+
+_INSERTED: Final = (
+    "instances_inserted",
+    "history_inserted",
+    "messages_inserted",
+    "arrivals_inserted",
+    "activities_inserted",
+    "timers_inserted",
+    "children_inserted",
+    "operation_keys_inserted",
+)
+_KINDS: Final[dict[str, Callable[[WriteSet], _Rows]]] = {
+    **{kind: attrgetter(kind) for kind in _REMOVED},
+    "instances_updated": _updates,
+    "instances_restarted": _restarts,
+    "activities_updated": lambda writes: [_ATTEMPT(row) for row in writes.activities_updated],
+    **{kind: _columns(attrgetter(kind)) for kind in _INSERTED},
+}
+"""What a group does to the tables: the columns of the view `commit_group`, in their order, after those of the fence."""
+
+APPLY: Final = f"INSERT INTO commit_group VALUES (?, ?, ?, ?, ?, {', '.join('?' * len(_KINDS))})"
+"""A commit: the fence, the watermarks before and after, and the JSON of each kind of row."""
