@@ -18,7 +18,7 @@ demo: $(READY)  ## run the six patterns on SQLite, kill the host twice on the wa
 # Many wait for such a process, or for a clock: so there is one worker more than processors.
 test: $(READY)  ## all tests but the long ones
 	$(BIN)/python -m compileall -q src examples benchmarks tests
-	$(BIN)/python -m pytest -n $$(($$(nproc 2>/dev/null || echo 2) + 1)) --dist worksteal
+	$(BIN)/python -m pytest -n $$($(BIN)/python -c "import os; print(os.cpu_count() + 1)") --dist worksteal
 
 soak: $(READY)  ## the long tests
 	$(BIN)/python -m pytest -m soak

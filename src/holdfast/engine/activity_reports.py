@@ -23,7 +23,6 @@ class ActivityReports:
 
     def finished(self, work_item: ActivityWorkItem, outcome: Outcome) -> None:
         """Take in the outcome of an attempt."""
-
         resident = self._node.loader.at_hand(work_item.instance_id)
         if resident is None:
             self._look_for(work_item, outcome)

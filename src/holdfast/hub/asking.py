@@ -44,6 +44,7 @@ def schedule_activity(
     transition: Transition, instance: Instance, action: ScheduleTask, call_id: str | None = None
 ) -> None:
     now, policy = transition.now, action.policy
+    # By position, in the order of its fields: so many names would cost ten times as much, and each step makes one.
     activity = ScheduledActivity(
         instance.instance_id,
         instance.execution_id,

@@ -11,7 +11,6 @@ from __future__ import annotations
 import itertools
 from datetime import datetime
 from functools import partial
-from itertools import takewhile
 
 import msgspec
 
@@ -127,7 +126,7 @@ def next_lock_change(instance: Instance) -> Message | None:
     if instance.is_working or instance.status is OrchestrationStatus.SUSPENDED:
         return None
     queue = _queue(instance)
-    waiting = list(takewhile(partial(_waits_for_lock, instance), queue))
+    waiting = list(itertools.takewhile(partial(_waits_for_lock, instance), queue))
     instance.held += waiting
     del queue[: len(waiting)]
     return queue.pop(0) if queue and _changes_lock(instance, queue[0]) else None
@@ -251,7 +250,7 @@ def next_batch(instance: Instance, limits: Limits, now: datetime) -> PendingBatc
     messages: list[Message] = []
     operations: list[EntityOperation] = []
     queue = _queue(instance)
-    for message in queue[: limits.episode_messages_max]:
+    for message in itertools.islice(queue, limits.episode_messages_max):
         operation = _operation_to_run(instance, message)
         if operation is None:
             break

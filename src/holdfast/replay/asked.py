@@ -28,10 +28,10 @@ class Asked:
 
     __slots__ = (
         "_actions_max",
+        "_is_replaying",
         "_lines",
         "_marked",
         "_patches",
-        "_with_lines",
         "actions",
         "custom_status",
         "next_number",
@@ -46,7 +46,7 @@ class Asked:
         self.actions: list[OrchestratorAction] = []
         self.custom_status: str | None = None
         """What the episode has set it to."""
-        self._with_lines = False
+        self._is_replaying = False
         self._lines: list[str] = []
         self._marked = _NOTHING_MARKED
         self._patches: dict[str, bool] | None = None
@@ -69,7 +69,7 @@ class Asked:
     def append(self, action: OrchestratorAction) -> None:
         """Ask for something: under the number that was taken for it, or without one."""
         self.actions.append(action)
-        if self._with_lines:
+        if self._is_replaying:
             self._lines.append(_user_line())
 
     def take_timer_back(self, number: int) -> None:
@@ -87,7 +87,7 @@ class Asked:
             self._patches = {}
         known = self._patches.get(name)
         if known is None:
-            known = self._patches[name] = not self._with_lines or name in self._marked
+            known = self._patches[name] = not self._is_replaying or name in self._marked
             if known:
                 self.append(MarkPatch(name))
         return known
@@ -100,13 +100,13 @@ class Asked:
 
     def begin_replay(self, recorded: Sequence[HistoryEvent]) -> None:
         """Note the line of user code for each action of the next episode, which is recorded; it takes time."""
-        self._with_lines = True
+        self._is_replaying = True
         self._lines.clear()
         self._marked = frozenset(event.name for event in recorded if isinstance(event, PatchMarked))
 
     def end_replay(self, now: datetime) -> list[tuple[ScheduledEvent, str]]:
         """Return the events that the actions of the episode cause, each with its line."""
-        self._with_lines = False
+        self._is_replaying = False
         return [
             (scheduled_event(action, now), line)
             for action, line in zip(self.actions, self._lines, strict=True)
