@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import itertools
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
-from types import SimpleNamespace
-from typing import Any, cast
+from datetime import timedelta
+from typing import Any
 
 import pytest
 from engine_kit import SOON, Run, SlowStore, until
@@ -22,17 +22,14 @@ from holdfast import (
     EntitySignal,
     HostConfig,
     Limits,
+    OrchestrationContext,
     OrchestratorMisuseError,
     OverloadedError,
     PayloadError,
     entity_context,
 )
 from holdfast.engine import batches
-from holdfast.engine.journal import Journal
-from holdfast.engine.residents import Resident, Residents
 from holdfast.engine.timers import DueTimes
-from holdfast.engine.turns import Turns
-from holdfast.hub.instance import Instance
 from holdfast.model.messages import DurableKey
 from holdfast.storage.memory import MemoryStore
 
@@ -231,30 +228,32 @@ def test_a_batch_of_slow_operations_ends_early_and_the_rest_runs_later_in_order(
     on(make_store(), app, scenario)
 
 
-def test_turns_leave_the_loop_to_others_after_their_time() -> None:
-    """By the clock of the loop, which goes on here by itself only when somebody takes a step."""
-    ticks, steps = 0.0, list[str]()
+def test_steps_leave_the_loop_to_others_after_their_time() -> None:
+    """By the clock of the loop: 50 ms, of which each of these takes 20. Whoever has no time left has its step later."""
+    app, passed_s, began = App(), 0.0, list[int]()
 
-    def step(resident: Resident) -> None:
-        nonlocal ticks
-        ticks += 0.02
-        steps.append(resident.instance.instance_id)
+    @app.orchestrator
+    async def slow(ctx: OrchestrationContext, number: int) -> int:
+        nonlocal passed_s
+        passed_s += 0.02
+        began.append(number)
+        return number
 
-    async def main() -> None:
-        journal = cast(Journal, SimpleNamespace(is_full=False, durable_lsn=0))
-        turns = Turns(step, journal, Residents(1))
+    async def scenario(run: Run) -> None:
+        loop = asyncio.get_running_loop()
+        real_time, seen = loop.time, list[int]()
         with pytest.MonkeyPatch.context() as patched:
-            patched.setattr(asyncio.get_running_loop(), "time", lambda: ticks)
-            for number in range(7):
-                turns.add(Resident(Instance(f"i{number}", "e", "f", datetime.now(UTC))))
-            done = list[int]()
-            while not turns.is_idle:
+            patched.setattr(loop, "time", lambda: real_time() + passed_s)
+            starting = asyncio.gather(*(run.client.start_new(slow, number) for number in range(7)))
+            while len(began) < 7:
+                seen.append(len(began))
                 await asyncio.sleep(0)
-                done.append(len(steps))
-        assert done == [3, 6, 7]
-        assert steps == [f"i{number}" for number in range(7)]
+            results = [await each.wait_for_completion(timeout=SOON) for each in await starting]
+        assert results == [*range(7)]
+        assert began == [*range(7)]
+        assert max(after - before for before, after in itertools.pairwise([*seen, len(began)])) <= 3
 
-    asyncio.run(main())
+    on(MemoryStore(), app, scenario)
 
 
 # What it takes in memory

@@ -56,20 +56,20 @@ class Batches:
         if self._jobs:
             await asyncio.wait(self._jobs, timeout=limit_s)
 
-    def run(self, resident: Resident, pending: PendingBatch) -> None:
-        """Run a batch, and complete it now or later."""
+    def run(self, resident: Resident, pending: PendingBatch) -> EntityBatch | Blocked | None:
+        """Run a batch; return its result, or None if it is completed later."""
         begun = self._worker.begin_batch(pending.work_item, resident.state)
         if not isinstance(begun, BatchRun):
-            self._node.complete(resident, pending, begun)
-        elif self._worker.may_wait(pending.work_item):
-            if self._is_draining:
-                give_back_batch(resident.instance, pending)
-                return
-            job = asyncio.get_running_loop().create_task(self._run_async(resident, pending, begun))
-            self._jobs.add(job)
-            job.add_done_callback(self._jobs.discard)
-        else:
-            self._finish(resident, pending, begun, _run(pending, begun))
+            return begun
+        if not self._worker.may_wait(pending.work_item):
+            return _ended(resident, begun, _run(pending, begun))
+        if self._is_draining:
+            give_back_batch(resident.instance, pending)
+            return None
+        job = asyncio.get_running_loop().create_task(self._run_async(resident, pending, begun))
+        self._jobs.add(job)
+        job.add_done_callback(self._jobs.discard)
+        return None
 
     async def _run_async(self, resident: Resident, pending: PendingBatch, begun: BatchRun) -> None:
         node = self._node
@@ -86,13 +86,10 @@ class Batches:
                 return
             except Exception as error:  # the state that an operation has left behind cannot be read
                 result = Blocked(failure_from_exception(error))
-        node.guarded(resident.instance.instance_id, lambda: self._finish(resident, pending, begun, result))
-
-    def _finish(
-        self, resident: Resident, pending: PendingBatch, begun: BatchRun, result: EntityBatch | Blocked
-    ) -> None:
-        resident.state = begun.live if isinstance(result, EntityBatch) else None
-        self._node.complete(resident, pending, result)
+        node.guarded(
+            resident.instance.instance_id,
+            lambda: node.steps.complete(resident, pending, _ended(resident, begun, result)),
+        )
 
     async def _wait(self, instance_id: str, operation: Awaitable[Any]) -> Any:
         """Wait for an operation for as long as it may take; what it raises is an Exception, or the end of this job.
@@ -144,6 +141,12 @@ async def _awaited(operation: Awaitable[Any]) -> Any:
 
 class _HasStoppedError(BaseException):
     """The operation could not do its work because the host is stopping: it has not run, and runs again."""
+
+
+def _ended(resident: Resident, begun: BatchRun, result: EntityBatch | Blocked) -> EntityBatch | Blocked:
+    """Keep the state of an entity as an object, if the batch has left one; return the result of the batch."""
+    resident.state = begun.live if isinstance(result, EntityBatch) else None
+    return result
 
 
 def _run(pending: PendingBatch, begun: BatchRun) -> EntityBatch | Blocked:

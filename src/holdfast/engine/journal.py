@@ -55,7 +55,7 @@ class Journal:
         self._partitions = partitions
         self._waiting: deque[Entry] = deque()
         self._waiting_bytes = 0
-        self._tail_lsn = ownership.lsn
+        self._tail_lsn: int = ownership.lsn
         self._waiters: deque[tuple[int, asyncio.Future[None]]] = deque()
         self._is_committing = True
         """Whether a commit is in flight, or about to be; also before the first one may begin, and after the last."""
@@ -66,7 +66,12 @@ class Journal:
     @property
     def is_full(self) -> bool:
         """Whether execution has run as far ahead of the store as it may."""
-        return self._tail_lsn - self.durable_lsn >= self._transitions_max or self._waiting_bytes >= self._bytes_max
+        return self.room <= 0 or self._waiting_bytes >= self._bytes_max
+
+    @property
+    def room(self) -> int:
+        """How many more transitions it may have."""
+        return self._transitions_max - (self._tail_lsn - self.durable_lsn)
 
     @property
     def is_settled(self) -> bool:

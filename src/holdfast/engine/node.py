@@ -30,6 +30,7 @@ from holdfast.engine.parking import Parking
 from holdfast.engine.partitions import OwnPartitions
 from holdfast.engine.residents import Resident, Residents
 from holdfast.engine.rewinding import ChildRewinds
+from holdfast.engine.steps import Steps
 from holdfast.engine.stored import decode_instance, decode_messages, decode_work
 from holdfast.engine.suspects import Suspects
 from holdfast.engine.timers import DueTimes
@@ -37,8 +38,6 @@ from holdfast.engine.turns import Turns
 from holdfast.engine.waiters import Waiters
 from holdfast.engine.worker import Worker
 from holdfast.errors import CommitFailedError
-from holdfast.hub.entities import PendingBatch
-from holdfast.hub.episodes import PendingEpisode
 from holdfast.hub.hub import Hub
 from holdfast.hub.instance import DurableTimer, Instance, ScheduledActivity
 from holdfast.hub.transition import (
@@ -50,13 +49,6 @@ from holdfast.hub.transition import (
 from holdfast.model.failure import failure_from_exception
 from holdfast.model.history import ExecutionStarted, TimerFired
 from holdfast.model.messages import Message
-from holdfast.model.work_items import (
-    Blocked,
-    EntityBatch,
-    Episode,
-    EpisodeResult,
-    VersionRejected,
-)
 from holdfast.storage.port import Ownership, Store, StoredInstance
 
 logger = logging.getLogger("holdfast.engine")
@@ -114,17 +106,17 @@ class Node:
         self.starts = ActivityStarts(clock, self.timers, self.suspects, runner, answers, config, membership)
         self.reports = ActivityReports(self, answers, membership.lending)
         self.confirmations = Confirmations(lambda: store.renew(self.fence))
-        self._worker = worker
         self._answers = answers
         self._outputs = Outputs(self.starts, waiters)
         self._failed = failed
-        self._turns = Turns(self._take_turn, self.journal, self.residents)
+        self.steps = Steps(self, worker)
+        self._turns = Turns(self.steps.take, self.journal, self.residents)
         self._sent: deque[Message] = deque()
         self._is_pumping = False
         self._is_abandoned = False
         self._dropped = Dropped()
         self.parking = Parking(self)
-        self._rewinds = ChildRewinds(self)
+        self.rewinds = ChildRewinds(self)
         self.batches = Batches(self, worker)
 
     @property
@@ -156,6 +148,11 @@ class Node:
 
     def append(self, transition: Transition) -> None:
         """Put a transition into the journal, and deliver what it sent on this node."""
+        self.enter(transition)
+        self.deliver_sent()
+
+    def enter(self, transition: Transition) -> None:
+        """Put a transition into the journal; what it sent is delivered by `deliver_sent`, which must follow."""
         self.journal.append(transition)
         for timer in transition.timers_created:
             self.timers.add(timer.key, timer.due_at, timer)
@@ -175,11 +172,11 @@ class Node:
                 self.starts.expect_adoption(output.activity)
         if transition.sent:
             self._sent.extend(transition.sent)
-            self._deliver_sent()
 
-    def _deliver_sent(self) -> None:
-        if self._is_pumping:
-            return  # the caller up the stack goes on with what was added
+    def deliver_sent(self) -> None:
+        """Deliver on this node what transitions in the journal have sent."""
+        if self._is_pumping or not self._sent:
+            return  # if it is being done already, the caller up the stack goes on with what was added
         self._is_pumping = True
         try:
             while self._sent:
@@ -217,13 +214,6 @@ class Node:
         if not resident.is_runnable and resident.instance.has_messages and not self._is_abandoned:
             self._turns.add(resident)
 
-    def _take_turn(self, resident: Resident) -> None:
-        if resident.is_present and not self._is_abandoned:
-            try:
-                self._step(resident)
-            except BaseException as error:
-                self.blame(resident.instance.instance_id, error)
-
     def guarded(self, instance_id: str, work: Callable[[], None]) -> None:
         """Do something to an instance. An error here is a bug of ours: the node is given up, the instance suspected."""
         if self._is_abandoned:
@@ -233,8 +223,8 @@ class Node:
         except BaseException as error:
             self.blame(instance_id, error)
 
-    def blame(self, instance_id: str, error: BaseException) -> None:
-        """Give the node up because of an error that came from work on an instance."""
+    def blame(self, instance_id: str | None, error: BaseException) -> None:
+        """Give the node up because of an error that came from work on an instance, if it is known on which."""
         if isinstance(error, KeyboardInterrupt | SystemExit):
             raise error
         self.fail(error if isinstance(error, Exception) else RuntimeError(repr(error)), instance_id)
@@ -244,74 +234,12 @@ class Node:
         if not self._is_abandoned:
             self._failed(error, instance_id)
 
-    def _step(self, resident: Resident) -> None:
-        instance, now = resident.instance, self.clock.now()
-        if self._rewinds.begin(resident):
-            return
-        transition = self.hub.step(instance, now)
-        if transition is not None:
-            self.finish_step(resident, transition)
-        elif not self.hub.has_work(instance):
-            self.suspects.has_worked(instance)
-        elif self.suspects.may_work(instance):
-            match self.hub.next_work(instance, now):
-                case PendingEpisode() as work:
-                    self._run_episode(resident, work)
-                case PendingBatch() as work:
-                    self.batches.run(resident, work)
-
-    def finish_step(self, resident: Resident, transition: Transition) -> None:
-        """Append a transition of an instance, and let it take its next step."""
-        self.append(transition)
-        instance, execution = resident.instance, resident.execution
-        self.suspects.has_worked(instance)
-        if execution is not None and (instance.is_terminal or instance.execution_id != execution.execution_id):
-            execution.unload()
-            resident.execution = None
-        self.residents.touch(resident)
-        self.make_runnable(resident)
-
-    def _run_episode(self, resident: Resident, pending: PendingEpisode) -> None:
-        work_item, live = pending.work_item, resident.execution
-        if live is not None and (live.execution_id, live.episodes) != (work_item.execution_id, work_item.past_episodes):
-            live.unload()
-            live = resident.execution = None
-        if live is not None or work_item.past_episodes == 0:
-            result, resident.execution = self._worker.run_episode(work_item, live, None)
-            self.complete(resident, pending, result)
-        else:
-            self.with_history(resident.instance, lambda history: self._replay_episode(resident, pending, history))
-
     def with_history(self, instance: Instance, arrived: Callable[[list[str]], None]) -> None:
         """Call back with the episodes of the execution that an instance has now, once all of them are stored."""
         id_, durable = instance.instance_id, self.journal.durable(instance.lsn)
         self.loader.with_history(
             id_, instance.execution_id, durable, lambda rows: self.guarded(id_, lambda: arrived(rows))
         )
-
-    def _replay_episode(self, resident: Resident, pending: PendingEpisode, history: list[str]) -> None:
-        result, resident.execution = self._worker.run_episode(pending.work_item, None, history)
-        self.complete(resident, pending, result)
-
-    def complete(
-        self, resident: Resident, pending: PendingEpisode | PendingBatch, result: EpisodeResult | EntityBatch
-    ) -> None:
-        """Make of what user code has done a transition, or set its instance aside."""
-        instance, now = resident.instance, self.clock.now()
-        guilty = self.parking.take_guilty(instance)
-        if guilty is not None:
-            result = Blocked(guilty)
-        match pending, result:
-            case PendingEpisode(), Episode():
-                self.finish_step(resident, self.hub.complete_episode(instance, pending, result, now))
-            case PendingBatch(), EntityBatch():
-                self.finish_step(resident, self.hub.complete_batch(instance, pending, result, now))
-            case PendingEpisode(), VersionRejected():
-                _let_wait(self, resident, pending)
-            case _, Blocked():
-                self.parking.set_aside(resident, pending, result.details)
-            case _:
-                raise AssertionError(f"{result!r} is no result of {pending!r}")
 
     # Arrivals from the store
 
@@ -365,17 +293,6 @@ def _take_in(node: Node, stored: StoredInstance, dropped: Dropped) -> None:
     resident = node.residents.get(stored.instance_id)
     if errors and resident is not None:
         node.parking.park(resident.instance, failure_from_exception(errors[0]))
-
-
-def _let_wait(node: Node, resident: Resident, pending: PendingEpisode) -> None:
-    """Let an instance wait for a host with its code; what came meanwhile for it as a whole is still done here."""
-    instance = resident.instance
-    transition = node.hub.reject(instance, pending, node.clock.now())
-    if transition is not None:
-        node.append(transition)
-    node.suspects.has_worked(instance)
-    if instance.controls:
-        node.make_runnable(resident)
 
 
 def _is_fresh(message: Message) -> bool:

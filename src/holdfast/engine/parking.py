@@ -21,9 +21,13 @@ class Parking:
         self._node = node
         self._guilty: dict[str, FailureDetails] = {}
 
+    def is_guilty(self, instance: Instance) -> bool:
+        """Whether an instance that has ended its step is to be parked."""
+        return bool(self._guilty) and instance.instance_id in self._guilty
+
     def take_guilty(self, instance: Instance) -> FailureDetails | None:
         """Return why an instance that has ended its step is to be parked, if it is."""
-        return self._guilty.pop(instance.instance_id, None) if self._guilty else None
+        return self._guilty.pop(instance.instance_id, None)
 
     def park_by_id(self, instance_id: str, details: FailureDetails) -> None:
         """Set an instance aside, once it is in memory."""
@@ -47,4 +51,4 @@ class Parking:
         if resident.execution is not None and pending is not None:
             resident.execution.unload()  # what it has just done does not count
             resident.execution = None
-        node.finish_step(resident, node.hub.park(instance, pending, details, node.clock.now()))
+        node.steps.finish(resident, node.hub.park(instance, pending, details, node.clock.now()))

@@ -61,7 +61,7 @@ class ChildRewinds:
         except CorruptRecordError as error:
             transition = node.hub.refuse_parent(message, failure_from_exception(error), node.clock.now())
             transition.touch(instance)
-        node.finish_step(resident, transition)
+        node.steps.finish(resident, transition)
         for each in held:
             node.deliver(resident, each)
 

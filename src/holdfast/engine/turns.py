@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from holdfast.engine.journal import Journal
 from holdfast.engine.residents import Resident, Residents
@@ -17,8 +17,19 @@ _TURN_S = 0.05
 class Turns:
     """A queue of runnable instances, each at most once, worked off on the event loop while the journal has room."""
 
-    def __init__(self, step: Callable[[Resident], None], journal: Journal, residents: Residents) -> None:
-        self._step = step
+    def __init__(
+        self,
+        take_steps: Callable[[Sequence[Resident], Callable[[], bool]], None],
+        journal: Journal,
+        residents: Residents,
+    ) -> None:
+        """Let nobody take a step yet.
+
+        Args:
+            take_steps: lets each of some instances take a step, as far as possible before its second argument says that
+                the time is over; adds those again that have something left to do.
+        """
+        self._take_steps = take_steps
         self._journal = journal
         self._residents = residents
         self._runnable: deque[Resident] = deque()
@@ -54,11 +65,11 @@ class Turns:
         self._is_scheduled = False
         clock = asyncio.get_running_loop().time
         until = clock() + _TURN_S
-        for _ in range(_STEPS_PER_TURN):
-            if not self._runnable or self._is_paused or self._journal.is_full or clock() >= until:
-                break
-            resident = self._runnable.popleft()
-            resident.is_runnable = False
-            self._step(resident)
+        if not self._is_paused and not self._journal.is_full:
+            count = min(len(self._runnable), self._journal.room, _STEPS_PER_TURN)
+            residents = [self._runnable.popleft() for _ in range(count)]
+            for resident in residents:
+                resident.is_runnable = False
+            self._take_steps(residents, lambda: clock() >= until)
         self._residents.shrink(self._journal.durable_lsn)
         self.schedule()

@@ -264,6 +264,13 @@ class Hub(Requests):
             return next_batch(instance, self.limits, now)
         return next_episode(instance, now, self.limits)
 
+    def give_back(self, instance: Instance, pending: PendingEpisode | PendingBatch) -> None:
+        """Undo `next_work` for work that was not done."""
+        if isinstance(pending, PendingBatch):
+            give_back_batch(instance, pending)
+        else:
+            give_back(instance, pending)
+
     def complete_episode(
         self, instance: Instance, pending: PendingEpisode, episode: Episode, now: datetime
     ) -> Transition:
