@@ -288,3 +288,25 @@ def test_no_order_of_events_leaves_an_entity_locked(seed: int, steps: int) -> No
         instance = world.instances[name]
         assert instance.is_terminal or (instance.section, code.section, code.calling) == (None, None, {})
     assert world.sent == world.consumed
+
+
+def test_what_changes_a_lock_in_a_row_is_one_transition_of_limited_length() -> None:
+    hub, entity = Hub(0, "n", 1, Limits(episode_messages_max=3)), Instance("@e@a", "x", "e", NOW)
+    for number in range(1, 4):
+        section = f"x/{number}"
+        request = EntityLockRequested(
+            timestamp=NOW,
+            event_id=number,
+            critical_section_id=section,
+            lock_set=("@e@a",),
+            parent_instance_id="x",
+            parent_execution_id="x",
+        )
+        unlock = EntityUnlockSent(timestamp=NOW, critical_section_id=section, target_instance_id="@e@a")
+        entity.inbox += [
+            Message("@e@a", event, message_id=2 * number + at) for at, event in enumerate((request, unlock))
+        ]
+    steps = [hub.step(entity, NOW), hub.step(entity, NOW), hub.step(entity, NOW)]
+    assert [step and step.consumed for step in steps] == [[2, 3, 4], [5, 6, 7], None]
+    granted = [message.event.critical_section_id for step in steps if step for message in step.sent]
+    assert granted == ["x/1", "x/2", "x/3"]

@@ -54,7 +54,9 @@ class EntityRequests:
         """Accept signals, all in one transition; return once they are durable."""
         for request in requests:
             self._check(request)
-        await self._know_schedules({request.instance_id for request in requests if request.due is not None})
+        scheduled = {request.instance_id for request in requests if request.due is not None}
+        if scheduled:
+            await self._know_schedules(scheduled)
         node = self._admitting_node()
         for request in requests:
             if request.instance_id in node.left_alone:

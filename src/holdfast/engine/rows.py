@@ -159,10 +159,9 @@ def history_rows(transition: Transition, partition_count: int) -> list[HistoryRo
     if instance is None or not (transition.history or transition.history_copied):
         return []
     partition, execution_id = partition_of(instance.instance_id, partition_count), instance.execution_id
-    rows = [
-        HistoryRow(partition, execution_id, episode, encode_events(events))
-        for episode, events in enumerate(transition.history_copied)
-    ]
+    rows: list[HistoryRow] = []
+    for events in transition.history_copied:
+        rows.append(HistoryRow(partition, execution_id, len(rows), encode_events(events)))
     if transition.history:
         rows.append(HistoryRow(partition, execution_id, instance.episodes - 1, encode_events(transition.history)))
     return rows

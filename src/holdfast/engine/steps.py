@@ -48,27 +48,30 @@ class Steps:
         """Take the work that waits for the code of each instance; do at once what needs no code."""
         now = self._node.clock.now()
         begun: list[tuple[Resident, _Pending]] = []
+        stepped: list[tuple[Resident, Transition]] = []
         for resident in residents:
             if not resident.is_present or self._node.is_abandoned:
                 continue
             self._at = resident
-            pending = self._begin_one(resident, now)
-            if pending is not None:
-                begun.append((resident, pending))
+            found = self._begin_one(resident, now)
+            if isinstance(found, Transition):
+                stepped.append((resident, found))
+            elif found is not None:
+                begun.append((resident, found))
+        self._finish(stepped)
         return begun
 
-    def _begin_one(self, resident: Resident, now: datetime) -> _Pending | None:
+    def _begin_one(self, resident: Resident, now: datetime) -> _Pending | Transition | None:
         node, instance = self._node, resident.instance
         if node.rewinds.begin(resident):
             return None
         transition = node.hub.step(instance, now)
         if transition is not None:
-            self.finish(resident, transition)
-        elif not node.hub.has_work(instance):
+            return transition
+        if not node.hub.has_work(instance):
             node.suspects.has_worked(instance)
-        elif node.suspects.may_work(instance):
-            return node.hub.next_work(instance, now)
-        return None
+            return None
+        return node.hub.next_work(instance, now) if node.suspects.may_work(instance) else None
 
     def _run(self, begun: list[tuple[Resident, _Pending]], is_over: Callable[[], bool]) -> list[_Done]:
         """Run the code of each; return what has ended, which is not what waits for the store or for something else."""

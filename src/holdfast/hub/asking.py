@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import msgspec
-
 from holdfast.hub.instance import Instance, ScheduledActivity
+from holdfast.hub.numbering import NewExecutions
 from holdfast.hub.transition import StartActivity, Transition
 from holdfast.model.actions import CreateSubOrchestration, ScheduleTask
 from holdfast.model.history import (
@@ -19,13 +18,6 @@ from holdfast.model.history import (
 )
 from holdfast.model.instants import after
 from holdfast.model.messages import Message
-
-
-class NewExecutions(msgspec.Struct, frozen=True, gc=False):
-    """How the executions that an episode begins are named, and which version they have if none is asked for."""
-
-    execution_id: str
-    default_version: str | None
 
 
 def ask_for_activity(transition: Transition, instance: Instance, action: ScheduleTask) -> str | None:

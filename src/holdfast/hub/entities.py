@@ -15,9 +15,10 @@ from functools import partial
 import msgspec
 
 from holdfast.errors import InstanceNotEndedError
-from holdfast.hub.asking import NewExecutions, start_child
+from holdfast.hub.asking import start_child
 from holdfast.hub.instance import DurableTimer, Instance, LockHolder, OperationKey
 from holdfast.hub.lifecycle import Trigger, move
+from holdfast.hub.numbering import NewExecutions
 from holdfast.hub.sections import unlock_all
 from holdfast.hub.transition import OperationAnswered, StateWarning, Transition
 from holdfast.model.actions import CreateSubOrchestration, EntityAction, SendEntityMessage
@@ -79,7 +80,7 @@ def schedule(transition: Transition, instance: Instance, message: Message) -> No
 def key_of(message: Message) -> str | None:
     """Return the idempotency key of an operation that has just arrived; a scheduled one arrives but once."""
     event = message.event
-    if isinstance(event, EntityOperationCalled | EntityOperationSignaled) and message.timer is None:
+    if isinstance(event, (EntityOperationCalled, EntityOperationSignaled)) and message.timer is None:
         return event.key
     return None
 
@@ -163,9 +164,18 @@ def _may_run(instance: Instance, event: EntityOperation) -> bool:
     return section_id == (None if instance.lock is None else instance.lock.section_id)
 
 
-def apply_lock_change(transition: Transition, instance: Instance, message: Message) -> None:
-    """Lock or unlock an entity, or refuse a call."""
+def apply_lock_changes(transition: Transition, instance: Instance, first: Message, messages_max: int) -> None:
+    """Lock or unlock an entity, or refuse calls, for as long as such a message is at the head of the queue."""
     transition.change(instance)
+    _apply_lock_change(transition, instance, first)
+    for _ in range(messages_max - 1):
+        following = next_lock_change(instance)
+        if following is None:
+            return
+        _apply_lock_change(transition, instance, following)
+
+
+def _apply_lock_change(transition: Transition, instance: Instance, message: Message) -> None:
     transition.consume(instance, (message,))
     match message.event:
         case EntityLockRequested() as request:

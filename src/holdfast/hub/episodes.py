@@ -7,7 +7,7 @@ from datetime import datetime
 
 import msgspec
 
-from holdfast.hub.asking import NewExecutions, ask_for_activity, ask_for_child
+from holdfast.hub.asking import ask_for_activity, ask_for_child
 from holdfast.hub.carrying import Carrying
 from holdfast.hub.instance import RUN_TIMEOUT, SCHEDULED_START, Instance
 from holdfast.hub.lifecycle import (
@@ -22,6 +22,7 @@ from holdfast.hub.lifecycle import (
     tell_children,
     waits_for_start,
 )
+from holdfast.hub.numbering import NewExecutions
 from holdfast.hub.sections import is_lease, lose_locks, track_section
 from holdfast.hub.transition import HistoryWarning, Transition, UpdateAnswered
 from holdfast.model.actions import (
@@ -242,7 +243,7 @@ def _close_children(transition: Transition, instance: Instance, messages: Sequen
         return
     for message in messages:
         event = message.event
-        if isinstance(event, SubOrchestrationInstanceCompleted | SubOrchestrationInstanceFailed) and (
+        if isinstance(event, (SubOrchestrationInstanceCompleted, SubOrchestrationInstanceFailed)) and (
             event.task_scheduled_id in instance.children
         ):
             transition.remove_child(instance, event.task_scheduled_id)

@@ -9,11 +9,11 @@ import msgspec
 
 from holdfast.errors import InstanceAlreadyExistsError
 from holdfast.hub.activities import completion_message, next_attempt, open_attempt, record_progress, replace_activity
-from holdfast.hub.asking import NewExecutions, remember
+from holdfast.hub.asking import remember
 from holdfast.hub.entities import (
     PendingBatch,
     answer_repetition,
-    apply_lock_change,
+    apply_lock_changes,
     check_may_go,
     complete_batch,
     give_back_batch,
@@ -251,7 +251,7 @@ class Hub(Requests):
         if change is None:
             return None
         transition = self._begin(instance.instance_id, now)
-        apply_lock_change(transition, instance, change)
+        apply_lock_changes(transition, instance, change, self.limits.episode_messages_max)
         return transition
 
     def has_work(self, instance: Instance) -> bool:
@@ -275,7 +275,7 @@ class Hub(Requests):
         self, instance: Instance, pending: PendingEpisode, episode: Episode, now: datetime
     ) -> Transition:
         transition = self._begin(instance.instance_id, now)
-        new = NewExecutions(self._execution_id(transition.lsn), self._default_version)
+        new = self._new_executions(transition)
         complete_episode(transition, instance, pending, episode, self.limits, new)
         return transition
 
@@ -294,7 +294,7 @@ class Hub(Requests):
         self, instance: Instance, pending: PendingBatch, batch: EntityBatch, now: datetime
     ) -> Transition:
         transition = self._begin(instance.instance_id, now)
-        new = NewExecutions(self._execution_id(transition.lsn), self._default_version)
+        new = self._new_executions(transition)
         complete_batch(transition, instance, pending, batch, self.limits, new)
         return transition
 
@@ -303,7 +303,7 @@ class Hub(Requests):
         if instance.revision == 0 or not is_empty(instance):
             return None
         transition = self._begin(instance.instance_id, now)
-        remove_entity(transition, instance, self._execution_id(transition.lsn))
+        remove_entity(transition, instance, self._new_executions(transition).execution_id)
         return transition
 
     def purge(
@@ -343,7 +343,7 @@ class Hub(Requests):
         transition = self._begin(instance.instance_id, now)
         drop_messages(transition, instance)
         transition.remove_all_work(instance)
-        remove_entity(transition, instance, self._execution_id(transition.lsn))
+        remove_entity(transition, instance, self._new_executions(transition).execution_id)
         return transition
 
     def park(
@@ -369,7 +369,7 @@ def _is_open(instance: Instance, message: Message) -> bool:
     event = message.event
     if isinstance(event, EntityLockGranted):
         return instance.section is not None and instance.section.section_id == event.critical_section_id
-    if isinstance(event, SubOrchestrationInstanceCompleted | SubOrchestrationInstanceFailed):
+    if isinstance(event, (SubOrchestrationInstanceCompleted, SubOrchestrationInstanceFailed)):
         # Below zero, it was handed on by the execution before this one, which may have heard the answer itself.
         return event.task_scheduled_id in instance.children or event.task_scheduled_id < 0
     return True

@@ -18,7 +18,7 @@ from holdfast.model.history import (
 )
 from holdfast.model.ids import is_entity
 from holdfast.model.messages import DurableKey, Message
-from holdfast.model.status import OrchestrationState, OrchestrationStatus
+from holdfast.model.status import TERMINAL, OrchestrationState, OrchestrationStatus
 from holdfast.model.work_items import ActivityWorkItem
 
 RUN_TIMEOUT: Final = -1
@@ -202,7 +202,7 @@ class Instance:
 
     @property
     def is_terminal(self) -> bool:
-        return self.status.is_terminal
+        return self.status in TERMINAL
 
     def remember(self, key: OperationKey) -> OperationKey | None:
         """Keep a key; return what was kept under it before."""

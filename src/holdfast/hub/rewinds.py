@@ -7,7 +7,7 @@ from datetime import datetime
 import msgspec
 
 from holdfast.errors import InstanceNotRunningError, RewindRefusedError
-from holdfast.hub.asking import NewExecutions, ask_child_again, schedule_activity, start_child
+from holdfast.hub.asking import ask_child_again, schedule_activity, start_child
 from holdfast.hub.instance import RUN_TIMEOUT, Instance
 from holdfast.hub.lifecycle import Trigger, move, tell_parent
 from holdfast.hub.numbering import Numbering
@@ -53,7 +53,7 @@ class Rewinds(Numbering):
             raise InstanceNotRunningError(instance.instance_id, instance.status.value, Trigger.REWIND.value)
         plan = plan_rewind(instance.instance_id, history, instance.failure)
         transition = self._begin(instance.instance_id, now)
-        _go_back(transition, instance, plan, self._execution_id(transition.lsn), reason)
+        _go_back(transition, instance, plan, self._new_executions(transition).execution_id, reason)
         return transition
 
     def rewind_child(self, instance: Instance, message: Message, history: History, now: datetime) -> Transition:
@@ -66,7 +66,7 @@ class Rewinds(Numbering):
             return self.refuse_parent(message, failure_from_exception(error), now)
         transition = self._begin(instance.instance_id, now)
         instance.parent = event.parent
-        _go_back(transition, instance, plan, self._execution_id(transition.lsn), event.reason)
+        _go_back(transition, instance, plan, self._new_executions(transition).execution_id, event.reason)
         transition.consume(instance, (message,))
         return transition
 
@@ -122,7 +122,8 @@ class Rewinds(Numbering):
         """
         plan = plan_fork(source_id, history, episodes)
         transition = self._begin(instance_id, now)
-        execution_id = self._execution_id(transition.lsn)
+        new = self._new_executions(transition)
+        execution_id = new.execution_id
         instance = Instance(instance_id, execution_id, plan.started.name, now)
         instance.input, instance.version, instance.tags = plan.started.input, plan.started.version, plan.started.tags
         transition.change(instance)
@@ -131,7 +132,6 @@ class Rewinds(Numbering):
         plan = msgspec.structs.replace(plan, episodes=_with_own_children(plan, execution_id))
         mark = ExecutionRewound(timestamp=now, execution_id=execution_id, instance_id=instance_id)
         _take_over(transition, instance, plan, mark)
-        new = NewExecutions(execution_id, self._default_version)
         for event in plan.open:
             if isinstance(event, SubOrchestrationInstanceCreated):
                 start_child(transition, instance, _own_child(event, execution_id), new)

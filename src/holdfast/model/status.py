@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import enum
 from datetime import datetime
+from typing import Final
 
 import msgspec
 
@@ -25,10 +26,10 @@ class OrchestrationStatus(enum.StrEnum):
     @property
     def is_terminal(self) -> bool:
         """Whether nothing can happen to the instance any more."""
-        return self in _TERMINAL
+        return self in TERMINAL
 
 
-_TERMINAL = frozenset(
+TERMINAL: Final = frozenset(
     {
         OrchestrationStatus.COMPLETED,
         OrchestrationStatus.FAILED,
@@ -36,6 +37,7 @@ _TERMINAL = frozenset(
         OrchestrationStatus.CANCELED,
     }
 )
+"""Where nothing can happen to an instance any more."""
 
 
 class OrchestrationState(msgspec.Struct, frozen=True, gc=False, kw_only=True):

@@ -66,7 +66,9 @@ class Calls:
 
         The task raises `TaskFailedError`, which is also an instance of the original class where that is loaded.
         """
-        return self.prepare_activity(activity, input, options)()
+        self._check_usable()
+        start = self._activity_starter(activity, options)
+        return start(self._encode(activity, input))
 
     def prepare_activity(
         self, activity: Activity[Any, Any] | str, input: Any, options: ActivityOptions
@@ -183,7 +185,7 @@ class Calls:
     ) -> Callable[[str | None], DurableTask[Any]]:
         """Check a call but for its input; return what makes it."""
         execution = self._execution
-        if not isinstance(activity, Activity | str):  # pyright: ignore[reportUnnecessaryIsInstance] - callers may be untyped
+        if not isinstance(activity, (Activity, str)):  # pyright: ignore[reportUnnecessaryIsInstance] - callers may be untyped
             raise InvalidInputError(f"{activity!r} is no activity; decorate the function with @app.activity.")
         chosen, policy, speculative, output_type = _NO_OPTIONS, PLAIN, False, Any
         if isinstance(activity, str):

@@ -67,6 +67,8 @@ class EventQueues:
 
     def awaited(self, names_max: int) -> tuple[str, ...]:
         """Return the first names that somebody waits for, as they were written there."""
+        if not self._waits:
+            return ()
         return tuple(waits[0].name for waits in islice(self._waits.values(), names_max))
 
     def unprocessed(self) -> tuple[EventRaised, ...]:
