@@ -6,7 +6,7 @@ import logging
 from collections.abc import Callable, Mapping
 from datetime import datetime
 from typing import Final, cast
-from urllib.parse import unquote, urlsplit
+from urllib.parse import unquote
 
 import msgspec
 from starlette.datastructures import Headers
@@ -130,5 +130,5 @@ def _instance(names: Mapping[str, str], location: str) -> str | None:
         return f"@{names['entity_name']}@{names.get('entity_key', '')}"[:TEXT_CHARS_MAX]
     if "instance_id" in names:
         return names["instance_id"][:TEXT_CHARS_MAX]
-    _, found, last = urlsplit(location).path.rpartition("/instances/")
+    _, found, last = location.partition("?")[0].rpartition("/instances/")
     return unquote(last) if found else None

@@ -11,6 +11,7 @@ import msgspec
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
+from starlette.types import Receive, Scope, Send
 
 from holdfast.errors import (
     CorruptRecordError,
@@ -152,23 +153,32 @@ def holdfast_response(error: HoldfastError, host: Readiness, special: Statuses =
     return error_response(status, error.message if isinstance(error, BadRequestError) else _MESSAGES[status], error)
 
 
-async def not_found_response(_: Request, __: Exception) -> Response:
-    """Answer what the router raises; in this protocol a wrong method is a 404 too."""
-    return error_response(404, "There is nothing here")
+async def not_found_response(scope: Scope, receive: Receive, send: Send) -> None:
+    """Answer what no route fits."""
+    await error_response(404, "There is nothing here")(scope, receive, send)
 
 
 def _log_failure(request: Request) -> None:
     logger.exception("Request %s failed: %s %r", request_id_of(request.scope), request.method, request.url.path)
 
 
-def answering(host: Readiness, endpoint: Endpoint, special: Statuses = AS_ELSEWHERE) -> Endpoint:
-    """Let an endpoint raise: each error becomes the answer that the table has for it, any other one a bare 500."""
+class Answering:
+    """Lets an endpoint raise: each error becomes the answer that the table has for it, any other one a bare 500."""
 
-    async def answer(request: Request) -> Response:
+    def __init__(self, host: Readiness, endpoint: Endpoint, special: Statuses = AS_ELSEWHERE) -> None:
+        self._host = host
+        self._endpoint = endpoint
+        self._special = special
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        response = await self._answer(Request(scope, receive, send))
+        await response(scope, receive, send)
+
+    async def _answer(self, request: Request) -> Response:
         try:
-            return await endpoint(request)
+            return await self._endpoint(request)
         except HoldfastError as error:
-            response = holdfast_response(error, host, special)
+            response = holdfast_response(error, self._host, self._special)
             if response.status_code == 500:
                 _log_failure(request)
             return response
@@ -180,5 +190,3 @@ def answering(host: Readiness, endpoint: Endpoint, special: Statuses = AS_ELSEWH
         except Exception:
             _log_failure(request)
             return error_response(500, _MESSAGES[500])
-
-    return answer

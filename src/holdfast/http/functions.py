@@ -15,7 +15,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from holdfast.client.client import Client
 from holdfast.codec.converter import JsonConverter
 from holdfast.errors import HoldfastError, OverloadedError, PayloadError
-from holdfast.http.errors import Readiness, answering, holdfast_response
+from holdfast.http.errors import Answering, Readiness, holdfast_response
 from holdfast.http.management import HostView
 from holdfast.http.waits import Places
 from holdfast.model.converter import DataConverter
@@ -69,4 +69,4 @@ def _function_route(host: Readiness, client: Client, route: Route, converter: Da
             # The fault of the handler, not of whoever sent the request.
             raise HoldfastError(f"The handler of {route.path!r} returned what cannot be sent: {error}") from error
 
-    return StarletteRoute(f"/api{route.path}", answering(host, endpoint), methods=list(route.methods))
+    return StarletteRoute(f"/api{route.path}", Answering(host, endpoint), methods=list(route.methods))

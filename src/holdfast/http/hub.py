@@ -9,7 +9,7 @@ from typing import Any, Protocol
 import msgspec
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
-from starlette.routing import Mount, Route, Router
+from starlette.routing import Mount, Route
 
 from holdfast.client.arguments import Fork, Rewind, StartOrchestration
 from holdfast.client.client import Client, hub_of
@@ -20,7 +20,8 @@ from holdfast.errors import HoldfastError, InstanceError, InvalidInputError, Wai
 from holdfast.http.again import scope_to_repeat, scope_to_start
 from holdfast.http.audit import note
 from holdfast.http.body import BoundedBodies, media_type
-from holdfast.http.errors import Readiness, error_response, json_response, retry_headers, status_of
+from holdfast.http.dispatch import FirstFit
+from holdfast.http.errors import Readiness, error_response, json_response, not_found_response, retry_headers, status_of
 from holdfast.http.hub_audit import told_of
 from holdfast.http.scopes import caller_of
 from holdfast.http.waits import while_asked
@@ -101,5 +102,6 @@ class HubEndpoint:
 def hub_mount(host: HostView, client: Client) -> Mount:
     """Return what answers below `HUB_PATH`. Payloads are texts inside JSON there, and take up to twice their length."""
     limits = host.config.limits
-    methods = Router([Route("/{method}", HubEndpoint(host, client, limits).answer, methods=["POST"])])
+    endpoint = HubEndpoint(host, client, limits)
+    methods = FirstFit([Route("/{method}", endpoint.answer, methods=["POST"])], not_found_response)
     return Mount(HUB_PATH, BoundedBodies(methods, 2 * limits.payload_bytes_max + _ENVELOPE_BYTES_MAX))

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import re
-import uuid
 from typing import Final
 
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from holdfast.client.origins import random_id
 
 HEADER: Final = "x-request-id"
 _SAFE = re.compile(r"[A-Za-z0-9._\-]{1,64}")
@@ -25,7 +26,7 @@ class RequestIds:
             await self._app(scope, receive, send)
             return
         given = Headers(scope=scope).get(HEADER, "")
-        request_id = given if _SAFE.fullmatch(given) else uuid.uuid4().hex
+        request_id = given if _SAFE.fullmatch(given) else random_id()
 
         async def send_with_id(message: Message) -> None:
             if message["type"] == "http.response.start":

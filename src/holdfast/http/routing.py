@@ -15,7 +15,7 @@ from holdfast.client.client import Client
 from holdfast.errors import InstanceAlreadyExistsError, InstanceNotEndedError, InstanceNotRunningError, TaskFailedError
 from holdfast.http.again import check_may_repeat
 from holdfast.http.entities import EntityEndpoints
-from holdfast.http.errors import Endpoint, Statuses, answering, error_response, json_response
+from holdfast.http.errors import Answering, Endpoint, Statuses, error_response, json_response
 from holdfast.http.instances import Instances
 from holdfast.http.live import LiveUpdates
 from holdfast.http.management import HostView, Management
@@ -67,8 +67,8 @@ def management_routes(host: HostView, client: Client, links: Links) -> list[Rout
         statuses = {**_ANSWERS_FOR_CODE.get(operation.name, {}), **special.get(operation.name, {})}
         endpoint = endpoints[operation.name]
         endpoint = _checked(client, endpoint) if operation.repeats else endpoint
-        endpoint = answering(host, _of_hub(host.config.task_hub, endpoint), statuses)
-        routes += [Route(path, endpoint, methods=[operation.method]) for path in paths_of(operation)]
+        answering = Answering(host, _of_hub(host.config.task_hub, endpoint), statuses)
+        routes += [Route(path, answering, methods=[operation.method]) for path in paths_of(operation)]
     return routes
 
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
-from typing import Final, NamedTuple
+from collections.abc import Iterable, Mapping, Sequence
+from types import MappingProxyType
+from typing import Final
 
 from starlette.routing import BaseRoute, Mount, Route
 from starlette.types import ASGIApp, Receive, Scope, Send
@@ -18,33 +19,34 @@ from holdfast.model.access import RANK, AccessScope
 _CALLER: Final = "holdfast.caller"
 
 
-class _Rule(NamedTuple):
-    method: str
-    path: re.Pattern[str]
-    scope: AccessScope
-
-
 _BASES: Final = r"/(?:api|runtime/webhooks/durabletask|admin/extensions/DurableTaskExtension)"
 
-
-def _rule(method: str, path: str, scope: AccessScope) -> _Rule:
-    return _Rule(method, re.compile(f"{_BASES}{path}"), scope)
-
-
-_RULES: Final = (
-    _rule("GET", "/.+", "read"),
-    _rule("DELETE", "/.+", "admin"),
-    _rule("POST", r"/hub/(?:get|list|count|wait)_\w+", "read"),
-    _rule("POST", "/hub/(?:export_history|query)", "read"),
-    _rule("POST", r"/hub/(?:purge\w*|break_lock|clean_entities)", "admin"),
-    _rule("POST", "/instances/[^/]+/query/.+", "read"),
-    _rule("POST", "/makeprimary", "admin"),
-    # Some of what comes with Holdfast purges.
-    _rule("POST", "/orchestrators/(?i:BuiltIn)::.+", "admin"),
-    _rule("POST", "/bulk/.+", "admin"),
-    _rule("POST", "/.+", "operate"),
+_RULES: Final[Mapping[str, Sequence[tuple[str, AccessScope]]]] = MappingProxyType(
+    {
+        "GET": [("/.+", "read")],
+        "DELETE": [("/.+", "admin")],
+        "POST": [
+            (r"/hub/(?:get|list|count|wait)_\w+", "read"),
+            ("/hub/(?:export_history|query)", "read"),
+            (r"/hub/(?:purge\w*|break_lock|clean_entities)", "admin"),
+            ("/instances/[^/]+/query/.+", "read"),
+            ("/makeprimary", "admin"),
+            # Some of what comes with Holdfast purges.
+            ("/orchestrators/(?i:BuiltIn)::.+", "admin"),
+            ("/bulk/.+", "admin"),
+            ("/.+", "operate"),
+        ],
+    }
 )
-"""The first one that fits a method and a path, with the names of its parameters, decides. What none fits is refused."""
+"""By method: the first one that fits a path, with the names of its parameters, decides. What none fits is refused."""
+
+_PATTERNS: Final = MappingProxyType(
+    {
+        method: re.compile(_BASES + "(?:" + "|".join(f"({path})" for path, _ in rules) + ")")
+        for method, rules in _RULES.items()
+    }
+)
+"""All rules for a method as one pattern; the number of its group is that of the rule."""
 
 
 def needed_scope(method: str, path: str) -> AccessScope:
@@ -54,9 +56,9 @@ def needed_scope(method: str, path: str) -> AccessScope:
         ConfigurationError: if no rule says that.
     """
     wanted = "GET" if method == "HEAD" else method
-    for rule in _RULES:
-        if rule.method == wanted and rule.path.fullmatch(path):
-            return rule.scope
+    found = _PATTERNS[wanted].fullmatch(path) if wanted in _PATTERNS else None
+    if found is not None and found.lastindex is not None:
+        return _RULES[wanted][found.lastindex - 1][1]
     raise ConfigurationError(f"No rule says which keys may {method} {path}; add one to the table in http/scopes.py.")
 
 
@@ -81,7 +83,8 @@ def _filled(template: str, scope: Scope) -> str:
     """Return a template with what the request has in its places: some names need more than others."""
     filled = template
     for name, value in scope.get("path_params", {}).items():
-        filled = re.sub(rf"\{{{name}(:path)?\}}", lambda _, text=str(value): text, filled)
+        for place in (f"{{{name}}}", f"{{{name}:path}}"):
+            filled = filled.replace(place, str(value))
     return filled
 
 

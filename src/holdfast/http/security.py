@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Collection
 from datetime import datetime
+from typing import Final
 from urllib.parse import urlsplit
 
 from starlette.datastructures import Headers, QueryParams
@@ -16,6 +18,9 @@ from holdfast.http.errors import error_response
 from holdfast.http.keys import KeySource
 from holdfast.http.scopes import with_caller
 
+_NAMES_MAX: Final = 128
+"""Of how many hosts and origins it is remembered whether they are this machine."""
+
 
 class LoopbackOnly:
     """Answers this machine only.
@@ -27,13 +32,20 @@ class LoopbackOnly:
     def __init__(self, app: ASGIApp, origins: Collection[str] = ()) -> None:
         self._app = app
         self._origins = frozenset(origins)
+        self._is_local = functools.lru_cache(_NAMES_MAX)(_is_local)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http" or _is_local(Headers(scope=scope), self._origins):
+        if scope["type"] != "http" or self._comes_from_here(Headers(scope=scope)):
             await self._app(scope, receive, send)
         else:
             refusal = "Without a key, only requests to localhost from pages of localhost are answered"
             await error_response(403, refusal)(scope, receive, send)
+
+    def _comes_from_here(self, headers: Headers) -> bool:
+        if not self._is_local(f"//{headers.get('host', '')}"):
+            return False
+        origin = headers.get("origin")
+        return origin is None or origin in self._origins or self._is_local(origin)
 
 
 class Guard:
@@ -64,13 +76,6 @@ class Guard:
             await self._app(with_caller(scope, caller), receive, send)
 
 
-def _is_local(headers: Headers, origins: Collection[str]) -> bool:
-    if not is_loopback(_hostname(f"//{headers.get('host', '')}")):
-        return False
-    origin = headers.get("origin")
-    return origin is None or origin in origins or is_loopback(_hostname(origin))
-
-
 def _presented(scope: Scope) -> tuple[bytes, bytes]:
     """Return the keys of a request, from its query and from its header: each as it came over the wire."""
     in_query = QueryParams(scope["query_string"]).get("code", "")
@@ -78,8 +83,8 @@ def _presented(scope: Scope) -> tuple[bytes, bytes]:
     return in_query.encode("utf-8", "replace"), in_header.encode("latin-1")
 
 
-def _hostname(url: str) -> str:
+def _is_local(url: str) -> bool:
     try:
-        return urlsplit(url).hostname or ""
+        return is_loopback(urlsplit(url).hostname or "")
     except ValueError:  # brackets that do not match
-        return ""
+        return False

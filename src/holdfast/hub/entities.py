@@ -19,6 +19,7 @@ from holdfast.hub.asking import start_child
 from holdfast.hub.instance import DurableTimer, Instance, LockHolder, OperationKey
 from holdfast.hub.lifecycle import Trigger, move
 from holdfast.hub.numbering import NewExecutions
+from holdfast.hub.operation_keys import forget_oldest_keys, remember_key
 from holdfast.hub.sections import unlock_all
 from holdfast.hub.transition import OperationAnswered, StateWarning, Transition
 from holdfast.model.actions import CreateSubOrchestration, EntityAction, SendEntityMessage
@@ -74,46 +75,7 @@ def schedule(transition: Transition, instance: Instance, message: Message) -> No
         DurableTimer(instance.instance_id, instance.execution_id, message.message_id, event.due_at, event),
     )
     if event.key is not None:
-        _remember(transition, instance, OperationKey(instance.instance_id, event.key, message.message_id))
-
-
-def key_of(message: Message) -> str | None:
-    """Return the idempotency key of an operation that has just arrived; a scheduled one arrives but once."""
-    event = message.event
-    if isinstance(event, (EntityOperationCalled, EntityOperationSignaled)) and message.timer is None:
-        return event.key
-    return None
-
-
-def answer_repetition(transition: Transition, instance: Instance, message: Message, key: str) -> None:
-    """Drop an operation whose key is known; if somebody waits for its answer, and there is one, give it."""
-    transition.touch(instance)
-    transition.consume(instance, (message,))
-    known = instance.operation_keys[key]
-    if isinstance(message.event, EntityOperationCalled) and known is not None and known.answer is not None:
-        transition.outputs.append(OperationAnswered(instance.instance_id, message.event.request_id, known.answer))
-
-
-def _remember(transition: Transition, instance: Instance, key: OperationKey) -> None:
-    changes = transition.change_keys()
-    if instance.remember(key) is not None:  # it was kept since its signal was scheduled, without an answer
-        changes.removed.append(key.key)
-    changes.added.append(key)
-
-
-def _forget_oldest(transition: Transition, instance: Instance, limits: Limits) -> None:
-    excess = len(instance.operation_keys) - limits.entity_keys_max
-    if excess <= 0:
-        return
-    changes = transition.change_keys()
-    added = {key.operation_key for key in changes.added}
-    answered = (key for key in instance.operation_keys.values() if key is not None and key.answer is not None)
-    oldest = list(itertools.islice(answered, excess))
-    for key in oldest:
-        instance.forget(key)
-    # This very transition may have more of them than are remembered.
-    changes.removed.extend(key.key for key in oldest if key.operation_key not in added)
-    changes.added[:] = [key for key in changes.added if key.operation_key in instance.operation_keys]
+        remember_key(transition, instance, OperationKey(instance.instance_id, event.key, message.message_id))
 
 
 # Locks
@@ -318,8 +280,8 @@ def complete_batch(
         answer = _answer(transition, instance, operation, outcome)
         position = message.message_id if message.timer is None else message.timer[1]
         if operation.key is not None and position is not None:
-            _remember(transition, instance, OperationKey(instance.instance_id, operation.key, position, answer))
-    _forget_oldest(transition, instance, limits)
+            remember_key(transition, instance, OperationKey(instance.instance_id, operation.key, position, answer))
+    forget_oldest_keys(transition, instance, limits)
 
 
 def _act(transition: Transition, instance: Instance, action: EntityAction, started: int, new: NewExecutions) -> None:

@@ -12,7 +12,6 @@ from holdfast.hub.activities import completion_message, next_attempt, open_attem
 from holdfast.hub.asking import remember
 from holdfast.hub.entities import (
     PendingBatch,
-    answer_repetition,
     apply_lock_changes,
     check_may_go,
     complete_batch,
@@ -20,7 +19,6 @@ from holdfast.hub.entities import (
     has_batch,
     is_early,
     is_empty,
-    key_of,
     next_batch,
     next_lock_change,
     remove_entity,
@@ -37,6 +35,7 @@ from holdfast.hub.episodes import (
 )
 from holdfast.hub.instance import Instance, ScheduledActivity
 from holdfast.hub.lifecycle import begin_execution, drop_messages, keep_answers, park, waits_for_start
+from holdfast.hub.operation_keys import answer_repetition, key_of
 from holdfast.hub.requests import Requests
 from holdfast.hub.sections import begin_section, grant, unlock_all
 from holdfast.hub.transition import MessageDropped, OpenWork, StopActivity, Transition
@@ -350,13 +349,8 @@ class Hub(Requests):
         self, instance: Instance, pending: PendingEpisode | PendingBatch | None, details: FailureDetails, now: datetime
     ) -> Transition:
         """Set an instance aside; what it was about to consume goes back to its inbox."""
-        match pending:
-            case PendingEpisode():
-                give_back(instance, pending)
-            case PendingBatch():
-                give_back_batch(instance, pending)
-            case None:
-                pass
+        if pending is not None:
+            self.give_back(instance, pending)
         transition = self._begin(instance.instance_id, now)
         park(transition, instance, details)
         return transition
