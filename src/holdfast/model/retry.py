@@ -8,13 +8,16 @@ import zlib
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime, timedelta
 from types import MappingProxyType
-from typing import Any, TypeAlias
+from typing import Any, Final, TypeAlias
 
 import msgspec
 
 from holdfast.errors import ConfigurationError
 from holdfast.model.failure import FailureDetails, qualified_name
 from holdfast.model.instants import LONGEST_S
+
+RETRIED_STATUSES: Final = (408, 429, 500, 502, 503, 504)
+"""Of the answers to HTTP requests, as what may be better the next time."""
 
 RetryOn: TypeAlias = Sequence[type[BaseException] | str] | Callable[[FailureDetails], bool]
 

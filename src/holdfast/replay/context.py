@@ -10,13 +10,11 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from holdfast.errors import InvalidInputError, OrchestratorMisuseError, PayloadTooLargeError
-from holdfast.model.http_call import DurableHttpRequest, DurableHttpResponse
 from holdfast.model.options import check_version
 from holdfast.model.refs import Activity, Orchestrator, validate_name
-from holdfast.model.retry import RetryPolicy
+from holdfast.model.retry import RETRIED_STATUSES, RetryPolicy
 from holdfast.replay.completion import NextExecution
 from holdfast.replay.deterministic import deterministic_random, deterministic_uuid
-from holdfast.replay.http_calls import RETRIED_STATUSES, checked_call, make_call
 from holdfast.replay.logger import ReplaySafeLogger
 from holdfast.replay.messaging import Messaging
 from holdfast.replay.orchestration import Execution
@@ -26,6 +24,8 @@ from holdfast.replay.tasks import DurableTask
 
 if TYPE_CHECKING:
     import logging
+
+    from holdfast.model.http_call import DurableHttpResponse
 
 O = TypeVar("O")  # noqa: E741 - output, as everywhere in the typed API
 
@@ -151,6 +151,10 @@ class OrchestrationContext(Messaging):
 
         The task raises `TaskFailedError`, as a `DurableHttpError`, if there was no answer.
         """
+        # Imported here, so that a program that sends no such requests does not pay for it.
+        from holdfast.model.http_call import DurableHttpRequest
+        from holdfast.replay.http_calls import checked_call, make_call
+
         self._check_usable()
         request = DurableHttpRequest(
             method=method, uri=uri, headers=dict(headers or {}), content=content, token_source=token_source

@@ -30,7 +30,6 @@ from holdfast.model.task_policy import PLAIN, TaskPolicy
 from holdfast.replay.orchestration import Execution
 
 _POLL_INTERVAL: Final = timedelta(seconds=30)
-RETRIED_STATUSES: Final = (408, 429, 500, 502, 503, 504)
 
 
 class HttpCall(msgspec.Struct, frozen=True, kw_only=True):
