@@ -172,13 +172,13 @@ class ActivityRunner:
         context = contextvars.copy_context()
         try:
             runs = self._runs(attempt)
-            awaited = step(context, runs.send, None)
+            awaited = step(context, runs.send, None, work_item.name)
         except StopIteration as stop:
             self._end(attempt, stop.value)
         except BaseException as error:
             self._end(attempt, _outcome_of(attempt, error))
         else:
-            return self._go_on(attempt, go_on(context, runs, awaited))
+            return self._go_on(attempt, go_on(context, runs, awaited, work_item.name))
         return True
 
     async def _go_on(self, attempt: Attempt, rest: Awaitable[Outcome | None]) -> None:

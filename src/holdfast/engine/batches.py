@@ -9,6 +9,7 @@ import logging
 from collections.abc import Awaitable
 from typing import TYPE_CHECKING, Any
 
+from holdfast.engine.blocking import tell_if_blocked
 from holdfast.engine.residents import Resident
 from holdfast.engine.worker import Worker
 from holdfast.errors import HostStoppedError, StorageError
@@ -24,7 +25,6 @@ if TYPE_CHECKING:
 logger = logging.getLogger("holdfast.engine")
 
 _BATCH_S = 0.05  # the loop has others to serve
-_BLOCKED_S = 1.0
 
 
 class Batches:
@@ -157,10 +157,8 @@ def _run(pending: PendingBatch, begun: BatchRun) -> EntityBatch | Blocked:
     except Exception as error:  # the state that an operation has left behind cannot be read
         return Blocked(failure_from_exception(error))
     finally:
-        if clock() > began_at + _BLOCKED_S:
-            logger.warning(
-                "A plain operation of entity %s has kept the whole host waiting for %.1f s; write what takes long as "
-                "`async def`, or let an activity do it.",
-                pending.work_item.instance_id,
-                clock() - began_at,
-            )
+        tell_if_blocked(
+            clock() - began_at,
+            f"A plain operation of entity {pending.work_item.instance_id}",
+            "write what takes long as `async def`, or let an activity do it",
+        )

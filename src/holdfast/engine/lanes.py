@@ -13,6 +13,8 @@ import types
 from collections.abc import Callable, Coroutine, Generator
 from typing import Any, Final, TypeVar
 
+from holdfast.engine.blocking import tell_if_blocked
+
 T = TypeVar("T")
 
 _TURN_S: Final = 0.004
@@ -63,22 +65,31 @@ class Lanes:
                 self.wake()  # another lane goes on in its place
 
 
-def step(context: contextvars.Context, resume: Callable[[Any], object], given: object) -> object:
-    """Run a coroutine, by its `send` or its `throw`, to its next wait; return what it awaits there.
+def step(context: contextvars.Context, resume: Callable[[Any], object], given: object, activity: str) -> object:
+    """Run the coroutine of an activity, by its `send` or its `throw`, to its next wait; return what it awaits there.
 
     Raises:
         StopIteration: at its end.
         Exception: whatever it raises.
     """
+    clock = asyncio.get_running_loop().time
+    began_at = clock()
     try:
         return context.run(resume, given)
     except GeneratorExit as error:  # raised, not caught: it would look as if the one who drives it were being closed
         raise RuntimeError("The coroutine raised GeneratorExit.") from error
+    finally:
+        took_s = clock() - began_at
+        if took_s > _TURN_S:
+            instead = "write it as a plain `def`, which runs in a thread"
+            tell_if_blocked(took_s, f"Activity {activity!r}, which is `async def`,", instead)
 
 
 @types.coroutine
-def go_on(context: contextvars.Context, coroutine: Coroutine[Any, Any, T], awaited: object) -> Generator[Any, Any, T]:
-    """Await the rest of a coroutine that has run in a context of its own, up to what it awaits now."""
+def go_on(
+    context: contextvars.Context, coroutine: Coroutine[Any, Any, T], awaited: object, activity: str
+) -> Generator[Any, Any, T]:
+    """Await the rest of an activity's coroutine that has run in a context of its own, up to what it awaits now."""
     while True:
         try:
             resume, given = coroutine.send, (yield awaited)
@@ -88,6 +99,6 @@ def go_on(context: contextvars.Context, coroutine: Coroutine[Any, Any, T], await
         except BaseException as error:
             resume, given = coroutine.throw, error
         try:
-            awaited = step(context, resume, given)
+            awaited = step(context, resume, given, activity)
         except StopIteration as stop:
             return stop.value

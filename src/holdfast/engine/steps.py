@@ -7,10 +7,12 @@ then, and not many things once each: it has that at hand, and is up to four time
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+import asyncio
+from collections.abc import Iterable
 from datetime import datetime
 from typing import TYPE_CHECKING, TypeAlias
 
+from holdfast.engine.blocking import tell_if_blocked
 from holdfast.engine.residents import Resident
 from holdfast.engine.worker import Worker
 from holdfast.hub.entities import PendingBatch
@@ -33,14 +35,14 @@ class Steps:
         self._at: Resident | None = None
         """Whose step is being taken: an error is blamed on it."""
 
-    def take(self, residents: Iterable[Resident], is_over: Callable[[], bool]) -> None:
+    def take(self, residents: Iterable[Resident], until: float) -> None:
         """Let each instance take a step, if it has something to do.
 
-        Those whose code has not run when `is_over` take their step later; the first one takes it in any case. An error
-        is a bug of ours: the node is given up.
+        Those whose code has not run by `until`, in the time of the loop, take their step later; the first one takes it
+        in any case. An error is a bug of ours: the node is given up.
         """
         try:
-            self._complete(self._run(self._begin(residents), is_over))
+            self._complete(self._run(self._begin(residents), until))
         except BaseException as error:
             self._node.blame(None if self._at is None else self._at.instance.instance_id, error)
 
@@ -73,20 +75,27 @@ class Steps:
             return None
         return node.hub.next_work(instance, now) if node.suspects.may_work(instance) else None
 
-    def _run(self, begun: list[tuple[Resident, _Pending]], is_over: Callable[[], bool]) -> list[_Done]:
+    def _run(self, begun: list[tuple[Resident, _Pending]], until: float) -> list[_Done]:
         """Run the code of each; return what has ended, which is not what waits for the store or for something else."""
+        clock = asyncio.get_running_loop().time
         done: list[_Done] = []
+        now = clock()
         for position, (resident, pending) in enumerate(begun):
-            if position and is_over():
+            if position and now >= until:
                 self._give_back(begun[position:])
                 break
             self._at = resident
+            began_at = now
             if isinstance(pending, PendingEpisode):
                 result = self._run_episode(resident, pending)
             else:
                 result = self._node.batches.run(resident, pending)
             if result is not None:
                 done.append((resident, pending, result))
+            now = clock()
+            if now > until and isinstance(pending, PendingEpisode):
+                name = pending.work_item.name
+                tell_if_blocked(now - began_at, f"Orchestrator {name!r}", "let an activity do what takes long")
         return done
 
     def _give_back(self, begun: list[tuple[Resident, _Pending]]) -> None:

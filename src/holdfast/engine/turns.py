@@ -19,15 +19,15 @@ class Turns:
 
     def __init__(
         self,
-        take_steps: Callable[[Sequence[Resident], Callable[[], bool]], None],
+        take_steps: Callable[[Sequence[Resident], float], None],
         journal: Journal,
         residents: Residents,
     ) -> None:
         """Let nobody take a step yet.
 
         Args:
-            take_steps: lets each of some instances take a step, as far as possible before its second argument says that
-                the time is over; adds those again that have something left to do.
+            take_steps: lets each of some instances take a step, as far as possible before a time of the loop; adds
+                those again that have something left to do.
         """
         self._take_steps = take_steps
         self._journal = journal
@@ -63,13 +63,11 @@ class Turns:
 
     def _run(self) -> None:
         self._is_scheduled = False
-        clock = asyncio.get_running_loop().time
-        until = clock() + _TURN_S
         if not self._is_paused and not self._journal.is_full:
             count = min(len(self._runnable), self._journal.room, _STEPS_PER_TURN)
             residents = [self._runnable.popleft() for _ in range(count)]
             for resident in residents:
                 resident.is_runnable = False
-            self._take_steps(residents, lambda: clock() >= until)
+            self._take_steps(residents, asyncio.get_running_loop().time() + _TURN_S)
         self._residents.shrink(self._journal.durable_lsn)
         self.schedule()
