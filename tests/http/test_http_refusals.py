@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import AsyncIterator
+from typing import Any
 
 import httpx
 import pytest
@@ -240,3 +241,26 @@ def test_check_status_response_needs_a_request_of_a_host() -> None:
     request = Request({"type": "http", "app": Starlette(), "headers": [], "path": "/", "query_string": b""})
     with pytest.raises(ConfigurationError, match=r"app\.route"):
         check_status_response(request, "x")
+
+
+def test_servers_may_ask_whether_the_app_has_a_life_of_its_own_and_has_websockets() -> None:
+    async def scenario(served: Served) -> None:
+        asked = iter([{"type": "lifespan.startup"}, {"type": "lifespan.shutdown"}])
+        told = list[Any]()
+
+        async def receive() -> Any:
+            return next(asked)
+
+        async def send(message: Any) -> None:
+            told.append(message)
+
+        await served.host.asgi({"type": "lifespan", "asgi": {"version": "3.0"}}, receive, send)
+        socket = {"type": "websocket", "path": "/healthz", "headers": [], "query_string": b""}
+        await served.host.asgi(socket, receive, send)
+        assert [message["type"] for message in told] == [
+            "lifespan.startup.complete",
+            "lifespan.shutdown.complete",
+            "websocket.close",
+        ]
+
+    serve(scenario)

@@ -247,9 +247,8 @@ class LocalTaskHub:
                 if not _has_stopped(resident.instance):
                     return None
                 state, lsn = resident.instance.snapshot(), resident.instance.lsn
-                if (
-                    lsn > node.journal.durable_lsn
-                ):  # its end has been reported, or not: something came after it, perhaps
+                # Its end may have been told before the waiter was there, with something after it that is not stored yet.
+                if lsn > node.journal.durable_lsn:
                     node.journal.durable(lsn).add_done_callback(functools.partial(_tell, told, state))
                     return None
                 with contextlib.suppress(StorageError):  # then the store knows
