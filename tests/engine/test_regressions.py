@@ -73,7 +73,7 @@ async def refill(run: Run, store: SlowStore) -> None:
     """Have the store looked through for activities that do not run; `LOOKS_OFTEN` is for that."""
     for _ in range(2):  # when the second look begins, the first is over
         seen = store.calls["activities_visible"]
-        run.engine.node.starts.has_overflowed = True
+        run.engine.node.starts.overflowed.set()
         await until(lambda seen=seen: store.calls["activities_visible"] > seen)
 
 

@@ -212,7 +212,7 @@ BUGS: tuple[PlantedBug, ...] = (
     ),
     bug(
         "activities are not taken up again after a start",
-        ("engine.recovery:_fill_activities", "node.starts.has_overflowed = False", "return"),
+        ("engine.recovery:_fill_activities", "node.starts.overflowed.clear()", "return"),
     ),
     bug(
         "outcomes that came during a failed commit are not offered again",

@@ -17,9 +17,6 @@ SETTINGS: Final = "settings."
 SECRET_NAMES: Final = frozenset({"key", "link_secrets"})
 DEFAULT: Final = "default"
 
-HEAD_BYTES_MAX: Final = 64 * 1024
-"""Of the first line and the headers of a request to a server."""
-
 Port: TypeAlias = Annotated[int, msgspec.Meta(ge=0, le=65535)]
 
 

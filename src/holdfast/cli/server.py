@@ -2,22 +2,22 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import logging
 import os
 import socket
 import ssl
 from collections.abc import Generator
-from typing import Literal
 
 import uvicorn
 from starlette.types import ASGIApp
 
-from holdfast.cli.config import HEAD_BYTES_MAX, ServerConfig
+from holdfast.cli.config import ServerConfig
 from holdfast.cli.errors import CommandError
 from holdfast.http import RedactSecrets
 
+_HEADER_BYTES_MAX = 64 * 1024
+"""Of the first line and the headers of a request."""
 _PLAIN = ServerConfig()
 _GRACE_S = 5
 """How long requests may take to finish once the host has stopped; none of them can achieve anything then."""
@@ -70,12 +70,13 @@ class HttpServer:
     """Serves one ASGI app on one socket."""
 
     def __init__(self, app: ASGIApp, listener: socket.socket, config: ServerConfig = _PLAIN) -> None:
-        self.uvicorn_config = uvicorn.Config(
+        uvicorn_config = uvicorn.Config(
             app,
             lifespan="off",
             ws="none",
-            http=_parser(),
-            h11_max_incomplete_event_size=HEAD_BYTES_MAX,
+            # The other parser, which may be installed, has no limit for headers.
+            http="h11",
+            h11_max_incomplete_event_size=_HEADER_BYTES_MAX,
             access_log=config.access_log,
             log_config=None,
             log_level="warning",
@@ -90,7 +91,7 @@ class HttpServer:
             access = logging.getLogger("uvicorn.access")
             access.setLevel(logging.INFO)
             access.addFilter(RedactSecrets())
-        self._server = _SignallessServer(self.uvicorn_config)
+        self._server = _SignallessServer(uvicorn_config)
         self._listener = listener
         self.url = url_of(listener, "http" if config.ssl_certfile is None else "https")
 
@@ -104,15 +105,6 @@ class HttpServer:
 
     def stop(self) -> None:
         self._server.should_exit = True
-
-
-def _parser() -> type[asyncio.Protocol] | Literal["h11"]:
-    """Return the fast parser of requests, or where that cannot be installed the one in Python, four times as slow."""
-    try:
-        from holdfast.cli.head_limit import BoundedHeads
-    except ImportError:
-        return "h11"
-    return BoundedHeads
 
 
 class _SignallessServer(uvicorn.Server):

@@ -5,6 +5,7 @@ And where: at another host, if this one has no room or no code for it, or does n
 
 from __future__ import annotations
 
+import asyncio
 from typing import TYPE_CHECKING
 
 from holdfast.engine.activity_runner import ActivityRunner
@@ -34,8 +35,8 @@ class ActivityStarts:
         config: HostConfig,
         membership: Membership,
     ) -> None:
-        self.has_overflowed = False
-        """Whether activities were left to the store because too many wait in memory."""
+        self.overflowed = asyncio.Event()
+        """Set when activities are left to the store because too many wait in memory; who takes them up clears it."""
         self._clock = clock
         self._timers = timers
         self._suspects = suspects
@@ -76,13 +77,14 @@ class ActivityStarts:
 
     def _start_in_turn(self, activity: ScheduledActivity) -> None:
         if not self._config.serves(activity.policy.queue):
-            self.has_overflowed |= self._lending is None or not self._lending.offer(activity)
+            if self._lending is None or not self._lending.offer(activity):
+                self.overflowed.set()
         elif self._lending is not None and self._lending.lacks(activity) and self._lending.offer(activity):
             pass
         elif self._runner.queued < self._config.activity_queue_max or self._suspects.is_released(activity):
             self._runner.submit(activity)
         elif not self._offer(activity):
-            self.has_overflowed = True
+            self.overflowed.set()
 
     def _offer(self, activity: ScheduledActivity) -> bool:
         """Let another host run an activity, unless it is one that may kill hosts."""

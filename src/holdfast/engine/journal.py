@@ -66,12 +66,17 @@ class Journal:
     @property
     def is_full(self) -> bool:
         """Whether execution has run as far ahead of the store as it may."""
-        return self.room <= 0 or self._waiting_bytes >= self._bytes_max
+        return self.room <= 0 or self.room_bytes <= 0
 
     @property
     def room(self) -> int:
         """How many more transitions it may have."""
         return self._transitions_max - (self._tail_lsn - self.durable_lsn)
+
+    @property
+    def room_bytes(self) -> int:
+        """How much longer they may be together."""
+        return self._bytes_max - self._waiting_bytes
 
     @property
     def is_settled(self) -> bool:

@@ -241,7 +241,7 @@ class Lending:
         try:
             rows = await self._mail.reclaim(names, self._config.queues, now, _PER_ROUND)
         except StorageError:
-            node.starts.has_overflowed = True  # they may be offered no more: then they are found in the store
+            node.starts.overflowed.set()  # they may be offered no more: then they are found in the store
             raise
         for row, was_begun in rows:
             self._take_back(row, was_begun=was_begun)

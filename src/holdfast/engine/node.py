@@ -110,8 +110,9 @@ class Node:
         self._outputs = Outputs(self.starts, waiters)
         self._failed = failed
         self.steps = Steps(self, worker)
-        self._turns = Turns(self.steps.take, self.journal, self.residents)
-        self._sent: deque[Message] = deque()
+        self.turns = Turns(self.steps.take, self.journal, self.residents)
+        self._sent: deque[tuple[str, Message]] = deque()
+        """What is to be delivered, with the ids of those who have sent it."""
         self._is_pumping = False
         self._is_abandoned = False
         self._dropped = Dropped()
@@ -127,16 +128,16 @@ class Node:
     @property
     def is_quiet(self) -> bool:
         """Whether nothing is being read, stepped or stored at this moment."""
-        return self.loader.is_idle and self._turns.is_idle and self.batches.is_idle and self.journal.is_settled
+        return self.loader.is_idle and self.turns.is_idle and self.batches.is_idle and self.journal.is_settled
 
     def pause(self) -> None:
         """Take no more steps; what was begun can still become durable."""
-        self._turns.pause()
+        self.turns.pause()
 
     def abandon(self) -> None:
         """Forget everything. Nothing of this node reaches the store or the outside any more."""
         self._is_abandoned = True
-        self._turns.clear()
+        self.turns.clear()
         self.timers.clear()
         self.loader.close(CommitFailedError("The host had to start again; nothing of this request was stored."))
         self.suspects.close()
@@ -170,17 +171,20 @@ class Node:
                 self.starts.expect(output.activity, transition.lsn)
             elif isinstance(output, AdoptActivity):
                 self.starts.expect_adoption(output.activity)
-        if transition.sent:
-            self._sent.extend(transition.sent)
+        for message in transition.sent:
+            self._sent.append((transition.instance_id, message))
 
     def deliver_sent(self) -> None:
         """Deliver on this node what transitions in the journal have sent."""
         if self._is_pumping or not self._sent:
             return  # if it is being done already, the caller up the stack goes on with what was added
-        self._is_pumping = True
+        self._is_pumping, sender = True, ""
         try:
             while self._sent:
-                self.route(self._sent.popleft())
+                sender, message = self._sent.popleft()
+                self.route(message)
+        except BaseException as error:
+            self.blame(sender, error)
         finally:
             self._is_pumping = False
 
@@ -212,7 +216,7 @@ class Node:
     def make_runnable(self, resident: Resident) -> None:
         """Let an instance take its next step soon, each in its turn."""
         if not resident.is_runnable and resident.instance.has_messages and not self._is_abandoned:
-            self._turns.add(resident)
+            self.turns.add(resident)
 
     def guarded(self, instance_id: str, work: Callable[[], None]) -> None:
         """Do something to an instance. An error here is a bug of ours: the node is given up, the instance suspected."""
@@ -261,7 +265,7 @@ class Node:
         self._answers.stored(self.journal.durable_lsn)
         for output in outputs:
             self._outputs.act_on(output)
-        self._turns.schedule()
+        self.turns.schedule()
 
     def _due(self, item: DurableTimer | ScheduledActivity) -> None:
         if isinstance(item, ScheduledActivity):

@@ -63,9 +63,13 @@ async def keep_filled(node: Node, store: Store, runner: ActivityRunner) -> None:
     ticking = asyncio.get_running_loop().time
     filled_at, offset_s = ticking(), _wall_clock_offset_s(node, ticking())
     while True:
-        has_overflowed = node.starts.has_overflowed or node.timers.has_overflowed
-        await asyncio.sleep(_LOOK_FOR_ROOM_S if has_overflowed else look_around_s)
-        if node.starts.has_overflowed and runner.queued <= node.config.activity_queue_max // 2:
+        if node.starts.overflowed.is_set() or node.timers.has_overflowed:
+            await asyncio.sleep(_LOOK_FOR_ROOM_S)
+        else:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(look_around_s):
+                    await node.starts.overflowed.wait()
+        if node.starts.overflowed.is_set() and runner.queued <= node.config.activity_queue_max // 2:
             await _fill_activities(node, store, runner)
         if node.timers.has_room and not node.loader.is_crowded and not node.journal.is_full:
             await _fill_further(node, store, runner)
@@ -162,7 +166,7 @@ async def _fill_further(node: Node, store: Store, runner: ActivityRunner) -> Non
     await node.journal.settled()  # what was left to the store just now is there
     after = None if last is None else (to_microseconds(last[0]), *last[1])
     await _fill_timers(node, store, after)
-    if not node.starts.has_overflowed:  # else they are read from the first on
+    if not node.starts.overflowed.is_set():  # else they are read from the first on
         await _fill_activities(node, store, runner, after)
 
 
@@ -187,8 +191,8 @@ async def _fill_timers(node: Node, store: Store, after: PageKey | None = None) -
 
 async def _fill_activities(node: Node, store: Store, runner: ActivityRunner, after: PageKey | None = None) -> None:
     """Start stored activities that are neither queued nor running here, as many as there is room for."""
-    node.starts.has_overflowed = False
-    while not node.starts.has_overflowed:
+    node.starts.overflowed.clear()
+    while not node.starts.overflowed.is_set():
         until = to_microseconds(node.timers.horizon())
         rows = await store.activities_visible(until, _ROWS_PER_READ, after)
         known = runner.known_keys()

@@ -247,7 +247,7 @@ class LocalTaskHub:
                 if not _has_stopped(resident.instance):
                     return None
                 state, lsn = resident.instance.snapshot(), resident.instance.lsn
-                # Its end may have been told before the waiter was there, with something after it that is not stored yet.
+                # Its end may have been told before the waiter came, and something after it is not stored yet.
                 if lsn > node.journal.durable_lsn:
                     node.journal.durable(lsn).add_done_callback(functools.partial(_tell, told, state))
                     return None

@@ -1,4 +1,4 @@
-"""Whose turn it is: instances with something to do take their steps one after the other, none twice in a row."""
+"""Whose turn it is: instances with something to do take their steps one after the other, or several together."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class Turns:
 
         Args:
             take_steps: lets each of some instances take a step, as far as possible before a time of the loop; adds
-                those again that have something left to do.
+                those again that have something left to do, and puts back whoever found no time.
         """
         self._take_steps = take_steps
         self._journal = journal
@@ -43,6 +43,13 @@ class Turns:
             self._runnable.append(resident)
             if not self._is_scheduled:
                 self.schedule()
+
+    def put_back(self, residents: Sequence[Resident]) -> None:
+        """Let instances whose turn it was, but who found no time, be the next ones, in their order."""
+        for resident in reversed(residents):
+            if not resident.is_runnable:
+                resident.is_runnable = True
+                self._runnable.appendleft(resident)
 
     @property
     def is_idle(self) -> bool:

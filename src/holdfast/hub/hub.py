@@ -59,9 +59,9 @@ from holdfast.model.work_items import ActivityWorkItem, EntityBatch, Episode, Fa
 class Hub(Requests):
     """All transitions of a node, in one total order.
 
-    Each method that returns a `Transition` has numbered it; the caller appends it to the journal at once, so that
-    numbers and order agree, and delivers what the transition sent. A method that returns None changed nothing that
-    must be stored.
+    Each method that returns a `Transition` has numbered it. The caller appends all that it has got to the journal, in
+    the order of their numbers, before it delivers what they have sent, or lets anything else happen. A method that
+    returns None changed nothing that must be stored.
     """
 
     # Arrivals
