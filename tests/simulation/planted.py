@@ -56,7 +56,7 @@ BUGS: tuple[PlantedBug, ...] = (
     bug(
         "waiting clients are woken before the end is durable",
         (
-            "engine.node:Node.append",
+            "engine.node:Node.enter",
             "for output in transition.outputs:",
             "for output in transition.outputs:\n        if type(output).__name__ == 'InstanceStopped': "
             "self._outputs.act_on(output)",
@@ -65,7 +65,7 @@ BUGS: tuple[PlantedBug, ...] = (
     bug(
         "calls of entities are answered before they are durable",
         (
-            "engine.node:Node.append",
+            "engine.node:Node.enter",
             "for output in transition.outputs:",
             "for output in transition.outputs:\n        if type(output).__name__ == 'OperationAnswered': "
             "self._outputs.act_on(output)",
@@ -141,7 +141,7 @@ BUGS: tuple[PlantedBug, ...] = (
     # Requests that are repeated
     bug(
         "idempotency keys of signals and calls are not looked at",
-        ("hub.entities:key_of", "return event.key", "return None"),
+        ("hub.operation_keys:key_of", "return event.key", "return None"),
     ),
     bug(
         "keys of operations are not read back",
@@ -317,6 +317,14 @@ BUGS: tuple[PlantedBug, ...] = (
         ),
     ),
     bug(
+        "a lock change that comes right behind another one is lost",
+        ("hub.entities:apply_lock_changes", "_apply_lock_change(transition, instance, following)", "pass"),
+    ),
+    bug(
+        "an instance whose step found no room never takes it",
+        ("engine.turns:Turns.put_back", "self._runnable.appendleft(resident)", "pass"),
+    ),
+    bug(
         "operations of others run in a locked entity",
         ("hub.entities:_may_run", "return section_id ==", "return True or section_id =="),
     ),
@@ -351,7 +359,7 @@ BUGS: tuple[PlantedBug, ...] = (
     ),
     bug(
         "an unloaded instance starts from scratch",
-        ("engine.node:Node._replay_episode", "None, history)", "None, history[:-1])"),
+        ("engine.steps:Steps._replay", "None, history)", "None, history[:-1])"),
     ),
     # Storage
     bug(
