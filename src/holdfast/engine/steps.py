@@ -2,8 +2,8 @@
 
 All of them go through one stage before any goes on to the next. Each reads and changes its own instance alone until its
 transition is in the journal, and none is numbered that is not there before anything else happens; so it is as if they
-went one after the other. But the processor does one thing many times
-then, and not many things once each: it has that at hand, and is up to four times as fast at it.
+went one after the other. But the processor does one thing many times then, and not many things once each: it has that
+at hand, and is up to four times as fast at it.
 """
 
 from __future__ import annotations
@@ -203,6 +203,8 @@ class Steps:
             self._at = resident
             node.enter(transition)
         node.deliver_sent()
+        if node.is_abandoned:
+            return  # what was delivered has shown a bug of ours
         for resident, _ in stepped:
             self._at = resident
             instance, execution = resident.instance, resident.execution

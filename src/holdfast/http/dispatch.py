@@ -19,11 +19,10 @@ class FirstFit:
         self._others = others
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "http":
-            for route in self._routes:
-                fit, found = route.matches(scope)
-                if fit is Match.FULL:
-                    scope.update(found)
-                    await route.handle(scope, receive, send)
-                    return
+        for route in self._routes:
+            fit, found = route.matches(scope)
+            if fit is Match.FULL:
+                scope.update(found)
+                await route.handle(scope, receive, send)
+                return
         await self._others(scope, receive, send)

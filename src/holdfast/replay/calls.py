@@ -66,9 +66,7 @@ class Calls:
 
         The task raises `TaskFailedError`, which is also an instance of the original class where that is loaded.
         """
-        self._check_usable()
-        start = self._activity_starter(activity, options)
-        return start(self._encode(activity, input))
+        return self.prepare_activity(activity, input, options)()
 
     def prepare_activity(
         self, activity: Activity[Any, Any] | str, input: Any, options: ActivityOptions
